@@ -1,0 +1,10 @@
+// Everything a user of Ringtail needs.
+#pragma once
+
+#include "ringtail/admin.h"
+#include "ringtail/consumer.h"
+#include "ringtail/error.h"
+#include "ringtail/log.h"
+#include "ringtail/producer.h"
+#include "ringtail/record.h"
+#include "ringtail/types.h"

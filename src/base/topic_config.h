@@ -1,0 +1,53 @@
+// A topic's configuration: Kafka's names, our defaults, one table that parsing, validation, help and
+// storage all go through.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "ringtail/admin.h"
+#include "ringtail/error.h"
+
+namespace ringtail {
+
+enum class Storage : std::uint8_t { disk, memory };
+enum class OnFull : std::uint8_t { block, fail, overwrite };
+enum class TimestampType : std::uint8_t { create_time, log_append_time };
+enum class CleanupPolicy : std::uint8_t { remove };  // cleanup.policy=delete
+
+struct TopicConfig {
+  std::int64_t retention_ms = 7LL * 24 * 3600 * 1000;   // -1: unlimited
+  std::int64_t retention_bytes = -1;                    // per partition; -1: unlimited
+  std::int64_t segment_bytes = 256LL << 20;
+  std::int64_t segment_ms = 7LL * 24 * 3600 * 1000;
+  std::int64_t max_message_bytes = 1LL << 20;           // key + value + headers, at most term/8 - 32
+  std::int64_t min_insync_replicas = 1;
+  std::int64_t flush_interval_ms = 5;                   // flush.ms: at most this long unsynced
+  std::int64_t index_interval_bytes = 64 << 10;
+  std::int64_t term_bytes = 8LL << 20;                  // power of two, 64 KiB to 64 MiB
+  std::int64_t ring_terms = 4;                          // 4 to 64
+  std::int64_t claim_timeout_ms = 10'000;
+  std::int64_t reader_pin_ms = 100;
+  TimestampType timestamp_type = TimestampType::create_time;
+  CleanupPolicy cleanup_policy = CleanupPolicy::remove;
+  Storage storage = Storage::disk;
+  OnFull on_full = OnFull::block;
+
+  std::uint64_t ring_bytes() const {
+    return static_cast<std::uint64_t>(term_bytes) * static_cast<std::uint64_t>(ring_terms);
+  }
+};
+
+// The configuration that `overrides` make of the defaults. Errors: invalid_argument, naming the
+// configuration, its value and the values allowed (also for combinations that contradict each other).
+Result<TopicConfig> parse_topic_config(const TopicConfigs& overrides);
+// Every configuration by name, as text that parse_topic_config accepts.
+TopicConfigs format_topic_config(const TopicConfig& config);
+// Names among `changes` that cannot be altered after creation: an error; otherwise success.
+Status check_alterable(const TopicConfigs& changes);
+
+// Errors: invalid_argument, saying which rule the name breaks.
+Status check_topic_name(std::string_view name);
+
+}  // namespace ringtail
