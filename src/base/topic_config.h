@@ -1,10 +1,13 @@
 // A topic's configuration: Kafka's names, our defaults, one table that parsing, validation, help and
 // storage all go through.
+//
+// Thread and process safety: pure functions on values.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ringtail/admin.h"
 #include "ringtail/error.h"
@@ -21,7 +24,7 @@ struct TopicConfig {
   std::int64_t retention_bytes = -1;                    // per partition; -1: unlimited
   std::int64_t segment_bytes = 256LL << 20;
   std::int64_t segment_ms = 7LL * 24 * 3600 * 1000;
-  std::int64_t max_message_bytes = 1LL << 20;           // key + value + headers, at most term/8 - 32
+  std::int64_t max_message_bytes = (1LL << 20) - 32;    // key + value + headers, at most term/8 - 32
   std::int64_t min_insync_replicas = 1;
   std::int64_t flush_interval_ms = 5;                   // flush.ms: at most this long unsynced
   std::int64_t index_interval_bytes = 64 << 10;
@@ -34,18 +37,28 @@ struct TopicConfig {
   Storage storage = Storage::disk;
   OnFull on_full = OnFull::block;
 
+  friend bool operator==(const TopicConfig&, const TopicConfig&) = default;
+
   std::uint64_t ring_bytes() const {
     return static_cast<std::uint64_t>(term_bytes) * static_cast<std::uint64_t>(ring_terms);
   }
 };
 
-// The configuration that `overrides` make of the defaults. Errors: invalid_argument, naming the
-// configuration, its value and the values allowed (also for combinations that contradict each other).
+// The configuration that `overrides` make of the defaults. Sizes and durations may carry a unit
+// ("64MiB", "2h"). max.message.bytes, when not given, shrinks to what term.bytes allows.
+// Errors: invalid_argument, naming the configuration, its value and the values allowed (also for
+// combinations that contradict each other).
 Result<TopicConfig> parse_topic_config(const TopicConfigs& overrides);
 // Every configuration by name, as text that parse_topic_config accepts.
 TopicConfigs format_topic_config(const TopicConfig& config);
+// `overrides` with `changes` made: an empty value takes its name out. Values are as format_topic_config
+// writes them, so that what is stored and shown has one spelling. Errors: as parse_topic_config.
+Result<TopicConfigs> merge_topic_configs(const TopicConfigs& overrides, const TopicConfigs& changes);
 // Names among `changes` that cannot be altered after creation: an error; otherwise success.
+// Errors: invalid_argument (also for a name that does not exist).
 Status check_alterable(const TopicConfigs& changes);
+// The table: what Admin::config_reference tells users.
+std::vector<ConfigReference> topic_config_reference();
 
 // Errors: invalid_argument, saying which rule the name breaks.
 Status check_topic_name(std::string_view name);
