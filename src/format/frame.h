@@ -184,7 +184,7 @@ inline Record decode_record(const void* frame, const TopicPartition* source) {
     if (header.attributes & kHasHeaders) {
       std::uint32_t headers_length;
       std::memcpy(&headers_length, base + end - sizeof headers_length, sizeof headers_length);
-      end -= sizeof headers_length + headers_length;
+      end -= std::uint32_t{sizeof headers_length} + headers_length;
       record.headers = Headers(std::string_view(base + end, headers_length));
     }
     if (header.attributes & kHasKey) {
