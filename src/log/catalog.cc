@@ -1,0 +1,354 @@
+#include "log/catalog.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "base/clock.h"
+#include "base/files.h"
+#include "base/parse.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "base/toml_file.h"
+#include "base/topic_config.h"
+
+namespace ringtail::log {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kIdentityFile = "ringtail.toml";
+constexpr std::string_view kTopicFile = "topic.toml";
+constexpr std::string_view kLockFile = "catalog.lock";
+constexpr std::string_view kTopicsDir = "topics";
+constexpr std::string_view kNewPrefix = "~new-";
+constexpr std::string_view kDeletedPrefix = "~deleted-";
+constexpr std::size_t kLogIdDigits = 32;
+
+// The right to change the catalog, held until destruction or the death of the process.
+class CatalogLock {
+ public:
+  static Result<CatalogLock> acquire(const fs::path& dir) {
+    const fs::path path = dir / kLockFile;
+    CatalogLock lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    if (lock.fd_ < 0) {
+      const int os_errno = errno;
+      return fail_errno(os_errno, fmt::format("cannot change the log in '{}': cannot open its lock '{}'",
+                                              dir.native(), path.native()));
+    }
+    while (!lock.set(F_WRLCK)) {
+      const int os_errno = errno;
+      if (os_errno != EINTR) return fail_errno(os_errno, fmt::format("cannot lock '{}'", path.native()));
+    }
+    return lock;
+  }
+
+  CatalogLock(CatalogLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  CatalogLock& operator=(CatalogLock&&) = delete;
+  ~CatalogLock() {
+    if (fd_ < 0) return;
+    // Not by closing alone: a child forked meanwhile shares the lock, and would keep it.
+    set(F_UNLCK);
+    ::close(fd_);
+  }
+
+ private:
+  explicit CatalogLock(int fd) : fd_(fd) {}
+
+  bool set(short type) const {
+    struct flock request{};
+    request.l_type = type;
+    request.l_whence = SEEK_SET;
+    return ::fcntl(fd_, F_OFD_SETLKW, &request) == 0;
+  }
+
+  int fd_;
+};
+
+Status check_format_version(const TomlFile& file) {
+  const auto version = file.integer("format_version");
+  if (!version) return std::unexpected(version.error());
+  if (*version == kLogFormatVersion) return {};
+  return fail(Code::incompatible_layout,
+              fmt::format("'{}' has format version {}, this build of Ringtail reads version {}; use the version "
+                          "that wrote it, or copy its topics over with that",
+                          file.path().native(), *version, kLogFormatVersion));
+}
+
+Result<std::int64_t> read_created(const TomlFile& file) {
+  const auto text = file.text("created");
+  if (!text) return std::unexpected(text.error());
+  const auto created = parse_time(*text, 0);
+  if (!created) return file.refuse("created", created.error().message);
+  return *created;
+}
+
+Result<LogIdentity> read_identity(const fs::path& dir) {
+  const auto file = TomlFile::read(dir / kIdentityFile);
+  if (!file) return std::unexpected(file.error());
+  if (auto checked = check_format_version(*file); !checked) return std::unexpected(checked.error());
+  auto id = file->text("log_id");
+  if (!id) return std::unexpected(id.error());
+  if (!is_hex(*id, kLogIdDigits)) {
+    return file->refuse("log_id", fmt::format("{} lower-case hexadecimal digits are required", kLogIdDigits));
+  }
+  const auto created = read_created(*file);
+  if (!created) return std::unexpected(created.error());
+  return LogIdentity{std::move(*id), *created};
+}
+
+Status write_identity(const fs::path& dir) {
+  std::array<std::byte, kLogIdDigits / 2> id;
+  if (auto filled = fill_random(id); !filled) return filled;
+  return write_file_atomically(
+      dir / kIdentityFile,
+      fmt::format("# A Ringtail log: its identity. The shared memory in use is named after log_id, so a copy of\n"
+                  "# this directory must not be opened on the same host beside the original.\n"
+                  "format_version = {}\n"
+                  "log_id = \"{}\"\n"
+                  "created = \"{}\"\n",
+                  kLogFormatVersion, to_hex(std::span<const std::byte>(id)), format_time(wall_clock_ns())));
+}
+
+// Requires the lock to be free. A directory that another process has just given an identity is fine.
+Status create_log(const fs::path& dir) {
+  if (auto made = make_directories(dir); !made) return made;
+  const auto lock = CatalogLock::acquire(dir);
+  if (!lock) return std::unexpected(lock.error());
+  std::error_code error;
+  if (fs::exists(dir / kIdentityFile, error)) return {};
+  if (fs::is_directory(dir / kTopicsDir, error) && !fs::is_empty(dir / kTopicsDir, error)) {
+    return fail(Code::corrupt, fmt::format("'{}' has topics, but its '{}' is missing; restore that file, or choose "
+                                           "another directory", dir.native(), kIdentityFile));
+  }
+  // The identity comes last, for a directory counts as a log once it has one.
+  if (auto made = make_directory(dir / kTopicsDir); !made) return made;
+  return write_identity(dir);
+}
+
+std::string format_topic(const TopicEntry& entry) {
+  std::string text = fmt::format(
+      "# A topic of a Ringtail log. Change it with `ringtail topic alter`.\n"
+      "format_version = {}\n"
+      "topic = \"{}\"\n"
+      "topic_id = \"{}\"\n"
+      "partitions = {}\n"
+      "created = \"{}\"\n"
+      "\n"
+      "[configs]\n",
+      kLogFormatVersion, entry.name, to_hex(entry.topic_id), entry.partitions, format_time(entry.created_ns));
+  // Neither names nor values of configurations hold a character that TOML would have escaped.
+  for (const auto& [name, value] : entry.overrides) text += fmt::format("\"{}\" = \"{}\"\n", name, value);
+  return text;
+}
+
+Result<TopicEntry> parse_topic(const TomlFile& file, std::string_view name) {
+  if (auto checked = check_format_version(file); !checked) return std::unexpected(checked.error());
+  TopicEntry entry;
+  auto stored_name = file.text("topic");
+  if (!stored_name) return std::unexpected(stored_name.error());
+  if (*stored_name != name) {
+    return file.refuse("topic", fmt::format("it says '{}', but its directory is named '{}'; was the directory "
+                                            "renamed or copied?", *stored_name, name));
+  }
+  entry.name = std::move(*stored_name);
+
+  const auto id = file.text("topic_id");
+  if (!id) return std::unexpected(id.error());
+  const auto topic_id = parse_hex(*id);
+  if (!topic_id || *topic_id == 0) {
+    return file.refuse("topic_id", "16 lower-case hexadecimal digits, not all 0, are required");
+  }
+  entry.topic_id = *topic_id;
+
+  const auto partitions = file.integer("partitions");
+  if (!partitions) return std::unexpected(partitions.error());
+  if (*partitions < 1 || *partitions > kMaxTopicPartitions) {
+    return file.refuse("partitions", fmt::format("must be 1 to {}", kMaxTopicPartitions));
+  }
+  entry.partitions = static_cast<std::uint32_t>(*partitions);
+
+  const auto created = read_created(file);
+  if (!created) return std::unexpected(created.error());
+  entry.created_ns = *created;
+
+  const auto overrides = file.texts("configs");
+  if (!overrides) return std::unexpected(overrides.error());
+  auto merged = merge_topic_configs({}, *overrides);
+  if (!merged) {
+    return fail(Code::corrupt, fmt::format("'{}': {}", file.path().native(), merged.error().message));
+  }
+  entry.overrides = std::move(*merged);
+  return entry;
+}
+
+std::unexpected<Error> fail_no_topic(std::string_view name) {
+  return fail(Code::not_found, fmt::format("topic '{}' does not exist; create it with `ringtail topic create {}`",
+                                           name, name));
+}
+
+// The names in a directory for which `wanted` holds.
+template <class Predicate>
+Result<std::vector<std::string>> directory_names(const fs::path& dir, Predicate wanted) {
+  std::vector<std::string> names;
+  std::error_code error;
+  fs::directory_iterator entry(dir, error);
+  for (const fs::directory_iterator end; !error && entry != end; entry.increment(error)) {
+    std::string name = entry->path().filename();
+    if (wanted(name)) names.push_back(std::move(name));
+  }
+  if (error) return fail_errno(error.value(), fmt::format("cannot list '{}'", dir.native()));
+  return names;
+}
+
+bool is_left_behind(const std::string& name) {
+  return name.starts_with(kNewPrefix) || name.starts_with(kDeletedPrefix);
+}
+
+}  // namespace
+
+Result<Catalog> Catalog::open(const fs::path& dir, bool create_if_missing) {
+  auto identity = read_identity(dir);
+  if (!identity && identity.error().code == Code::not_found) {
+    if (!create_if_missing) {
+      return fail(Code::not_found, fmt::format("'{}' is no Ringtail log: it has no '{}'; check the path, or create "
+                                               "a log there by creating a topic", dir.native(), kIdentityFile));
+    }
+    if (auto created = create_log(dir); !created) return std::unexpected(created.error());
+    identity = read_identity(dir);
+  }
+  if (!identity) return std::unexpected(identity.error());
+  return Catalog(dir, std::move(*identity));
+}
+
+fs::path Catalog::topic_dir(std::string_view topic) const { return dir_ / kTopicsDir / topic; }
+
+fs::path Catalog::partition_dir(std::string_view topic, PartitionId partition) const {
+  return topic_dir(topic) / std::to_string(partition.value());
+}
+
+Result<TopicEntry> Catalog::create_topic(const TopicSpec& spec) const {
+  if (auto checked = check_topic_name(spec.name); !checked) return std::unexpected(checked.error());
+  if (spec.partitions < 1 || spec.partitions > kMaxTopicPartitions) {
+    return fail(Code::invalid_argument, fmt::format("topic '{}' cannot have {} partitions; 1 to {} are possible",
+                                                    spec.name, spec.partitions, kMaxTopicPartitions));
+  }
+  auto overrides = merge_topic_configs({}, spec.configs);
+  if (!overrides) return std::unexpected(overrides.error());
+  const auto id = random_token();
+  if (!id) return std::unexpected(id.error());
+  const TopicEntry entry{spec.name, *id, spec.partitions, std::move(*overrides), wall_clock_ns()};
+
+  const auto lock = CatalogLock::acquire(dir_);
+  if (!lock) return std::unexpected(lock.error());
+  std::error_code error;
+  if (fs::exists(topic_dir(spec.name), error)) {
+    return fail(Code::already_exists, fmt::format("topic '{}' exists already", spec.name));
+  }
+  const fs::path under_way = topic_dir(fmt::format("{}{}", kNewPrefix, to_hex(entry.topic_id)));
+  Status status = build_topic(under_way, entry);
+  if (status) status = rename_path(under_way, topic_dir(entry.name));
+  if (!status) {
+    fs::remove_all(under_way, error);
+    return std::unexpected(std::move(status.error()));
+  }
+  if (auto synced = sync_directory(dir_ / kTopicsDir); !synced) return std::unexpected(synced.error());
+  return entry;
+}
+
+// Everything of a new topic, durable but for the name of its directory.
+Status Catalog::build_topic(const fs::path& dir, const TopicEntry& entry) const {
+  if (auto made = make_directory(dir); !made) return made;
+  for (std::uint32_t partition = 0; partition < entry.partitions; ++partition) {
+    if (auto made = make_directory(dir / std::to_string(partition)); !made) return made;
+  }
+  return write_file_atomically(dir / kTopicFile, format_topic(entry));  // syncs the directory as well
+}
+
+Result<TopicEntry> Catalog::load_topic(std::string_view name) const {
+  if (auto checked = check_topic_name(name); !checked) return std::unexpected(checked.error());
+  const auto file = TomlFile::read(topic_dir(name) / kTopicFile);
+  if (file) return parse_topic(*file, name);
+  std::error_code error;
+  if (file.error().code != Code::not_found) return std::unexpected(file.error());
+  if (!fs::exists(topic_dir(name), error)) return fail_no_topic(name);
+  return fail(Code::corrupt, fmt::format("'{}' has no '{}', so it is no topic; move it away",
+                                         topic_dir(name).native(), kTopicFile));
+}
+
+Result<std::vector<TopicEntry>> Catalog::list_topics() const {
+  auto names = directory_names(dir_ / kTopicsDir, [this](const std::string& name) {
+    std::error_code error;
+    return check_topic_name(name).has_value() && fs::is_directory(topic_dir(name), error);
+  });
+  if (!names) return std::unexpected(names.error());
+  std::ranges::sort(*names);
+  std::vector<TopicEntry> topics;
+  for (const std::string& name : *names) {
+    auto topic = load_topic(name);
+    if (!topic && topic.error().code == Code::not_found) continue;  // deleted meanwhile
+    if (!topic) return std::unexpected(topic.error());
+    topics.push_back(std::move(*topic));
+  }
+  return topics;
+}
+
+Result<TopicEntry> Catalog::alter_topic(std::string_view name, const TopicConfigs& changes) const {
+  if (auto checked = check_alterable(changes); !checked) return std::unexpected(checked.error());
+  if (auto checked = check_topic_name(name); !checked) return std::unexpected(checked.error());
+  const auto lock = CatalogLock::acquire(dir_);
+  if (!lock) return std::unexpected(lock.error());
+  auto entry = load_topic(name);
+  if (!entry) return entry;
+  auto merged = merge_topic_configs(entry->overrides, changes);
+  if (!merged) return std::unexpected(merged.error());
+  entry->overrides = std::move(*merged);
+  if (auto stored = write_file_atomically(topic_dir(name) / kTopicFile, format_topic(*entry)); !stored) {
+    return std::unexpected(stored.error());
+  }
+  return entry;
+}
+
+Status Catalog::delete_topic(std::string_view name) const {
+  if (auto checked = check_topic_name(name); !checked) return checked;
+  fs::path remains;
+  {
+    const auto lock = CatalogLock::acquire(dir_);
+    if (!lock) return std::unexpected(lock.error());
+    const auto entry = load_topic(name);
+    // A topic whose file cannot be understood can still be got rid of.
+    if (!entry && entry.error().code != Code::corrupt) return std::unexpected(entry.error());
+    const auto id = entry ? Result<std::uint64_t>(entry->topic_id) : random_token();
+    if (!id) return std::unexpected(id.error());
+    remains = topic_dir(fmt::format("{}{}", kDeletedPrefix, to_hex(*id)));
+    if (auto renamed = rename_path(topic_dir(name), remains); !renamed) return renamed;
+    if (auto synced = sync_directory(dir_ / kTopicsDir); !synced) return synced;
+  }
+  std::error_code ignored;  // the topic is gone; purge_deleted comes back for what is left of its files
+  fs::remove_all(remains, ignored);
+  return {};
+}
+
+Status Catalog::purge_deleted() const {
+  const fs::path topics = dir_ / kTopicsDir;
+  const auto seen = directory_names(topics, is_left_behind);
+  if (!seen) return std::unexpected(seen.error());
+  if (seen->empty()) return {};
+  const auto lock = CatalogLock::acquire(dir_);
+  if (!lock) return std::unexpected(lock.error());
+  // Looked up again: with the lock held, no creation is under way.
+  const auto names = directory_names(topics, is_left_behind);
+  if (!names) return std::unexpected(names.error());
+  for (const std::string& name : *names) {
+    std::error_code error;
+    fs::remove_all(topics / name, error);
+    if (error) return fail_errno(error.value(), fmt::format("cannot remove '{}'", (topics / name).native()));
+  }
+  return {};
+}
+
+}  // namespace ringtail::log
