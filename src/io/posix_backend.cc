@@ -77,9 +77,10 @@ Status PosixBackend::preallocate(const File& file, std::uint64_t bytes) {
   auto failure = failed("cannot reserve {} bytes for '{}'", bytes, path_of(file));
   if (failure.error().code == Code::no_space) {
     failure.error().message += "; free disk space, or lower retention.bytes or segment.bytes";
+    // The attempt may have grown the file with what space there was; give that back.
+    const Status status = truncate(file, static_cast<std::uint64_t>(before.st_size));
+    if (!status) return status;
   }
-  // A failed fallocate may have taken blocks and grown the file; give back what lies beyond its old end.
-  if (const Status status = truncate(file, static_cast<std::uint64_t>(before.st_size)); !status) return status;
   return failure;
 }
 

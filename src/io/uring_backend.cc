@@ -25,7 +25,7 @@ constexpr std::uint64_t kSyncPart = 1;
 std::string errno_text(int error) { return std::generic_category().message(error); }
 
 // ECANCELED: the link broke because the write before it was short, or the thread that submitted the
-// operation ended. Nobody cancels on purpose, so it is done again.
+// operation has ended. Nobody cancels on purpose, so it is done again.
 bool is_transient(std::int64_t result) {
   return result == -EINTR || result == -EAGAIN || result == -ECANCELED;
 }
@@ -33,7 +33,8 @@ bool is_transient(std::int64_t result) {
 std::string_view remedy(int error) {
   switch (error) {
     case EPERM:
-    case EACCES: return "allow it in the container's seccomp profile, or set sysctl kernel.io_uring_disabled=0";
+    case EACCES:
+      return "allow it in the container's seccomp profile, or set sysctl kernel.io_uring_disabled=0";
     case ENOSYS: return "this kernel was built without it";
     case ENOMEM: return "raise the memory-lock limit (ulimit -l)";
     default: return "use the pwrite backend";
@@ -53,12 +54,13 @@ bool raise_memlock_limit() {
 Result<std::unique_ptr<UringBackend>> UringBackend::make(unsigned depth) {
   // No SINGLE_ISSUER, COOP_TASKRUN or DEFER_TASKRUN: they gain nothing with transfers of this size,
   // bind the ring to one thread, and hold a linked sync back until that thread next enters the kernel.
-  io_uring_params parameters{};
   io_uring ring;
-  const int result = io_uring_queue_init_params(depth * 2, &ring, &parameters);
+  int result = io_uring_queue_init(depth * 2, &ring, 0);
+  if (result == -ENOMEM && raise_memlock_limit()) result = io_uring_queue_init(depth * 2, &ring, 0);
   if (result == 0) return std::unique_ptr<UringBackend>(new UringBackend(ring, depth));
   return fail(Code::unsupported,
-              fmt::format("io_uring is not available ({}); {}", errno_text(-result), remedy(-result)), -result);
+              fmt::format("io_uring is not available ({}); {}", errno_text(-result), remedy(-result)),
+              -result);
 }
 
 UringBackend::UringBackend(io_uring ring, unsigned depth)
@@ -155,7 +157,9 @@ void UringBackend::take(const io_uring_cqe& cqe) {
   if ((cqe.user_data & 1) == kSyncPart) {
     // A sync counts only for data that was there before it.
     if (result >= 0 && !operation.data_due) operation.sync_due = false;
-    if (result < 0 && !is_transient(result) && operation.error == 0) operation.error = result;
+    // EFAULT, of a sync that has no memory: the submitting thread ended before the link got to it.
+    const bool again = is_transient(result) || result == -EFAULT;
+    if (result < 0 && !again && operation.error == 0) operation.error = result;
   } else if (result > 0 || (result == 0 && operation.bytes == operation.done)) {
     operation.done += static_cast<std::size_t>(result);
     operation.data_due = operation.done < operation.bytes;
@@ -163,6 +167,8 @@ void UringBackend::take(const io_uring_cqe& cqe) {
     operation.data_due = false;  // the end; a direct read going on from an unaligned end says EINVAL
   } else if (result == 0) {
     operation.error = -EIO;  // a write without progress and cause: going on would never end
+  } else if (result == -EFAULT && !operation.faulted) {
+    operation.faulted = true;  // may mean the same here, or bad memory: the second try tells
   } else if (!is_transient(result)) {
     operation.error = result;
   }
@@ -180,7 +186,8 @@ void UringBackend::enter(bool wait) {
   // queued, and the next call hands them over.
   if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY) return;
   // The kernel may or may not use our buffers now, so neither success nor failure can be reported.
-  spdlog::critical("io_uring_enter failed: {}; the state of writes in flight is unknown", errno_text(-result));
+  spdlog::critical("io_uring_enter failed ({}); the state of operations in flight is unknown",
+                   errno_text(-result));
   std::abort();
 }
 

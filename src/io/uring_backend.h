@@ -63,6 +63,7 @@ class UringBackend final : public PosixBackend {
     bool is_read = false;
     bool data_due = false;
     bool sync_due = false;
+    bool faulted = false;
   };
   struct Registered {
     std::size_t bytes;
