@@ -1,0 +1,124 @@
+#include "shm/role_lock.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "base/result.h"
+
+namespace ringtail::shm {
+namespace {
+
+constexpr std::uint32_t kRoleByte = 0;
+
+// Sleeps until the lock is ours. Returns 0 or an errno; or not at all, if the thread is cancelled.
+//
+// The kernel offers no other way to end this sleep than a signal to the thread: closing the file does
+// not, and polling would cost either takeover time or wake-ups. A signal of our own choosing would be
+// the application's as well, and could come just before the call; pthread_cancel has one that is
+// glibc's own, and no such gap. Cancellation is enabled here only, where there is nothing to unwind. If
+// it strikes when the lock has just been granted, the lock ends with the file.
+int lock_cancellable(int fd) {
+  struct flock lock {
+    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = kRoleByte, .l_len = 1, .l_pid = 0
+  };
+  ::pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, nullptr);
+  const int result = ::fcntl(fd, F_OFD_SETLKW, &lock);
+  const int os_errno = result == 0 ? 0 : errno;
+  ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+  return os_errno;
+}
+
+// Creates a thread with all signals blocked, but for those that a fault in it would raise.
+int create_quiet_thread(pthread_t& thread, void* (*main)(void*), void* argument) {
+  sigset_t blocked;
+  sigset_t before;
+  ::sigfillset(&blocked);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT})
+    ::sigdelset(&blocked, fault);
+  ::pthread_sigmask(SIG_SETMASK, &blocked, &before);
+  const int os_errno = ::pthread_create(&thread, nullptr, main, argument);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return os_errno;
+}
+
+}  // namespace
+
+Result<RoleLock> RoleLock::try_acquire(const std::filesystem::path& path) {
+  auto file = LockFile::open(path);
+  if (!file) return std::unexpected(file.error());
+  const auto locked = file->try_lock(kRoleByte);
+  if (!locked) return std::unexpected(locked.error());
+  if (!*locked)
+    return fail(Code::would_block, fmt::format("another process holds the role of '{}'", path.native()));
+  return RoleLock(std::move(*file));
+}
+
+Result<std::unique_ptr<RoleCandidate>> RoleCandidate::start(const std::filesystem::path& path, Role role) {
+  auto file = LockFile::open(path);
+  if (!file) return std::unexpected(file.error());
+  const auto locked = file->try_lock(kRoleByte);
+  if (!locked) return std::unexpected(locked.error());
+
+  std::unique_ptr<RoleCandidate> candidate(new RoleCandidate(std::move(*file), std::move(role)));
+  candidate->fork_generation_ = fork_generation();
+  candidate->holds_role_.store(*locked, std::memory_order_release);  // SYNC: pairs with holds_role
+  const int os_errno = create_quiet_thread(candidate->thread_, &thread_main, candidate.get());
+  if (os_errno != 0) return fail_errno(os_errno, fmt::format("cannot start a thread for '{}'", path.native()));
+  candidate->is_joinable_ = true;
+  return candidate;
+}
+
+void RoleCandidate::stop() {
+  if (!is_joinable_ || fork_generation() != fork_generation_) return;
+  is_joinable_ = false;
+  stop_.request_stop();
+  ::pthread_cancel(thread_);  // without effect on a role that is running
+  ::pthread_join(thread_, nullptr);
+  // A thread that was cancelled just as it got the lock did not give it back.
+  file_.unlock(kRoleByte);
+}
+
+void* RoleCandidate::thread_main(void* candidate) {
+  // A new thread can be cancelled; up to here it has met no place where that would happen.
+  ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+  ::pthread_setname_np(::pthread_self(), "ringtail-keeper");
+  static_cast<RoleCandidate*>(candidate)->run();
+  return nullptr;
+}
+
+void RoleCandidate::run() {
+  if (!holds_role_.load(std::memory_order_relaxed)) {
+    if (!wait_for_role()) return;
+    holds_role_.store(true, std::memory_order_release);  // SYNC: pairs with holds_role
+  }
+  role_(stop_.get_token());
+  holds_role_.store(false, std::memory_order_release);  // SYNC: pairs with holds_role
+  file_.unlock(kRoleByte);
+}
+
+// False when asked to stop. What worked without waiting in start does not fail for good, so the rare
+// failures (the kernel short of memory) are waited out.
+bool RoleCandidate::wait_for_role() const {
+  constexpr std::chrono::milliseconds kRetryAfter{100};
+  bool has_told = false;
+  while (!stop_.stop_requested()) {
+    const int os_errno = lock_cancellable(file_.fd());
+    if (os_errno == 0) return true;
+    if (os_errno == EINTR) continue;
+    if (!std::exchange(has_told, true))
+      spdlog::warn("cannot wait for the lock of '{}' ({}); trying again", file_.path().native(),
+                   std::strerror(os_errno));
+    std::this_thread::sleep_for(kRetryAfter);
+  }
+  return false;
+}
+
+}  // namespace ringtail::shm

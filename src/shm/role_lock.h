@@ -1,0 +1,77 @@
+// Roles of which only one process at a time may have each, such as the keeper's, handed on the moment
+// their holder dies: candidates sleep in the kernel on the lock that its death gives free.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <stop_token>
+
+#include "ringtail/error.h"
+#include "shm/lock_file.h"
+
+namespace ringtail::shm {
+
+// A role held by this process, until destruction. Thread safety: none needed. Process safety: a forked
+// child does not hold it.
+class RoleLock {
+ public:
+  // Takes the role if it is free; does not wait for it. Errors: would_block (another has it),
+  // not_found (no such directory), permission_denied, read_only, system.
+  static Result<RoleLock> try_acquire(const std::filesystem::path& path);
+
+ private:
+  explicit RoleLock(LockFile file) : file_(std::move(file)) {}
+  LockFile file_;
+};
+
+// A thread of this process that waits for a role, and runs it.
+//
+// Thread safety: holds_role() from any thread; the rest from one at a time, and never from within the
+// role. Process safety: any number of candidates, in any number of processes. In a forked child neither
+// thread nor lock exist, and all members return at once.
+class RoleCandidate {
+ public:
+  // What to do once the role is ours. Runs once, on the candidate's thread, until it is done or the
+  // token asks it to stop (whoever sleeps in there wakes itself by a std::stop_callback). The role is
+  // given up when it returns. Must not throw. Signals are blocked there, but for those that faults raise.
+  using Role = std::function<void(std::stop_token)>;
+
+  // Errors: not_found (no such directory), permission_denied, read_only, system. Does not wait for
+  // the role; when it is free, holds_role() is true on return.
+  static Result<std::unique_ptr<RoleCandidate>> start(const std::filesystem::path& path, Role role);
+
+  RoleCandidate(const RoleCandidate&) = delete;
+  RoleCandidate& operator=(const RoleCandidate&) = delete;
+  ~RoleCandidate() { stop(); }
+
+  // Ends waiting at once, or asks the role to stop and waits until it has. Idempotent.
+  void stop();
+
+  // Whether this process has the role now.
+  bool holds_role() const {
+    // SYNC: pairs with the release stores in start, run and give_up.
+    return holds_role_.load(std::memory_order_acquire) && fork_generation() == fork_generation_;
+  }
+
+ private:
+  RoleCandidate(LockFile file, Role role) : file_(std::move(file)), role_(std::move(role)) {}
+
+  static void* thread_main(void* candidate);
+  void run();
+  bool wait_for_role() const;
+
+  LockFile file_;
+  Role role_;
+  std::stop_source stop_;
+  std::atomic<bool> holds_role_{false};
+  pthread_t thread_{};
+  bool is_joinable_ = false;
+  std::uint32_t fork_generation_ = 0;
+};
+
+}  // namespace ringtail::shm
