@@ -1,0 +1,361 @@
+#include "log/recovery.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/result.h"
+#include "log/io_operation.h"
+#include "log/segment_scanner.h"
+#include "log/segment_walk.h"
+
+namespace ringtail::log {
+
+using format::FileKind;
+using format::FrameFault;
+
+namespace {
+
+class Recovery {
+ public:
+  Recovery(io::Backend& backend, const std::filesystem::path& dir, const format::SegmentIdentity& identity,
+           const RecoveryOptions& options, RecoveryReport& report)
+      : backend_(backend), dir_(dir), identity_(identity), options_(options), report_(report) {}
+
+  Result<RecoveredLog> run();
+
+ private:
+  struct Segment {
+    std::filesystem::path path;
+    OpenedFile opened;
+    Position base() const { return Position(opened.header.base_position); }
+    Offset base_offset() const { return Offset(opened.header.base_offset); }
+    Position end_of_file() const { return format::end_in_file(base(), opened.bytes); }
+  };
+
+  Status remove_leftovers(const SegmentListing& listing);
+  Status remove_headless(std::vector<Offset>& logs);
+  Status remove_segment_files(const std::filesystem::path& log_path);
+  Result<Segment> open_segment(Offset base_offset);
+  Result<SegmentInfo> check_sealed(const Segment& segment, const Segment& next);
+  Result<SegmentInfo> rebuild_sealed(const Segment& segment, const Segment& next, std::string_view why);
+  Status recover_last(const Segment& segment, RecoveredLog& log);
+  Result<SegmentWalk> confirmed_start(const Segment& segment, const std::optional<IndexContent>& index);
+  Result<SegmentWalk> walk_last(const Segment& segment, const std::optional<IndexContent>& index,
+                         std::optional<FrameScanner>& scanner);
+  Status judge_tail(const Segment& segment, const SegmentWalk& walk, FrameScanner& scanner,
+                    std::optional<Position> mark);
+  Status pad(const Segment& segment, RecoveredLog& log);
+
+  Status cut(const Segment& segment, Position end);
+  void found(RecoveryCase what, const std::filesystem::path& path, Position position, std::uint64_t bytes,
+             std::uint64_t durable_lost, std::string message) {
+    report_.findings.push_back({what, path, position, bytes, durable_lost, std::move(message)});
+  }
+
+  io::Backend& backend_;
+  const std::filesystem::path& dir_;
+  const format::SegmentIdentity& identity_;
+  const RecoveryOptions& options_;
+  RecoveryReport& report_;
+};
+
+Result<RecoveredLog> Recovery::run() {
+  auto listing = list_segments(dir_);
+  if (!listing) return std::unexpected(listing.error());
+  if (auto removed = remove_leftovers(*listing); !removed) return std::unexpected(removed.error());
+  if (auto removed = remove_headless(listing->logs); !removed) return std::unexpected(removed.error());
+
+  RecoveredLog log;
+  std::optional<Segment> previous;
+  for (const Offset base_offset : listing->logs) {
+    auto segment = open_segment(base_offset);
+    if (!segment) return std::unexpected(segment.error());
+    if (previous) {
+      auto info = check_sealed(*previous, *segment);
+      if (!info) return std::unexpected(info.error());
+      log.segments.push_back(std::move(*info));
+    }
+    previous = std::move(*segment);
+  }
+  if (!previous) return log;
+  if (auto done = recover_last(*previous, log); !done) return std::unexpected(done.error());
+  if (options_.pad_to_block && log.end_position != format::block_down(log.end_position)) {
+    if (auto padded = pad(*previous, log); !padded) return std::unexpected(padded.error());
+  }
+  return log;
+}
+
+Status Recovery::remove_leftovers(const SegmentListing& listing) {
+  const auto remove = [&](RecoveryCase what, const std::filesystem::path& path, std::string_view why) {
+    found(what, path, Position(0), 0, 0, fmt::format("{}: removed, {}", path.string(), why));
+    return options_.writable ? backend_.unlink(path) : Status{};
+  };
+  for (const auto& path : listing.prepared) {
+    if (auto s = remove(RecoveryCase::prepared_file, path, "no segment was begun in it"); !s) return s;
+  }
+  for (const auto& path : listing.orphans) {
+    if (auto s = remove(RecoveryCase::orphan_index, path, "its log was deleted"); !s) return s;
+  }
+  return {};
+}
+
+// The header is synced before a file gets its name, so only a file system that lost data does this.
+Status Recovery::remove_headless(std::vector<Offset>& logs) {
+  if (logs.empty()) return {};
+  const auto path = segment_path(dir_, FileKind::log, logs.back());
+  auto file = backend_.open(path, io::OpenMode::read);
+  if (!file) return std::unexpected(file.error());
+  const auto bytes = file_size(*file, path);
+  if (!bytes) return std::unexpected(bytes.error());
+  if (*bytes >= format::kBlockBytes) return {};
+  if (logs.size() == 1 && logs.back() != Offset(0)) {
+    return fail(Code::corrupt,
+                fmt::format("{}: {} bytes are less than a header, and no segment before it tells where the log "
+                            "goes on; restore the file from a backup or replica, or delete the topic",
+                            path.string(), *bytes));
+  }
+  found(RecoveryCase::headless_segment, path, Position(0), *bytes, 0,
+        fmt::format("{}: removed, its {} bytes are less than a header", path.string(), *bytes));
+  logs.pop_back();
+  return options_.writable ? remove_segment_files(path) : Status{};
+}
+
+Status Recovery::remove_segment_files(const std::filesystem::path& log_path) {
+  if (auto removed = backend_.unlink(log_path); !removed) return removed;
+  for (const FileKind kind : {FileKind::index, FileKind::time_index}) {
+    auto removed = backend_.unlink(sibling(log_path, kind));
+    if (!removed && removed.error().code != Code::not_found) return removed;
+  }
+  return backend_.sync_directory(dir_);
+}
+
+Result<Recovery::Segment> Recovery::open_segment(Offset base_offset) {
+  Segment segment;
+  segment.path = segment_path(dir_, FileKind::log, base_offset);
+  auto opened = open_checked(backend_, segment.path, FileKind::log, identity_);
+  if (!opened) {
+    Error error = std::move(opened.error());
+    if (error.code == Code::corrupt) error.message += "; restore the file from a backup or replica";
+    return std::unexpected(std::move(error));
+  }
+  segment.opened = std::move(*opened);
+  return segment;
+}
+
+Result<SegmentInfo> Recovery::check_sealed(const Segment& segment, const Segment& next) {
+  if (next.base() < segment.base() || segment.opened.bytes < format::kBlockBytes ||
+      segment.end_of_file() < next.base()) {
+    return fail(Code::corrupt,
+                fmt::format("{}: ends before position {}, where {} begins: records are missing; restore the "
+                            "missing part from a backup or replica",
+                            segment.path.string(), next.base().value(), next.path.filename().string()));
+  }
+  if (const std::uint64_t surplus = segment.end_of_file() - next.base(); surplus > 0) {
+    found(RecoveryCase::sealed_too_long, segment.path, next.base(), surplus, 0,
+          fmt::format("{}: {} bytes cut off behind position {}, where {} begins", segment.path.string(), surplus,
+                      next.base().value(), next.path.filename().string()));
+    if (auto done = cut(segment, next.base()); !done) return std::unexpected(done.error());
+  }
+  const auto index = read_index(backend_, segment.path, segment.opened.header);
+  if (!index) return rebuild_sealed(segment, next, index.error().message);
+  const format::IndexEntry end{next.opened.header.base_offset, next.opened.header.base_position};
+  if (index->entries.empty() || index->entries.back() != end) {
+    return rebuild_sealed(segment, next, "the index does not reach the segment's end");
+  }
+  const auto times = read_time_index(backend_, segment.path, segment.opened.header);
+  if (!times) return rebuild_sealed(segment, next, times.error().message);
+  const std::uint64_t covered = times->empty() ? segment.opened.header.base_offset : times->back().offset;
+  if (covered != end.offset) {
+    return rebuild_sealed(segment, next, "the time index does not reach the segment's end");
+  }
+  return SegmentInfo{segment.base_offset(), next.base_offset(), segment.base(), next.base(),
+                     times->empty() ? format::kNoTimestamp : times->back().max_timestamp_ns,
+                     format::file_offset(segment.base(), next.base()), segment.path};
+}
+
+Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segment& next, std::string_view why) {
+  SegmentWalk walked = SegmentWalk::begin(segment.opened.header);
+  FrameScanner scanner(backend_, segment.opened.file, segment.path,
+                       {segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()),
+                        next.base()});
+  if (auto done = walked.go(scanner); !done) return std::unexpected(done.error());
+  report_.scanned_bytes += walked.walked_bytes;
+  if (walked.end.position != next.base() || walked.next_offset != next.base_offset()) {
+    return fail(Code::corrupt,
+                fmt::format("{}: no valid frame at position {} ({}), but the log goes on to position {}, offset "
+                            "{}; restore the file from a backup or replica",
+                            segment.path.string(), walked.end.position.value(),
+                            format::to_string(walked.end.fault), next.base().value(), next.base_offset().value()));
+  }
+  found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
+        fmt::format("{}: index rebuilt ({})", segment.path.string(), why));
+  if (options_.writable) {
+    auto written = write_indexes(backend_, segment.path, segment.opened.header, walked);
+    if (!written) return std::unexpected(written.error());
+  }
+  return SegmentInfo{segment.base_offset(),     next.base_offset(), segment.base(), next.base(),
+                     walked.max_timestamp_ns, format::file_offset(segment.base(), next.base()), segment.path};
+}
+
+// The last index entry at which a frame stands, with what the indexes say of all before it.
+Result<SegmentWalk> Recovery::confirmed_start(const Segment& segment, const std::optional<IndexContent>& index) {
+  SegmentWalk start = SegmentWalk::begin(segment.opened.header);
+  if (!index) return start;
+  const auto times = read_time_index(backend_, segment.path, segment.opened.header);
+  if (!times) return start;
+  std::vector<format::IndexEntry> entries = index->entries;
+  for (; !entries.empty(); entries.pop_back()) {
+    const format::IndexEntry& entry = entries.back();
+    const auto time = std::ranges::find(*times, entry.offset, &format::TimeIndexEntry::offset);
+    if (time == times->end() || Position(entry.position) >= segment.end_of_file()) continue;
+    FrameScanner probe(backend_, segment.opened.file, segment.path,
+                       {segment.base(), Position(entry.position), static_cast<std::int64_t>(entry.offset),
+                        segment.end_of_file()});
+    const auto step = probe.next();
+    if (!step) return std::unexpected(step.error());
+    if (step->fault != FrameFault::none) continue;
+    start.next_offset = Offset(entry.offset);
+    start.max_timestamp_ns = time->max_timestamp_ns;
+    start.time_index.assign(times->begin(), std::next(time));
+    start.index = std::move(entries);
+    return start;
+  }
+  return start;
+}
+
+Result<SegmentWalk> Recovery::walk_last(const Segment& segment, const std::optional<IndexContent>& index,
+                                 std::optional<FrameScanner>& scanner) {
+  auto walked = confirmed_start(segment, index);
+  if (!walked) return walked;
+  const Position from = walked->index.empty() ? segment.base() : Position(walked->index.back().position);
+  scanner.emplace(backend_, segment.opened.file, segment.path,
+                  ScanRange{segment.base(), from, static_cast<std::int64_t>(walked->next_offset.value()),
+                            segment.end_of_file()});
+  if (auto done = walked->go(*scanner); !done) return std::unexpected(done.error());
+  report_.scanned_bytes += walked->walked_bytes;
+  return walked;
+}
+
+Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
+  std::optional<IndexContent> index;
+  if (auto content = read_index(backend_, segment.path, segment.opened.header); content) {
+    index = std::move(*content);
+  } else {
+    found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
+          fmt::format("{}: index to be rebuilt ({})", segment.path.string(), content.error().message));
+  }
+  std::optional<Position> mark = options_.known_durable;
+  if (index) {
+    mark = std::max(mark.value_or(Position(0)), Position(index->header.synced_position));
+    if (!index->entries.empty()) mark = std::max(*mark, Position(index->entries.back().position));
+  }
+  std::optional<FrameScanner> scanner;
+  auto walked = walk_last(segment, index, scanner);
+  if (!walked) return std::unexpected(walked.error());
+  if (auto judged = judge_tail(segment, *walked, *scanner, mark); !judged) return judged;
+
+  log.end_position = walked->end.position;
+  log.next_offset = walked->next_offset;
+  log.created_ns = segment.opened.header.created_ns;
+  log.index = std::move(walked->index);
+  log.time_index = std::move(walked->time_index);
+  log.segments.push_back({segment.base_offset(), log.next_offset, segment.base(), log.end_position,
+                          walked->max_timestamp_ns, format::file_offset(segment.base(), log.end_position),
+                          segment.path});
+  return {};
+}
+
+Status Recovery::judge_tail(const Segment& segment, const SegmentWalk& walked, FrameScanner& scanner,
+                            std::optional<Position> mark) {
+  const Position end = walked.end.position;
+  const auto remains = scanner.look_behind();
+  if (!remains) return std::unexpected(remains.error());
+  const std::uint64_t lost = mark && *mark > end ? *mark - end : 0;
+  if (remains->valid_frame && (!mark || lost > 0)) {
+    return fail(Code::corrupt,
+                fmt::format("{}: no valid frame at position {} ({}), but records go on at position {}, offset {}: "
+                            "the file is damaged, and cutting it off there would drop them; restore it from a "
+                            "backup or replica",
+                            segment.path.string(), end.value(), format::to_string(walked.end.fault),
+                            remains->valid_frame->value(), remains->valid_offset));
+  }
+  const std::uint64_t bytes = remains->garbage_end - end;
+  if (bytes == 0 && lost == 0) return {};
+  const auto what = remains->valid_frame ? RecoveryCase::unsynced_gap : RecoveryCase::torn_tail;
+  found(what, segment.path, end, bytes, lost,
+        fmt::format("{}: {} bytes cut off behind position {}, offset {} ({}); {}", segment.path.string(), bytes,
+                    end.value(), walked.next_offset.value(), format::to_string(walked.end.fault),
+                    lost > 0 ? fmt::format("{} bytes that had been synced are gone: check the disk", lost)
+                             : std::string("nothing that had been synced is lost")));
+  return bytes > 0 ? cut(segment, end) : Status{};
+}
+
+// Cuts the file off at `end`; space that is reserved again later reads as zeros.
+Status Recovery::cut(const Segment& segment, Position end) {
+  if (!options_.writable) return {};
+  auto file = backend_.open(segment.path, io::OpenMode::write_direct);
+  if (!file) return std::unexpected(file.error());
+  if (auto done = backend_.truncate(*file, format::file_offset(segment.base(), end)); !done) return done;
+  return backend_.sync_file(*file);
+}
+
+Status Recovery::pad(const Segment& segment, RecoveredLog& log) {
+  const Position end = log.end_position;
+  const Position block = format::block_down(end);
+  std::uint64_t extent = format::block_up(end) - end;
+  if (extent < format::kFrameHeaderBytes) extent += format::kBlockBytes;
+  found(RecoveryCase::padded, segment.path, end, extent, 0,
+        fmt::format("{}: {} bytes of padding appended at position {}", segment.path.string(), extent, end.value()));
+  if (options_.writable) {
+    AlignedBuffer buffer(end - block + extent);
+    const std::uint64_t file_at = format::file_offset(segment.base(), block);
+    const auto before = buffer.span().first(end - block);
+    const auto got = read_at(backend_, segment.opened.file, before, file_at, segment.path);
+    if (!got) return std::unexpected(got.error());
+    std::byte* const frame = before.data() + before.size();
+    format::write_filler(frame, format::FrameType::pad, static_cast<std::uint32_t>(extent), log.next_offset, 0);
+    const std::uint32_t crc = format::frame_crc({frame, extent});
+    std::memcpy(frame + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
+    auto file = backend_.open(segment.path, io::OpenMode::write_direct);
+    if (!file) return std::unexpected(file.error());
+    const std::int64_t result = run_blocking(
+        backend_, [&](std::uint64_t token) { backend_.submit_write(*file, buffer.span(), file_at, token); });
+    if (result != static_cast<std::int64_t>(buffer.size())) {
+      Error error = system_error(result < 0 ? static_cast<int>(-result) : EIO,
+                                 fmt::format("cannot pad '{}'", segment.path.string()));
+      return std::unexpected(std::move(error));
+    }
+    if (auto synced = backend_.sync_file(*file); !synced) return synced;
+  }
+  log.end_position += extent;
+  log.segments.back().end_position = log.end_position;
+  log.segments.back().file_bytes = format::file_offset(segment.base(), log.end_position);
+  return {};
+}
+
+}  // namespace
+
+std::string_view to_string(RecoveryCase what) {
+  switch (what) {
+    case RecoveryCase::prepared_file: return "prepared_file";
+    case RecoveryCase::orphan_index: return "orphan_index";
+    case RecoveryCase::headless_segment: return "headless_segment";
+    case RecoveryCase::sealed_too_long: return "sealed_too_long";
+    case RecoveryCase::index_rebuilt: return "index_rebuilt";
+    case RecoveryCase::torn_tail: return "torn_tail";
+    case RecoveryCase::unsynced_gap: return "unsynced_gap";
+    case RecoveryCase::padded: return "padded";
+  }
+  return "unknown";
+}
+
+Result<RecoveredLog> recover_partition(io::Backend& backend, const std::filesystem::path& dir,
+                                       const format::SegmentIdentity& identity, const RecoveryOptions& options,
+                                       RecoveryReport& report) {
+  return Recovery(backend, dir, identity, options, report).run();
+}
+
+}  // namespace ringtail::log

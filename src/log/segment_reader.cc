@@ -1,0 +1,330 @@
+#include "log/segment_reader.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "format/frame.h"
+#include "log/segment_scanner.h"
+#include "log/segment_walk.h"
+
+namespace ringtail::log {
+
+using format::FileKind;
+using format::FrameFault;
+
+namespace {
+
+// How often the directory is listed again because retention deleted what the listing named.
+constexpr int kListingAttempts = 8;
+
+struct Segment {
+  std::filesystem::path path;
+  OpenedFile opened;
+
+  Position base() const { return Position(opened.header.base_position); }
+  Offset base_offset() const { return Offset(opened.header.base_offset); }
+};
+
+}  // namespace
+
+class SegmentReader::Impl {
+ public:
+  Impl(const std::filesystem::path& dir, const format::SegmentIdentity& identity,
+       const SegmentReaderOptions& options, std::unique_ptr<io::Backend> backend)
+      : dir_(dir), identity_(identity), backend_(std::move(backend)),
+        buffer_(std::max<std::size_t>(options.read_ahead_bytes, format::kBlockBytes)) {}
+
+  Result<Position> locate(Offset offset, Position durable_limit);
+  Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
+  Status seek(Position position);
+  Result<std::span<const std::byte>> read(Position at, Position durable_limit);
+
+ private:
+  Result<Segment> open_segment(Offset base_offset);
+  Result<std::vector<Offset>> list();
+  Result<Segment> find_segment(Position position);
+  Status next_segment(FrameFault fault);
+  Result<std::span<const std::byte>> buffered(std::uint64_t at_least, Position limit);
+  Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
+  Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns, Position limit);
+  Error damage(const Segment& segment, Position position, FrameFault fault) const;
+
+  std::filesystem::path dir_;
+  format::SegmentIdentity identity_;
+  std::unique_ptr<io::Backend> backend_;
+
+  std::optional<Segment> segment_;
+  Position position_{0};               // of the next frame
+  std::int64_t expected_offset_ = -1;  // of the next frame; negative after a seek
+  AlignedBuffer buffer_;
+  Position buffer_begin_{0};
+  std::uint64_t buffered_ = 0;
+};
+
+// --- Finding segments ----------------------------------------------------------------------------
+
+Result<Segment> SegmentReader::Impl::open_segment(Offset base_offset) {
+  Segment segment;
+  segment.path = segment_path(dir_, FileKind::log, base_offset);
+  auto opened = open_checked(*backend_, segment.path, FileKind::log, identity_);
+  if (!opened) return std::unexpected(opened.error());
+  segment.opened = std::move(*opened);
+  return segment;
+}
+
+Result<std::vector<Offset>> SegmentReader::Impl::list() {
+  auto listing = list_segments(dir_);
+  if (!listing) return std::unexpected(listing.error());
+  return std::move(listing->logs);
+}
+
+// The last segment that begins at or before `position`.
+Result<Segment> SegmentReader::Impl::find_segment(Position position) {
+  for (int attempt = 1;; ++attempt) {
+    const auto logs = list();
+    if (!logs) return std::unexpected(logs.error());
+    std::optional<Segment> found;
+    std::optional<Error> error;
+    std::size_t low = 0;
+    std::size_t high = logs->size();
+    while (low < high && !error) {
+      const std::size_t middle = low + (high - low) / 2;
+      auto segment = open_segment((*logs)[middle]);
+      if (!segment) {
+        error = std::move(segment.error());
+      } else if (segment->base() <= position) {
+        found = std::move(*segment);
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    if (error && error->code == Code::not_found && attempt < kListingAttempts) continue;
+    if (error) return std::unexpected(std::move(*error));
+    if (found) return std::move(*found);
+    return fail(Code::offset_out_of_range,
+                fmt::format("{}: no segment holds position {}; retention has deleted it", dir_.string(),
+                            position.value()));
+  }
+}
+
+Error SegmentReader::Impl::damage(const Segment& segment, Position position, FrameFault fault) const {
+  return Error{Code::corrupt, 0,
+               fmt::format("{}: no valid frame at position {} ({}); run `ringtail log verify {}`",
+                           segment.path.string(), position.value(), format::to_string(fault), dir_.string())};
+}
+
+// --- Reading -------------------------------------------------------------------------------------
+
+Status SegmentReader::Impl::seek(Position position) {
+  auto segment = find_segment(position);
+  if (!segment) return std::unexpected(segment.error());
+  segment_ = std::move(*segment);
+  position_ = position;
+  expected_offset_ = position == segment_->base() ? static_cast<std::int64_t>(segment_->base_offset().value()) : -1;
+  buffered_ = 0;
+  return {};
+}
+
+Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Position durable_limit) {
+  if (at >= durable_limit) return std::span<const std::byte>{};
+  if (!segment_ || at != position_) {
+    if (auto sought = seek(at); !sought) return std::unexpected(sought.error());
+  }
+  std::uint64_t wanted = format::kFrameHeaderBytes;
+  while (true) {
+    const auto bytes = buffered(wanted, durable_limit);
+    if (!bytes) return std::unexpected(bytes.error());
+    std::size_t whole = 0;
+    FrameFault fault = FrameFault::none;
+    while (whole < bytes->size() && fault == FrameFault::none) {
+      fault = format::check_frame(bytes->subspan(whole), expected_offset_);
+      if (fault != FrameFault::none) break;
+      const format::FrameHeader header = format::load_header(bytes->data() + whole);
+      whole += format::align_frame(static_cast<std::uint32_t>(header.length));
+      expected_offset_ = static_cast<std::int64_t>(header.offset + format::frame_records(header));
+    }
+    if (whole > 0) {
+      position_ += whole;
+      return bytes->first(whole);
+    }
+    std::uint64_t extent = 0;
+    if (fault == FrameFault::truncated && bytes->size() >= format::kFrameHeaderBytes) {
+      extent = format::align_frame(static_cast<std::uint32_t>(format::load_header(bytes->data()).length));
+    }
+    if (extent > wanted && extent <= durable_limit - position_) {
+      wanted = extent;
+    } else if (auto next = next_segment(fault); !next) {
+      return std::unexpected(next.error());
+    }
+  }
+}
+
+// The bytes from position_ on, none at or behind `limit`: at least `at_least` unless limit or file end.
+Result<std::span<const std::byte>> SegmentReader::Impl::buffered(std::uint64_t at_least, Position limit) {
+  using Bytes = std::span<const std::byte>;
+  const std::uint64_t wanted = std::min(at_least, limit - position_);
+  if (position_ < buffer_begin_ || position_ + wanted > buffer_begin_ + buffered_) {
+    const Position begin = format::block_down(position_);
+    const std::uint64_t room = position_ - begin + wanted;
+    if (room > buffer_.size()) buffer_ = AlignedBuffer(room);
+    buffered_ = 0;
+    const auto into = buffer_.span().first(std::min<std::uint64_t>(buffer_.size(), limit - begin));
+    const auto got = read_at(*backend_, segment_->opened.file, into, format::file_offset(segment_->base(), begin),
+                             segment_->path);
+    if (!got) return std::unexpected(got.error());
+    buffer_begin_ = begin;
+    buffered_ = *got;
+  }
+  const std::uint64_t at = position_ - buffer_begin_;
+  if (at >= buffered_) return Bytes{};
+  return Bytes(buffer_.span().subspan(at, std::min(buffered_ - at, limit - position_)));
+}
+
+// At the end of a finished segment: the log goes on in the one that is named after the next offset.
+Status SegmentReader::Impl::next_segment(FrameFault fault) {
+  auto next = expected_offset_ >= 0 ? open_segment(Offset(static_cast<std::uint64_t>(expected_offset_)))
+                                    : find_segment(position_);
+  if (next && next->base() == position_ && next->path != segment_->path) {
+    segment_ = std::move(*next);
+    expected_offset_ = static_cast<std::int64_t>(segment_->base_offset().value());
+    buffered_ = 0;
+    return {};
+  }
+  if (!next && next.error().code != Code::not_found) return std::unexpected(next.error());
+  const auto logs = list();
+  if (!logs) return std::unexpected(logs.error());
+  if (!next && !logs->empty() && logs->front().value() > static_cast<std::uint64_t>(expected_offset_)) {
+    return fail(Code::offset_out_of_range,
+                fmt::format("{}: offset {} was deleted by retention; the log begins at offset {}", dir_.string(),
+                            expected_offset_, logs->front().value()));
+  }
+  return std::unexpected(damage(*segment_, position_, fault));
+}
+
+// --- Locating ------------------------------------------------------------------------------------
+
+Result<Position> SegmentReader::Impl::locate(Offset offset, Position durable_limit) {
+  for (int attempt = 1;; ++attempt) {
+    const auto logs = list();
+    if (!logs) return std::unexpected(logs.error());
+    const auto after = std::ranges::upper_bound(*logs, offset);
+    if (after == logs->begin()) {
+      if (logs->empty() && offset == Offset(0) && durable_limit == Position(0)) return durable_limit;
+      return fail(Code::offset_out_of_range,
+                  fmt::format("{}: offset {} lies before the first segment", dir_.string(), offset.value()));
+    }
+    const auto segment = open_segment(*std::prev(after));
+    if (!segment && segment.error().code == Code::not_found && attempt < kListingAttempts) continue;
+    if (!segment) return std::unexpected(segment.error());
+    const auto position = locate_in(*segment, offset, durable_limit);
+    if (!position) return std::unexpected(position.error());
+    if (*position) return **position;
+    // The segment may have been finished, and others begun, since the directory was listed.
+    if (attempt < 2) continue;
+    return fail(Code::offset_out_of_range,
+                fmt::format("{}: offset {} lies behind what is durable", dir_.string(), offset.value()));
+  }
+}
+
+// Nothing when the segment ends before `offset`.
+Result<std::optional<Position>> SegmentReader::Impl::locate_in(const Segment& segment, Offset offset,
+                                                               Position limit) {
+  const Position end = std::min(limit, format::end_in_file(segment.base(), segment.opened.bytes));
+  ScanRange range{segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()), end};
+  // An index entry is a hint: a frame with that offset has to stand there.
+  if (const auto index = read_index(*backend_, segment.path, segment.opened.header); index) {
+    auto entry = std::ranges::upper_bound(index->entries, offset.value(), {}, &format::IndexEntry::offset);
+    while (entry != index->entries.begin()) {
+      --entry;
+      ScanRange hinted = range;
+      hinted.from = Position(entry->position);
+      hinted.expected_offset = static_cast<std::int64_t>(entry->offset);
+      if (hinted.from >= end) continue;
+      const auto step = FrameScanner(*backend_, segment.opened.file, segment.path, hinted).next();
+      if (!step || step->fault != FrameFault::none) continue;
+      range = hinted;
+      break;
+    }
+  }
+  FrameScanner scanner(*backend_, segment.opened.file, segment.path, range);
+  while (scanner.position() < end) {
+    const auto step = scanner.next();
+    if (!step) return std::unexpected(step.error());
+    if (step->fault == FrameFault::empty) break;
+    if (step->fault != FrameFault::none) return std::unexpected(damage(segment, step->position, step->fault));
+    if (static_cast<std::uint64_t>(scanner.expected_offset()) > offset.value()) return step->position;
+  }
+  if (static_cast<std::uint64_t>(scanner.expected_offset()) == offset.value()) return scanner.position();
+  return std::nullopt;
+}
+
+Result<std::optional<Offset>> SegmentReader::Impl::locate_time(std::int64_t timestamp_ns, Position durable_limit) {
+  const auto logs = list();
+  if (!logs) return std::unexpected(logs.error());
+  for (const Offset base_offset : *logs) {
+    const auto segment = open_segment(base_offset);
+    if (!segment && segment.error().code == Code::not_found) continue;
+    if (!segment) return std::unexpected(segment.error());
+    if (segment->base() >= durable_limit) break;
+    auto found = locate_time_in(*segment, timestamp_ns, durable_limit);
+    if (!found || *found) return found;
+  }
+  return std::nullopt;
+}
+
+Result<std::optional<Offset>> SegmentReader::Impl::locate_time_in(const Segment& segment,
+                                                                  std::int64_t timestamp_ns, Position limit) {
+  const Position end = std::min(limit, format::end_in_file(segment.base(), segment.opened.bytes));
+  Position from = segment.base();
+  if (const auto times = read_time_index(*backend_, segment.path, segment.opened.header); times) {
+    // Entries ascend in time: everything before the last one that is too early is too early as well.
+    const auto later = std::ranges::lower_bound(*times, timestamp_ns, {}, &format::TimeIndexEntry::max_timestamp_ns);
+    if (later != times->begin()) {
+      const auto start = locate_in(segment, Offset(std::prev(later)->offset), end);
+      if (!start) return std::unexpected(start.error());
+      from = start->value_or(from);
+    }
+  }
+  FrameScanner scanner(*backend_, segment.opened.file, segment.path, {segment.base(), from, -1, end});
+  while (scanner.position() < end) {
+    const auto step = scanner.next();
+    if (!step) return std::unexpected(step.error());
+    if (step->fault == FrameFault::empty) break;
+    if (step->fault != FrameFault::none) return std::unexpected(damage(segment, step->position, step->fault));
+    if (has_timestamp(step->header.type) && step->header.timestamp_ns >= timestamp_ns) {
+      return Offset(step->header.offset);
+    }
+  }
+  return std::nullopt;
+}
+
+// --- The public face -----------------------------------------------------------------------------
+
+Result<std::unique_ptr<SegmentReader>> SegmentReader::open(const std::filesystem::path& dir,
+                                                           const format::SegmentIdentity& identity,
+                                                           const SegmentReaderOptions& options) {
+  auto backend = io::make_backend(IoBackend::pwrite, 1);
+  if (!backend) return std::unexpected(backend.error());
+  if (auto listing = list_segments(dir); !listing) return std::unexpected(listing.error());
+  auto impl = std::make_unique<Impl>(dir, identity, options, std::move(*backend));
+  return std::unique_ptr<SegmentReader>(new SegmentReader(std::move(impl)));
+}
+
+SegmentReader::SegmentReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+SegmentReader::~SegmentReader() = default;
+
+Result<Position> SegmentReader::locate(Offset offset, Position durable_limit) {
+  return impl_->locate(offset, durable_limit);
+}
+Result<std::optional<Offset>> SegmentReader::locate_time(std::int64_t timestamp_ns, Position durable_limit) {
+  return impl_->locate_time(timestamp_ns, durable_limit);
+}
+Status SegmentReader::seek(Position position) { return impl_->seek(position); }
+Result<std::span<const std::byte>> SegmentReader::read(Position at, Position durable_limit) {
+  return impl_->read(at, durable_limit);
+}
+
+}  // namespace ringtail::log
