@@ -73,10 +73,11 @@ Status check_format_version(const TomlFile& file) {
   const auto version = file.integer("format_version");
   if (!version) return std::unexpected(version.error());
   if (*version == kLogFormatVersion) return {};
-  return fail(Code::incompatible_layout,
-              fmt::format("'{}' has format version {}, this build of Ringtail reads version {}; use the version "
-                          "that wrote it, or copy its topics over with that",
-                          file.path().native(), *version, kLogFormatVersion));
+  return fail(
+      Code::incompatible_layout,
+      fmt::format("'{}' has format version {}, this build of Ringtail reads version {}; use the version "
+                  "that wrote it, or copy its topics over with that",
+                  file.path().native(), *version, kLogFormatVersion));
 }
 
 Result<std::int64_t> read_created(const TomlFile& file) {
@@ -106,12 +107,13 @@ Status write_identity(const fs::path& dir) {
   if (auto filled = fill_random(id); !filled) return filled;
   return write_file_atomically(
       dir / kIdentityFile,
-      fmt::format("# A Ringtail log: its identity. The shared memory in use is named after log_id, so a copy of\n"
-                  "# this directory must not be opened on the same host beside the original.\n"
-                  "format_version = {}\n"
-                  "log_id = \"{}\"\n"
-                  "created = \"{}\"\n",
-                  kLogFormatVersion, to_hex(std::span<const std::byte>(id)), format_time(wall_clock_ns())));
+      fmt::format(
+          "# A Ringtail log: its identity. The shared memory in use is named after log_id, so a copy of\n"
+          "# this directory must not be opened on the same host beside the original.\n"
+          "format_version = {}\n"
+          "log_id = \"{}\"\n"
+          "created = \"{}\"\n",
+          kLogFormatVersion, to_hex(std::span<const std::byte>(id)), format_time(wall_clock_ns())));
 }
 
 // Requires the lock to be free. A directory that another process has just given an identity is fine.
@@ -122,8 +124,10 @@ Status create_log(const fs::path& dir) {
   std::error_code error;
   if (fs::exists(dir / kIdentityFile, error)) return {};
   if (fs::is_directory(dir / kTopicsDir, error) && !fs::is_empty(dir / kTopicsDir, error)) {
-    return fail(Code::corrupt, fmt::format("'{}' has topics, but its '{}' is missing; restore that file, or choose "
-                                           "another directory", dir.native(), kIdentityFile));
+    return fail(Code::corrupt,
+                fmt::format("'{}' has topics, but its '{}' is missing; restore that file, or choose "
+                            "another directory",
+                            dir.native(), kIdentityFile));
   }
   // The identity comes last, for a directory counts as a log once it has one.
   if (auto made = make_directory(dir / kTopicsDir); !made) return made;
@@ -152,8 +156,10 @@ Result<TopicEntry> parse_topic(const TomlFile& file, std::string_view name) {
   auto stored_name = file.text("topic");
   if (!stored_name) return std::unexpected(stored_name.error());
   if (*stored_name != name) {
-    return file.refuse("topic", fmt::format("it says '{}', but its directory is named '{}'; was the directory "
-                                            "renamed or copied?", *stored_name, name));
+    return file.refuse("topic",
+                       fmt::format("it says '{}', but its directory is named '{}'; was the directory "
+                                   "renamed or copied?",
+                                   *stored_name, name));
   }
   entry.name = std::move(*stored_name);
 
@@ -187,8 +193,9 @@ Result<TopicEntry> parse_topic(const TomlFile& file, std::string_view name) {
 }
 
 std::unexpected<Error> fail_no_topic(std::string_view name) {
-  return fail(Code::not_found, fmt::format("topic '{}' does not exist; create it with `ringtail topic create {}`",
-                                           name, name));
+  return fail(
+      Code::not_found,
+      fmt::format("topic '{}' does not exist; create it with `ringtail topic create {}`", name, name));
 }
 
 // The names in a directory for which `wanted` holds.
@@ -215,8 +222,10 @@ Result<Catalog> Catalog::open(const fs::path& dir, bool create_if_missing) {
   auto identity = read_identity(dir);
   if (!identity && identity.error().code == Code::not_found) {
     if (!create_if_missing) {
-      return fail(Code::not_found, fmt::format("'{}' is no Ringtail log: it has no '{}'; check the path, or create "
-                                               "a log there by creating a topic", dir.native(), kIdentityFile));
+      return fail(Code::not_found,
+                  fmt::format("'{}' is no Ringtail log: it has no '{}'; check the path, or create "
+                              "a log there by creating a topic",
+                              dir.native(), kIdentityFile));
     }
     if (auto created = create_log(dir); !created) return std::unexpected(created.error());
     identity = read_identity(dir);
@@ -234,8 +243,9 @@ fs::path Catalog::partition_dir(std::string_view topic, PartitionId partition) c
 Result<TopicEntry> Catalog::create_topic(const TopicSpec& spec) const {
   if (auto checked = check_topic_name(spec.name); !checked) return std::unexpected(checked.error());
   if (spec.partitions < 1 || spec.partitions > kMaxTopicPartitions) {
-    return fail(Code::invalid_argument, fmt::format("topic '{}' cannot have {} partitions; 1 to {} are possible",
-                                                    spec.name, spec.partitions, kMaxTopicPartitions));
+    return fail(Code::invalid_argument,
+                fmt::format("topic '{}' cannot have {} partitions; 1 to {} are possible", spec.name,
+                            spec.partitions, kMaxTopicPartitions));
   }
   auto overrides = merge_topic_configs({}, spec.configs);
   if (!overrides) return std::unexpected(overrides.error());

@@ -1,0 +1,127 @@
+// One producer's hold on one partition: claim, write, commit, and the waits around them.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/clock.h"
+#include "log/partition_ref.h"
+#include "log/ring.h"
+#include "ringtail/producer.h"
+#include "shm/slots.h"
+
+namespace ringtail::log {
+
+// Thread safety: one thread; all appenders of a producer share its slot and its clock.
+// Process safety: any number of appenders. A death at any instruction leaves at worst a hole that
+// the keeper repairs.
+class Appender {
+ public:
+  // A claim whose header is written and whose body is the caller's to fill.
+  struct Open {
+    std::byte* frame = nullptr;
+    std::byte* value = nullptr;
+    std::uint32_t length = 0;   // exact
+    std::uint32_t claimed = 0;  // aligned
+    std::uint8_t attributes = 0;
+    RecordMetadata metadata;
+  };
+
+  static Result<Appender> open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
+                               std::chrono::milliseconds max_block);
+
+  // Append one record, or several with one claim and one commit. Wait-free within a term, lock-free
+  // beyond, but for waiting on space under on.full=block. Nothing is durable on return.
+  SendResult<RecordMetadata> append(const ProducerRecord& record);
+  SendResult<RecordMetadata> append_batch(std::span<const ProducerRecord> records);
+
+  // Claims a record to be written in place. commit and abort end it; lock-free.
+  SendResult<Open> claim(std::string_view key, std::size_t value_bytes);
+  SendResult<RecordMetadata> commit(const Open& open);
+  void abort(const Open& open);
+
+  // Waits on a futex until everything below `end` is synced. Errors: timed_out, storage_failed,
+  // closed, invalid_record (a memory topic is never durable).
+  SendResult<void> wait_durable(Position end);
+  // Whether acks=all can be had now; on a host without replication that is min.insync.replicas=1.
+  SendResult<void> check_replicas();
+
+  // What the last failure was about, as a sentence.
+  Error describe(SendError error) const;
+
+  const PartitionRef& partition() const { return partition_; }
+
+ private:
+  struct Claimed {
+    std::byte* frame;
+    Position position;
+    Offset offset;
+    std::int64_t timestamp_ns;  // of the claim, in topics with append time
+  };
+
+  Appender(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
+           std::chrono::milliseconds max_block)
+      : partition_(partition), entry_(&partition.entry()), slot_(&slot), clock_(&clock), max_block_(max_block) {}
+
+  // Begin of every operation: notices configuration, failure and deletion.
+  std::optional<SendError> check_entry() {
+    const std::uint64_t hot = entry_->hot.load(std::memory_order_relaxed);
+    if ((hot & ~shm::kHotFlagsMask) == hot_seen_) [[likely]] return std::nullopt;
+    return reload_entry();
+  }
+  std::optional<SendError> reload_entry();
+
+  std::optional<SendError> take(std::uint32_t bytes, std::uint32_t records, Claimed& out);
+  std::uint64_t advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns);
+  void adopt(std::uint64_t tail);
+  void attach_term(std::uint64_t term);
+  std::optional<SendError> next_term();
+  std::optional<SendError> next_ring(std::int64_t& deadline_ns);
+  std::optional<SendError> wait_for_space(std::int64_t& deadline_ns);
+  Status open_ring();
+
+  std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const;
+  std::int64_t timestamp_of(const ProducerRecord& record, const Claimed& claimed);
+  void write_frame(std::byte* frame, const ProducerRecord& record, std::uint32_t length, Offset offset,
+                   std::int64_t timestamp_ns, std::uint32_t owner);
+  bool commit_word(std::byte* frame, std::uint32_t claimed, std::uint32_t length, std::uint8_t attributes);
+  bool was_kept(const std::byte* frame);
+  void notify() {
+    // SYNC: ordered behind the commit by its compare-and-set (a full barrier); pairs with the
+    // waiter's fetch_or of its flag followed by its look at the ring.
+    const std::uint64_t hot = entry_->hot.load(std::memory_order_seq_cst);
+    if (hot != hot_seen_) [[unlikely]] notify_slowly(hot);
+  }
+  void notify_slowly(std::uint64_t hot);
+
+  PartitionRef partition_;
+  shm::Partition* entry_;
+  shm::OwnedSlot* slot_;
+  WallClock* clock_;
+  Ring ring_;
+
+  // The term that claims go to, as far as this appender knows.
+  TermLine* line_ = nullptr;
+  std::byte* term_data_ = nullptr;
+  std::uint64_t lap_ = 0;        // with the fence bit clear above it: compared in one go
+  std::uint64_t base_offset_ = 0;
+  std::uint64_t start_ = 0;      // position of the term
+  std::uint64_t usable_ = 0;
+  std::uint64_t term_ = 0;
+  bool exhausted_ = true;        // this appender has overshot the term: it must not claim there again
+
+  std::uint64_t hot_seen_ = 1;   // no version looks like this: the first operation reloads
+  std::uint64_t max_record_bytes_ = 0;
+  bool append_time_ = false;
+  bool durable_possible_ = true;
+  std::uint8_t on_full_ = 0;
+  std::uint32_t min_insync_replicas_ = 1;
+  std::chrono::milliseconds max_block_;
+  std::string cause_;            // of the last failure that has one
+};
+
+}  // namespace ringtail::log

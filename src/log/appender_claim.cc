@@ -1,0 +1,198 @@
+// How an appender gets its byte range and offset: the fetch_add, and everything that can be in its way.
+
+#include <sched.h>
+
+#include <algorithm>
+
+#include "log/appender.h"
+#include "log/wide_cas.h"
+#include "base/topic_config.h"
+#include "shm/futex.h"
+
+namespace ringtail::log {
+
+using shm::Phase;
+using std::memory_order_acq_rel;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+inline void cpu_relax() { __builtin_ia32_pause(); }
+
+}  // namespace
+
+// Claims [position, position + bytes) and `records` offsets. On success the slot is in
+// Phase::claiming; on failure it is idle.
+std::optional<SendError> Appender::take(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+  for (;;) {
+    if (!exhausted_) [[likely]] {
+      slot_->announce(Phase::claiming, partition_.index);
+      const std::uint64_t old = advance_tail(bytes, records, out.timestamp_ns);
+      // One comparison: the fence is clear and the lap is the one this appender knows.
+      if (old >> kLapShift != lap_) [[unlikely]] {
+        if (tail_fenced(old)) {
+          exhausted_ = true;
+          continue;
+        }
+        adopt(old);
+      }
+      const std::uint64_t at = tail_bytes(old);
+      if (at + bytes <= usable_) [[likely]] {
+        out.frame = term_data_ + at;
+        out.position = Position(start_ + at);
+        out.offset = Offset(base_offset_ + tail_records(old));
+        return std::nullopt;
+      }
+      // This claim or an earlier one tripped over the term's end. The one that did says where it ended.
+      // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation.
+      if (at <= usable_) line_->end.store(old, memory_order_release);
+      exhausted_ = true;
+    }
+    if (auto error = next_term()) {
+      slot_->finish();
+      return error;
+    }
+  }
+}
+
+// The claim itself. Returns the tail before it.
+std::uint64_t Appender::advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns) {
+  const std::uint64_t delta = make_tail(0, records, bytes);
+  if (!append_time_) [[likely]]
+    // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op.
+    return line_->tail.fetch_add(delta, memory_order_acq_rel);
+  // Append time never runs backwards: it moves with the tail, in one wide compare-and-set.
+  WideWord seen = wide_load(&line_->tail);
+  for (;;) {
+    const bool hopeless = tail_fenced(seen.low) || tail_bytes(seen.low) > usable_;
+    const auto last = static_cast<std::int64_t>(seen.high);
+    timestamp_ns = hopeless ? last : std::max(last, clock_->now_ns());
+    // A claim that trips must not move the time: the term's last record has it.
+    const bool trips = tail_bytes(seen.low) + bytes > usable_;
+    const WideWord next{hopeless ? seen.low : seen.low + delta,
+                        trips ? seen.high : static_cast<std::uint64_t>(timestamp_ns)};
+    // SYNC: as the fetch_add above.
+    if (wide_compare_exchange(&line_->tail, seen, next)) return seen.low;
+  }
+}
+
+// A claim hit a later lap of the same term index than expected: this appender slept for a lap.
+void Appender::adopt(std::uint64_t tail) {
+  term_ = line_->number.load(memory_order_relaxed);
+  lap_ = tail_lap(tail);
+  base_offset_ = line_->base_offset.load(memory_order_relaxed);
+  start_ = ring_.term_start(term_).value();
+}
+
+// Requires Phase::helping, announced before active_term was read.
+void Appender::attach_term(std::uint64_t term) {
+  line_ = &ring_.line(term);
+  term_ = term;
+  term_data_ = ring_.term_data(term);
+  lap_ = ring_.lap(term);
+  base_offset_ = line_->base_offset.load(memory_order_relaxed);
+  start_ = ring_.term_start(term).value();
+  usable_ = ring_.usable_term_bytes();
+  // Overshooting a term that is full already would be one overshoot more than tails have room for.
+  const std::uint64_t tail = line_->tail.load(memory_order_acquire);  // SYNC: pairs with its opening
+  exhausted_ = tail_fenced(tail) || tail_bytes(tail) > usable_;
+}
+
+// Moves to a term that can be claimed from, helping to open it. On success claims may go on.
+std::optional<SendError> Appender::next_term() {
+  std::int64_t deadline_ns = 0;
+  for (unsigned spins = 0;; ++spins) {
+    if (!ring_ || ring_.sealed()) {
+      if (auto error = next_ring(deadline_ns)) return error;
+    }
+    slot_->announce_fenced(Phase::helping, partition_.index);
+    // SYNC: pairs with the release CAS in rotate; behind the announcement's full barrier.
+    const std::uint64_t active = ring_.header().active_term.load(memory_order_acquire);
+    if (line_ == nullptr || active > term_) {
+      attach_term(active);
+      if (!exhausted_) return std::nullopt;
+      spins = 0;
+    }
+    switch (ring_.rotate(term_)) {
+      case Ring::Rotation::done: continue;
+      case Ring::Rotation::full:
+        slot_->finish();
+        if (static_cast<OnFull>(on_full_) == OnFull::fail) return SendError::would_block;
+        if (auto error = wait_for_space(deadline_ns)) return error;
+        break;
+      case Ring::Rotation::sealed:
+        slot_->finish();
+        if (auto error = next_ring(deadline_ns)) return error;
+        break;
+      case Ring::Rotation::unknown_end:
+        // Its tripper is between two instructions; if it died there, the keeper finds out.
+        if (tail_fenced(line_->tail.load(memory_order_relaxed))) {
+          slot_->finish();
+          if (auto error = next_ring(deadline_ns)) return error;
+        } else if (spins < 1000) {
+          cpu_relax();
+        } else {
+          slot_->finish();
+          partition_.control->wake_keeper();
+          ::sched_yield();
+        }
+        break;
+    }
+  }
+}
+
+std::optional<SendError> Appender::wait_for_space(std::int64_t& deadline_ns) {
+  const std::int64_t now = monotonic_ns();
+  if (deadline_ns == 0) deadline_ns = now + std::chrono::nanoseconds(max_block_).count();
+  if (now >= deadline_ns) return SendError::timed_out;
+  const std::uint32_t seq = entry_->space_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
+  // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
+  entry_->space_waiters.exchange(1, std::memory_order_seq_cst);
+  if (auto error = check_entry()) return error;
+  // SYNC: pairs with the keeper's release store of term_limit.
+  const bool space = ring_.header().term_limit.load(memory_order_acquire) > term_ + 1;
+  if (space || ring_.sealed()) return std::nullopt;
+  partition_.control->wake_keeper();
+  shm::futex_wait(entry_->space_seq, seq, deadline_ns);
+  return check_entry();
+}
+
+// Waits for the ring that follows the sealed (or fenced) one, and maps it.
+std::optional<SendError> Appender::next_ring(std::int64_t& deadline_ns) {
+  for (;;) {
+    if (auto error = check_entry()) return error;
+    // SYNC: pairs with the keeper's release store after the new ring is in its place.
+    const std::uint64_t generation = entry_->ring_generation.load(memory_order_acquire);
+    if (!ring_ || generation != ring_.generation()) {
+      if (auto opened = open_ring()) return std::nullopt;
+      else if (opened.error().code != Code::not_found) {
+        cause_ = opened.error().message;
+        return SendError::closed;
+      }
+    }
+    const std::int64_t now = monotonic_ns();
+    if (deadline_ns == 0) deadline_ns = now + std::chrono::nanoseconds(max_block_).count();
+    if (now >= deadline_ns) return SendError::timed_out;
+    const std::uint32_t seq = entry_->space_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
+    // SYNC: as in wait_for_space.
+    entry_->space_waiters.exchange(1, std::memory_order_seq_cst);
+    if (entry_->ring_generation.load(memory_order_acquire) != generation) continue;  // SYNC: as above
+    partition_.control->wake_keeper();
+    shm::futex_wait(entry_->space_seq, seq, std::min(deadline_ns, now + 10'000'000));
+  }
+}
+
+Status Appender::open_ring() {
+  auto ring = Ring::open(ring_path(partition_.shm_dir, partition_.topic, partition_.partition), false);
+  if (!ring) return std::unexpected(ring.error());
+  if (ring->header().topic_id != partition_.topic_id)
+    return fail(Code::closed, "topic '" + partition_.topic + "' was deleted");
+  ring_ = std::move(*ring);
+  line_ = nullptr;
+  exhausted_ = true;
+  return {};
+}
+
+}  // namespace ringtail::log

@@ -1,0 +1,268 @@
+#include "log/keeper.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/clock.h"
+#include "shm/futex.h"
+
+namespace ringtail::log {
+
+using shm::PartitionState;
+using shm::Phase;
+using shm::SlotState;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+constexpr unsigned kIoDepth = 64;
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kWatchPeriodNs = 5 * kMillisecond;
+constexpr std::int64_t kBusyRestNs = kMillisecond / 4;  // between rounds while records come
+constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
+constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
+
+}  // namespace
+
+void Keeper::stop() {
+  stop_.store(true, memory_order_release);  // SYNC: pairs with the load in run
+  control_.wake_keeper();
+}
+
+Status Keeper::run() {
+  pin_thread();
+  if (auto ready = set_up(); !ready) return ready;
+  become_ready();
+  while (!stop_.load(memory_order_acquire)) {  // SYNC: pairs with stop
+    // SYNC: read before the work: a bump after this ends the rest at once.
+    wake_seen_ = control_.header().keeper_wake.load(memory_order_acquire);
+    const std::int64_t now_ns = monotonic_ns();
+    bool worked = reap_and_dispatch(*backend_, false) > 0;
+    worked |= workshop_->deliver() > 0;
+    if (auto synced = sync_catalog(); !synced) spdlog::error("cannot read the catalog: {}", to_string(synced.error()));
+    if (now_ns >= watch_due_ns_) watch_slots(now_ns);
+    for (auto& [index, entry] : partitions_) worked |= entry.keeper->tick(now_ns);
+    rest(worked, now_ns);
+  }
+  for (auto& [index, entry] : partitions_) entry.keeper->flush_blocking();
+  workshop_.reset();
+  partitions_.clear();
+  // SYNC: nobody holds the role now; for those who show it.
+  control_.header().keeper_pid.store(0, memory_order_release);
+  return {};
+}
+
+void Keeper::pin_thread() const {
+  pthread_setname_np(pthread_self(), "ringtail-keeper");
+  if (options_.cpu < 0) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<unsigned>(options_.cpu), &set);
+  if (sched_setaffinity(0, sizeof set, &set) != 0)
+    spdlog::warn("cannot pin the keeper to CPU {}: {}", options_.cpu, std::strerror(errno));
+}
+
+Status Keeper::set_up() {
+  auto backend = io::make_backend(options_.io, kIoDepth);
+  if (!backend) return std::unexpected(backend.error());
+  backend_ = std::move(*backend);
+  auto background = io::make_backend(IoBackend::pwrite, 4);
+  if (!background) return std::unexpected(background.error());
+  workshop_ = std::make_unique<Workshop>(std::move(*background));
+  workshop_->set_on_done([this] { control_.wake_keeper(); });
+  context_ = {&control_, &slots_, backend_.get(), workshop_.get()};
+  if (auto purged = catalog_.purge_deleted(); !purged) spdlog::warn("{}", to_string(purged.error()));
+  // Slots found dead by a keeper that died before it repaired them are dead still.
+  for (auto& watch : watched_) watch = {};
+  control_.header().catalog_wanted.fetch_add(1, memory_order_relaxed);
+  return sync_catalog();
+}
+
+void Keeper::become_ready() {
+  for (std::uint32_t slot = 0; slot < shm::kMaxSlots; ++slot)
+    if (slots_.state(slot) == SlotState::dead) bury(slot);
+  watch_slots(monotonic_ns());
+  shm::ControlHeader& header = control_.header();
+  header.keeper_pid.store(static_cast<std::uint32_t>(::getpid()), memory_order_relaxed);
+  header.keeper_ready.store(1, memory_order_release);      // SYNC: pairs with Log::open's wait
+  header.keeper_term.fetch_add(1, memory_order_release);  // SYNC: as above
+  shm::futex_wake_all(header.keeper_term);
+}
+
+// --- Catalog -------------------------------------------------------------------------------------
+
+// Makes the partitions in memory those of the catalog on disk, if it has changed.
+Status Keeper::sync_catalog() {
+  shm::ControlHeader& header = control_.header();
+  const std::uint32_t wanted = header.catalog_wanted.load(memory_order_acquire);  // SYNC: pairs with Admin's bump
+  if (wanted == header.catalog_done.load(memory_order_relaxed)) return {};
+  auto topics = catalog_.list_topics();
+  Status listed;
+  if (topics) {
+    drop_vanished(*topics);
+    for (const TopicEntry& topic : *topics) {
+      auto config = parse_topic_config(topic.overrides);
+      if (!config) {
+        spdlog::error("topic '{}': {}", topic.name, to_string(config.error()));
+        continue;
+      }
+      for (std::uint32_t p = 0; p < topic.partitions; ++p) open_partition(topic, PartitionId(p), *config);
+    }
+  } else {
+    listed = std::unexpected(topics.error());
+  }
+  header.catalog_done.store(wanted, memory_order_release);  // SYNC: pairs with Admin's wait
+  shm::futex_wake_all(header.catalog_done);
+  return listed;
+}
+
+void Keeper::drop_vanished(const std::vector<TopicEntry>& topics) {
+  std::set<std::uint64_t> ids;
+  for (const TopicEntry& topic : topics) ids.insert(topic.topic_id);
+  std::erase_if(partitions_, [&](const auto& item) {
+    if (ids.contains(item.second.keeper->partition().topic_id)) return false;
+    item.second.keeper->remove();
+    return true;
+  });
+  // Entries of topics that were deleted while no keeper was there, or in an earlier round.
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
+    shm::Partition& entry = control_.partition(i);
+    if (entry.state.load(memory_order_relaxed) == static_cast<std::uint32_t>(PartitionState::free)) continue;
+    if (ids.contains(entry.topic_id.load(memory_order_relaxed))) continue;
+    entry.hot.fetch_add(shm::kHotVersion, memory_order_release);  // SYNC: pairs with Appender::reload_entry
+    // SYNC: pairs with the acquire loads of state: who had it open finds another topic id or state.
+    entry.state.store(static_cast<std::uint32_t>(PartitionState::free), memory_order_release);
+  }
+}
+
+std::optional<std::uint32_t> Keeper::find_entry(std::uint64_t topic_id, PartitionId partition) const {
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
+    const shm::Partition& entry = control_.partition(i);
+    if (entry.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::free) &&
+        entry.topic_id.load(memory_order_relaxed) == topic_id &&
+        entry.partition.load(memory_order_relaxed) == partition.value())
+      return i;
+  }
+  return std::nullopt;
+}
+
+std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, PartitionId partition) const {
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
+    shm::Partition& entry = control_.partition(i);
+    if (entry.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::free)) continue;
+    entry.topic_id.store(topic_id, memory_order_relaxed);
+    entry.partition.store(partition.value(), memory_order_relaxed);
+    entry.ring_generation.store(0, memory_order_relaxed);
+    for (auto* word : {&entry.durable_position, &entry.durable_offset, &entry.log_start_offset,
+                       &entry.log_start_position, &entry.disk_bytes, &entry.repaired_records, &entry.retired_rings,
+                       &entry.mark_turn})
+      word->store(0, memory_order_relaxed);
+    for (auto* word : {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code})
+      word->store(0, memory_order_relaxed);
+    // SYNC: publishes the identity; pairs with the acquire loads of state.
+    entry.state.store(static_cast<std::uint32_t>(PartitionState::opening), memory_order_release);
+    return i;
+  }
+  return std::nullopt;
+}
+
+void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config) {
+  auto index = find_entry(topic.topic_id, partition);
+  if (index) {
+    if (auto known = partitions_.find(*index); known != partitions_.end()) {
+      if (known->second.overrides == topic.overrides) return;
+      known->second.overrides = topic.overrides;
+      known->second.keeper->update_config(config);
+      return;
+    }
+  } else if (index = allocate_entry(topic.topic_id, partition); !index) {
+    spdlog::error("{}-{}: all {} partitions of the control segment are taken; delete topics to make room",
+                  topic.name, partition.value(), shm::kMaxPartitions);
+    return;
+  }
+  const PartitionRef ref{.control = &control_,
+                         .index = *index,
+                         .topic_id = topic.topic_id,
+                         .log_id = place_.log_id,
+                         .topic = topic.name,
+                         .partition = partition,
+                         .shm_dir = place_.shm_dir,
+                         .disk_dir = catalog_.partition_dir(topic.name, partition)};
+  partitions_[*index] = {topic.overrides, PartitionKeeper::open(context_, ref, config)};
+}
+
+// --- Slots ---------------------------------------------------------------------------------------
+
+void Keeper::watch_slots(std::int64_t now_ns) {
+  watch_due_ns_ = now_ns + kWatchPeriodNs;
+  for (const std::uint32_t slot : slots_.find_deaths()) bury(slot);
+  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+    SlotWatch& watch = watched_[i];
+    const std::uint64_t op = control_.slot(i).op.load(memory_order_acquire);  // SYNC: pairs with OwnedSlot
+    if (op != watch.op) {
+      watch = {op, now_ns};
+      continue;
+    }
+    if (shm::op_phase(op) == Phase::idle || slots_.state(i) != SlotState::active) continue;
+    const auto partition = partitions_.find(shm::op_partition(op));
+    if (partition == partitions_.end()) continue;
+    const std::uint32_t timeout_ms = control_.partition(partition->first).claim_timeout_ms.load(memory_order_relaxed);
+    if (now_ns - watch.since_ns < std::int64_t{timeout_ms} * kMillisecond) continue;
+    // Given up already, perhaps by a keeper that died before it was settled: then again.
+    if (control_.slot(i).given_up_done.load(memory_order_relaxed) == op) continue;
+    watch.since_ns = now_ns;
+    partition->second.keeper->on_slot_stuck(i, op);
+  }
+}
+
+// Takes from a dead process what it held.
+void Keeper::bury(std::uint32_t slot) {
+  const shm::Slot& entry = control_.slot(slot);
+  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
+    shm::Reader& reader = control_.reader(i);
+    if (reader.owner.load(memory_order_relaxed) != slot + 1) continue;
+    reader.pin.store(shm::kNotPinned, memory_order_relaxed);
+    reader.owner.store(0, memory_order_release);  // SYNC: pairs with the next reader's CAS
+  }
+  const std::uint64_t op = entry.op.load(memory_order_acquire);  // SYNC: pairs with OwnedSlot
+  spdlog::info("pid {} ({}) died{}", entry.pid.load(memory_order_relaxed),
+               entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
+               shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
+  const auto partition = partitions_.find(shm::op_partition(op));
+  if (shm::op_phase(op) == Phase::idle || partition == partitions_.end()) slots_.release_dead(slot);
+  else partition->second.keeper->on_slot_dead(slot);
+}
+
+// --- Pace ----------------------------------------------------------------------------------------
+
+// Between two rounds: not at all while there is much to do, a quarter of a millisecond while records
+// come, and until the bell rings when there are none.
+void Keeper::rest(bool worked, std::int64_t now_ns) {
+  for (auto& [index, entry] : partitions_) {
+    if (!entry.keeper->is_awaited()) continue;
+    reap_and_dispatch(*backend_, true);
+    return;
+  }
+  if (worked || idle_since_ns_ == 0) idle_since_ns_ = now_ns;
+  shm::ControlHeader& header = control_.header();
+  const bool idle = now_ns - idle_since_ns_ > kIdleAfterNs && arm_bells();
+  // SYNC: before the comparison within futex_wait; pairs with Control::wake_keeper.
+  header.keeper_asleep.store(1, std::memory_order_seq_cst);
+  shm::futex_wait(header.keeper_wake, wake_seen_, monotonic_ns() + (idle ? kIdleRestNs : kBusyRestNs));
+  header.keeper_asleep.store(0, memory_order_relaxed);
+}
+
+bool Keeper::arm_bells() {
+  bool all = true;
+  for (auto& [index, entry] : partitions_) all = entry.keeper->arm_bell() && all;
+  return all;
+}
+
+}  // namespace ringtail::log

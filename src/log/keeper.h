@@ -1,0 +1,86 @@
+// The keeper: the role that, for all partitions of a log directory, flushes, recycles, repairs and
+// enforces retention. One process per log holds it; whoever wants it waits on the role lock.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "io/backend.h"
+#include "log/catalog.h"
+#include "log/partition_keeper.h"
+#include "shm/byte_lock.h"
+#include "shm/slots.h"
+
+namespace ringtail::log {
+
+struct KeeperOptions {
+  IoBackend io = IoBackend::automatic;
+  int cpu = -1;  // to pin the thread to
+};
+
+// Where one log lives.
+struct LogPlace {
+  std::array<std::uint64_t, 2> log_id{};
+  std::filesystem::path shm_dir;
+};
+
+// Thread safety: run() on one thread; stop() from any. Process safety: only while holding the role lock.
+// Lifetime: the control segment, the lock file and the catalog must outlive it.
+class Keeper {
+ public:
+  Keeper(const shm::Control& control, shm::ByteLockFile& locks, const Catalog& catalog, LogPlace place,
+         KeeperOptions options)
+      : control_(control), catalog_(catalog), place_(std::move(place)), options_(options), slots_(control, locks) {}
+
+  // Recovers the log, then works until stop(), then flushes everything to disk. Blocks meanwhile.
+  // Errors: of opening the I/O backend or the catalog; then the role is of no use to this process.
+  Status run();
+  // Ends run(). Lock-free.
+  void stop();
+
+ private:
+  struct SlotWatch {
+    std::uint64_t op = shm::kNoOp;
+    std::int64_t since_ns = 0;
+  };
+
+  Status set_up();
+  void become_ready();
+  void pin_thread() const;
+  Status sync_catalog();
+  void drop_vanished(const std::vector<TopicEntry>& topics);
+  void open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config);
+  std::optional<std::uint32_t> find_entry(std::uint64_t topic_id, PartitionId partition) const;
+  std::optional<std::uint32_t> allocate_entry(std::uint64_t topic_id, PartitionId partition) const;
+  void watch_slots(std::int64_t now_ns);
+  void bury(std::uint32_t slot);
+  void rest(bool worked, std::int64_t now_ns);
+  bool arm_bells();
+
+  const shm::Control& control_;
+  const Catalog& catalog_;
+  LogPlace place_;
+  KeeperOptions options_;
+  shm::SlotMonitor slots_;
+  std::atomic<bool> stop_{false};
+
+  std::unique_ptr<io::Backend> backend_;
+  std::unique_ptr<Workshop> workshop_;  // destroyed before the partitions its jobs are for
+  KeeperContext context_;
+  struct Entry {
+    TopicConfigs overrides;
+    std::unique_ptr<PartitionKeeper> keeper;
+  };
+  std::map<std::uint32_t, Entry> partitions_;  // by index of their entry
+  std::array<SlotWatch, shm::kMaxSlots> watched_;
+  std::int64_t watch_due_ns_ = 0;
+  std::int64_t idle_since_ns_ = 0;
+  std::uint32_t wake_seen_ = 0;
+};
+
+}  // namespace ringtail::log

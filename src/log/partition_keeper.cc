@@ -1,0 +1,371 @@
+#include "log/partition_keeper.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "shm/futex.h"
+
+namespace ringtail::log {
+
+using shm::PartitionState;
+using std::memory_order_acq_rel;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+constexpr std::uint64_t kRunBytes = 256 << 10;    // per scan: an index entry's grain at most
+constexpr std::uint64_t kTickBytes = 8 << 20;     // per tick: so that no partition starves another
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
+constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
+constexpr std::int64_t kInquiryPeriodNs = kMillisecond;
+
+}  // namespace
+
+PartitionKeeper::~PartitionKeeper() {
+  *alive_ = false;
+  for (RingKeeper& ring : rings_) context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
+}
+
+bool PartitionKeeper::tick(std::int64_t now_ns) {
+  if (failed_) return false;
+  bool worked = false;
+  if (is_disk()) {
+    worked = flush(now_ns);
+  } else {
+    current().skip_to_term_of_head();
+    const Position end = current().ring().claimed_end().position;
+    worked = end != last_end_;
+    last_end_ = end;
+  }
+  if (!failed_) recycle(now_ns);
+  if (!failed_) repair(now_ns);
+  if (!failed_) step_retire(now_ns);
+  if (!failed_ && now_ns >= retention_due_ns_) {
+    retention_due_ns_ = now_ns + kRetentionPeriodNs;
+    if (is_disk()) enforce_retention();
+    else unlink_retired();
+  }
+  return worked;
+}
+
+// --- Flush ---------------------------------------------------------------------------------------
+
+bool PartitionKeeper::flush(std::int64_t now_ns) {
+  bool worked = drop_drained_ring();
+  if (!prepare_copy()) worked = true;
+  else {
+    for (std::uint64_t walked = 0; walked < kTickBytes;) {
+      auto run = draining().scan(kRunBytes);
+      if (!run) {
+        fail_with(run.error());
+        return true;
+      }
+      if (run->bytes == 0) break;
+      if (unsynced_since_ns_ == 0) unsynced_since_ns_ = now_ns;
+      writer_->append(*run);
+      walked += run->bytes;
+      worked = true;
+    }
+  }
+  if (sync_is_due(now_ns)) {
+    writer_->request_sync();
+    unsynced_since_ns_ = now_ns;
+  }
+  writer_->pump();
+  publish_durable();
+  want_segment(now_ns);
+  if (writer_->failure()) fail_with(*writer_->failure());
+  return worked;
+}
+
+bool PartitionKeeper::sync_is_due(std::int64_t now_ns) const {
+  if (writer_->durable_position() == writer_->end_position()) return false;
+  if (entry_.durable_waiters.load(memory_order_relaxed) != 0 || rings_.size() > 1) return true;
+  if (now_ns - unsynced_since_ns_ >= config_.flush_interval_ms * kMillisecond) return true;
+  // Ring space is recycled behind the sync: keep it coming in good time when there is much.
+  return writer_->end_position() - writer_->durable_position() >= config_.ring_bytes() / 8;
+}
+
+void PartitionKeeper::publish_durable() {
+  const Position durable = writer_->durable_position();
+  if (durable.value() == entry_.durable_position.load(memory_order_relaxed)) return;
+  if (durable == writer_->end_position()) unsynced_since_ns_ = 0;
+  shm::store_mark(entry_, durable.value(), writer_->durable_offset().value());
+  entry_.durable_offset.store(writer_->durable_offset().value(), memory_order_relaxed);
+  entry_.disk_bytes.store(writer_->disk_bytes(), memory_order_relaxed);
+  // SYNC: pairs with the acquire loads of those who wait for durability and of segment readers.
+  entry_.durable_position.store(durable.value(), memory_order_release);
+  shm::notify_waiters(entry_.durable_seq, entry_.durable_waiters);
+}
+
+// A sealed ring that is on disk to its end makes way for its successor. Returns whether it waits for that.
+bool PartitionKeeper::drop_drained_ring() {
+  if (rings_.size() < 2) return false;
+  Ring& ring = draining().ring();
+  const Position end(ring.header().next_position.load(memory_order_relaxed));
+  if (draining().frontier() < end || writer_->durable_position() < end) return true;
+  if (draining().inquiring() || owes_answer(ring.generation())) return true;
+  context_.backend->unregister_buffer({ring.data(), ring.ring_bytes()});
+  const std::uint64_t generation = ring.generation();
+  rings_.pop_front();
+  copy_.reset();
+  use_as_source(draining());
+  auto removed = shm::unlink_path(retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, generation));
+  if (!removed) spdlog::warn("{}", to_string(removed.error()));
+  return true;
+}
+
+// A ring that may be scribbled on is flushed from a copy. False while that cannot begin yet.
+bool PartitionKeeper::prepare_copy() {
+  Ring& ring = draining().ring();
+  if (copy_ || ring.header().scribbled.load(memory_order_relaxed) == 0) return true;
+  if (writer_->durable_position() != writer_->end_position()) {
+    writer_->request_sync();
+    return false;
+  }
+  copy_ = std::make_unique<AlignedBuffer>(ring.ring_bytes());
+  draining().walk_into(copy_->data());
+  writer_->set_source({copy_->data(), ring.base_position(), ring.ring_bytes()});
+  return true;
+}
+
+void PartitionKeeper::use_as_source(RingKeeper& ring) {
+  writer_->set_source({ring.ring().data(), ring.ring().base_position(), ring.ring().ring_bytes()});
+}
+
+void PartitionKeeper::want_segment(std::int64_t now_ns) {
+  if (preparing_segment_ || now_ns < segment_retry_ns_ || !writer_->wants_prepared()) return;
+  preparing_segment_ = true;
+  context_.workshop->submit([this, alive = alive_, dir = partition_.disk_dir,
+                             bytes = writer_->prepared_bytes()](io::Backend& backend) -> Workshop::Delivery {
+    auto prepared = std::make_shared<Result<PreparedSegment>>(prepare_segment(backend, dir, bytes));
+    return [this, alive, prepared] {
+      if (*alive) take_segment(std::move(*prepared));
+    };
+  });
+}
+
+void PartitionKeeper::take_segment(Result<PreparedSegment> prepared) {
+  preparing_segment_ = false;
+  if (prepared) {
+    writer_->offer(std::move(*prepared));
+    if (!announced_trouble_.empty()) spdlog::info("{}: there is space for segments again", name());
+    announced_trouble_.clear();
+    return;
+  }
+  segment_retry_ns_ = monotonic_ns() + kSegmentRetryNs;
+  const std::string trouble = to_string(prepared.error());
+  if (trouble != announced_trouble_)
+    spdlog::warn("{}: cannot prepare the next segment; records stay in the ring until it can be had: {}", name(),
+                 trouble);
+  announced_trouble_ = trouble;
+}
+
+void PartitionKeeper::flush_blocking() {
+  if (failed_ || !is_disk()) return;
+  for (;;) {
+    const Position before = writer_->end_position();
+    flush(monotonic_ns());
+    if (failed_) return;
+    if (writer_->end_position() == before && rings_.size() == 1) break;
+    if (writer_->end_position() == before && writer_->failure()) return;
+    if (writer_->end_position() == before) {
+      if (auto flushed = writer_->flush_blocking(); !flushed) break;
+    }
+  }
+  if (auto flushed = writer_->flush_blocking(); !flushed)
+    spdlog::warn("{}: not everything could be written; it stays in {}: {}", name(),
+                 ring_path(partition_.shm_dir, partition_.topic, partition_.partition).string(),
+                 to_string(flushed.error()));
+  publish_durable();
+}
+
+// --- Space ---------------------------------------------------------------------------------------
+
+void PartitionKeeper::recycle(std::int64_t now_ns) {
+  if (rings_.size() > 1 || retire_ == Retire::fenced) return;
+  const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
+  const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
+  if (!is_disk() && result.progressed) publish_memory_start();
+  if (result.progressed) shm::notify_waiters(entry_.space_seq, entry_.space_waiters);
+  if (!result.blocked_by_pin) {
+    pinned_since_ns_ = 0;
+    return;
+  }
+  if (pinned_since_ns_ == 0) pinned_since_ns_ = now_ns;
+  if (result.starving || now_ns - pinned_since_ns_ >= config_.reader_pin_ms * kMillisecond)
+    begin_retire("a reader holds space that is needed");
+}
+
+// How far the ring of a memory topic may be recycled.
+Position PartitionKeeper::slowest_reader() const {
+  Position slowest(~std::uint64_t{0});
+  if (config_.on_full == OnFull::overwrite) return slowest;
+  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
+    const shm::Reader& reader = context_.control->reader(i);
+    if (reader.owner.load(memory_order_acquire) == 0) continue;  // SYNC: pairs with the reader's attach
+    if (reader.partition.load(memory_order_relaxed) != partition_.index) continue;
+    slowest = std::min(slowest, Position(reader.position.load(memory_order_relaxed)));
+  }
+  return slowest;
+}
+
+void PartitionKeeper::publish_memory_start() {
+  const Ring& ring = current().ring();
+  const Position head(ring.header().head.load(memory_order_relaxed));
+  entry_.log_start_offset.store(ring.line(ring.term_of(head)).base_offset.load(memory_order_relaxed),
+                                memory_order_relaxed);
+  entry_.log_start_position.store(head.value(), memory_order_relaxed);
+}
+
+void PartitionKeeper::enforce_retention() {
+  auto deleted = writer_->enforce_retention(wall_clock_ns());
+  if (!deleted) spdlog::warn("{}: cannot delete old segments: {}", name(), to_string(deleted.error()));
+  entry_.log_start_position.store(writer_->log_start_position().value(), memory_order_relaxed);
+  entry_.log_start_offset.store(writer_->log_start_offset().value(), memory_order_relaxed);
+  entry_.disk_bytes.store(writer_->disk_bytes(), memory_order_relaxed);
+}
+
+// --- Repair --------------------------------------------------------------------------------------
+
+void PartitionKeeper::repair(std::int64_t now_ns) {
+  RingKeeper& ring = draining();
+  if (ring.inquiring()) {
+    const std::uint64_t before = ring.repaired_records();
+    auto complete = ring.step_inquiry(*context_.slots);
+    if (!complete) return fail_with(complete.error());
+    if (!*complete) return;
+    if (const std::uint64_t repaired = ring.repaired_records() - before; repaired > 0) {
+      spdlog::info("{}: repaired holes of {} records that were never committed", name(), repaired);
+      entry_.repaired_records.fetch_add(repaired, memory_order_relaxed);
+      wake_readers();
+    }
+    settle_inquiry();
+    return;
+  }
+  ring.help_rotate();
+  const bool stuck = ring.has_unresolved() && ring.frontier() == stuck_at_;
+  stuck_at_ = ring.frontier();
+  // Rings of memory topics are not walked, so a sealed one is looked through once to settle it.
+  const bool unsettled = !is_disk() && rings_.size() > 1 && !oldest_is_settled_;
+  const bool owed = !dead_slots_.empty() || owes_answer(ring.ring().generation()) || unsettled;
+  if (!owed && !(is_disk() && stuck)) return;
+  if (!owed && now_ns < inquiry_due_ns_) return;
+  inquiry_due_ns_ = now_ns + kInquiryPeriodNs;
+  // What this inquiry settles when it is complete: it must have begun after the deaths.
+  settling_dead_ = rings_.size() == 1 ? dead_slots_.size() : 0;
+  settling_generation_ = tail_fenced(ring.ring().line(0).tail.load(memory_order_acquire))  // SYNC: see Ring::fence
+                             ? ring.ring().generation()
+                             : 0;
+  ring.begin_inquiry();
+}
+
+void PartitionKeeper::settle_inquiry() {
+  for (std::size_t i = 0; i < settling_dead_; ++i) context_.slots->release_dead(dead_slots_[i]);
+  dead_slots_.erase(dead_slots_.begin(), dead_slots_.begin() + static_cast<std::ptrdiff_t>(settling_dead_));
+  settling_dead_ = 0;
+  oldest_is_settled_ = rings_.size() > 1 && settling_generation_ == draining().ring().generation();
+  std::erase_if(given_up_, [this](const GivenUp& given_up) {
+    if (given_up.generation != settling_generation_) return false;
+    // SYNC: pairs with OwnedSlot::given_up_done: the ring now tells what became of the claim.
+    context_.control->slot(given_up.slot).given_up_done.store(given_up.op, memory_order_release);
+    return true;
+  });
+}
+
+bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
+  return std::any_of(given_up_.begin(), given_up_.end(),
+                     [generation](const GivenUp& g) { return g.generation == generation; });
+}
+
+void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(slot); }
+
+void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
+  if (failed_) return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
+  spdlog::warn("{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
+               name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
+  // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
+  context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
+  for (RingKeeper& ring : rings_) {
+    ring.give_up(slot);
+    ring.ring().header().scribbled.store(1, memory_order_relaxed);
+  }
+  given_up_.push_back({slot, op, current().ring().generation()});
+  begin_retire("a claim was given up while its owner lives");
+}
+
+// --- State ---------------------------------------------------------------------------------------
+
+bool PartitionKeeper::is_awaited() const {
+  return !failed_ && writer_ && writer_->busy() && entry_.durable_waiters.load(memory_order_relaxed) != 0;
+}
+
+bool PartitionKeeper::arm_bell() {
+  if (failed_) return true;
+  if (retire_ != Retire::no || rings_.size() > 1 || !dead_slots_.empty() || !given_up_.empty()) return false;
+  if (writer_ && (writer_->busy() || writer_->durable_position() != writer_->end_position())) return false;
+  // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
+  entry_.hot.fetch_or(shm::kKeeperWaits, std::memory_order_seq_cst);
+  return is_disk() ? !draining().has_unresolved() : current().ring().claimed_end().position == last_end_;
+}
+
+void PartitionKeeper::update_config(const TopicConfig& config) {
+  config_ = config;
+  if (writer_) writer_->update_config(config);
+  publish_config();
+  bump_version();
+}
+
+void PartitionKeeper::bump_version() {
+  // SYNC: publishes configuration and state; pairs with the acquire load in Appender::reload_entry.
+  entry_.hot.fetch_add(shm::kHotVersion, memory_order_release);
+}
+
+void PartitionKeeper::wake_readers() {
+  entry_.data_seq.fetch_add(1, memory_order_release);  // SYNC: pairs with the waiter's load before its look
+  shm::futex_wake_all(entry_.data_seq);
+}
+
+void PartitionKeeper::notify_all() {
+  wake_readers();
+  entry_.space_seq.fetch_add(1, memory_order_release);  // SYNC: as above
+  shm::futex_wake_all(entry_.space_seq);
+  entry_.durable_seq.fetch_add(1, memory_order_release);  // SYNC: as above
+  shm::futex_wake_all(entry_.durable_seq);
+}
+
+void PartitionKeeper::fail_with(const Error& error) {
+  failed_ = true;
+  spdlog::error("{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew", name(),
+                to_string(error));
+  const std::string text = to_string(error);
+  for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
+    entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',
+                                 memory_order_relaxed);
+  entry_.failure_code.store(static_cast<std::uint32_t>(error.code), memory_order_relaxed);
+  entry_.failure_errno.store(error.os_errno, memory_order_relaxed);
+  // SYNC: publishes the failure; pairs with the acquire loads of state.
+  entry_.state.store(static_cast<std::uint32_t>(PartitionState::failed), memory_order_release);
+  bump_version();
+  notify_all();
+  for (const std::uint32_t slot : dead_slots_) context_.slots->release_dead(slot);
+  dead_slots_.clear();
+}
+
+void PartitionKeeper::remove() {
+  // SYNC: pairs with the acquire loads of state.
+  entry_.state.store(static_cast<std::uint32_t>(PartitionState::deleted), memory_order_release);
+  bump_version();
+  for (RingKeeper& ring : rings_) ring.ring().fence();
+  for (const std::uint32_t slot : dead_slots_) context_.slots->release_dead(slot);
+  dead_slots_.clear();
+  remove_ring_files();
+  notify_all();
+}
+
+}  // namespace ringtail::log

@@ -1,0 +1,149 @@
+// What the keeper does for one partition: flush its rings to segments, keep space clean ahead of the
+// producers, repair, replace rings, enforce retention, and say how far everything has come.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/topic_config.h"
+#include "log/partition_ref.h"
+#include "log/ring_keeper.h"
+#include "log/segment_writer.h"
+#include "log/workshop.h"
+
+namespace ringtail::log {
+
+// What all partitions of a keeper share. Must outlive them.
+struct KeeperContext {
+  const shm::Control* control = nullptr;
+  shm::SlotMonitor* slots = nullptr;
+  io::Backend* backend = nullptr;
+  Workshop* workshop = nullptr;
+};
+
+// Thread safety: the keeper's thread. Process safety: by the keeper role.
+class PartitionKeeper {
+ public:
+  // Recovers the partition: its segment files, then whatever rings are left in shared memory; makes a
+  // ring if there is none. Blocks. On failure the entry says so (state failed) and nothing is lost.
+  static std::unique_ptr<PartitionKeeper> open(const KeeperContext& context, const PartitionRef& partition,
+                                               const TopicConfig& config);
+  ~PartitionKeeper();
+
+  // One round of work. Does not block on data; true if there was something to do.
+  bool tick(std::int64_t now_ns);
+  // Everything appended so far to disk. Blocks. For a keeper that ends in good order.
+  void flush_blocking();
+
+  void update_config(const TopicConfig& config);
+  // Fences the rings and tells everybody that the partition is no more.
+  void remove();
+
+  // `slot` died or stood still within operation `op` on this partition.
+  void on_slot_dead(std::uint32_t slot);
+  void on_slot_stuck(std::uint32_t slot, std::uint64_t op);
+
+  // Whether somebody waits for a sync that is under way.
+  bool is_awaited() const;
+  // Whether there is nothing to do until somebody appends; arms the bell that producers ring then.
+  bool arm_bell();
+
+  const PartitionRef& partition() const { return partition_; }
+
+ private:
+  // How far the replacement of the current ring is.
+  enum class Retire : std::uint8_t { no, preparing, fenced };
+
+  PartitionKeeper(const KeeperContext& context, const PartitionRef& partition, const TopicConfig& config)
+      : context_(context), partition_(partition), entry_(partition.entry()), config_(config) {}
+
+  // partition_recovery.cc
+  Status recover();
+  Status recover_disk(std::vector<Ring> rings);
+  Status recover_memory(std::vector<Ring> rings);
+  Result<std::vector<Ring>> find_rings() const;
+  Status make_first_ring(Position base, Offset offset);
+  void adopt(Ring ring, Position frontier, Offset offset);
+  void adopt_remaining(std::vector<Ring>& rings, std::size_t from);
+  RingSpec spec() const;
+  void publish_config();
+  void remove_ring_files() const;
+
+  // partition_keeper.cc
+  bool is_disk() const { return config_.storage == Storage::disk; }
+  RingKeeper& draining() { return rings_.front(); }
+  RingKeeper& current() { return rings_.back(); }
+  std::string name() const;
+  bool flush(std::int64_t now_ns);
+  bool prepare_copy();
+  bool sync_is_due(std::int64_t now_ns) const;
+  void publish_durable();
+  bool drop_drained_ring();
+  void use_as_source(RingKeeper& ring);
+  void want_segment(std::int64_t now_ns);
+  void take_segment(Result<PreparedSegment> prepared);
+  void recycle(std::int64_t now_ns);
+  Position slowest_reader() const;
+  void publish_memory_start();
+  void enforce_retention();
+  void repair(std::int64_t now_ns);
+  void settle_inquiry();
+  bool owes_answer(std::uint64_t generation) const;
+  void bump_version();
+  void wake_readers();
+  void notify_all();
+  void fail_with(const Error& error);
+
+  // partition_retire.cc
+  void begin_retire(const char* reason);
+  void step_retire(std::int64_t now_ns);
+  void request_next_ring(std::int64_t now_ns);
+  Status replace_ring(const Ring::SealPoint& seal);
+  void unlink_retired();
+
+  KeeperContext context_;
+  PartitionRef partition_;
+  shm::Partition& entry_;
+  TopicConfig config_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // deliveries of the workshop check it
+
+  std::unique_ptr<SegmentWriter> writer_;  // none for memory topics
+  std::deque<RingKeeper> rings_;           // ascending; the last one takes appends
+  std::unique_ptr<AlignedBuffer> copy_;    // of a ring that may be scribbled on
+  std::vector<std::uint64_t> retired_;     // generations of memory topics whose files are still there
+
+  Position last_end_{0};                   // of a memory topic, at the last tick
+
+  bool failed_ = false;
+  bool preparing_segment_ = false;
+  std::int64_t segment_retry_ns_ = 0;
+  std::int64_t unsynced_since_ns_ = 0;
+  std::int64_t retention_due_ns_ = 0;
+  std::int64_t pinned_since_ns_ = 0;
+  std::string announced_trouble_;
+
+  struct GivenUp {
+    std::uint32_t slot;
+    std::uint64_t op;
+    std::uint64_t generation;  // of the ring
+  };
+  std::vector<std::uint32_t> dead_slots_;
+  std::vector<GivenUp> given_up_;
+  Position stuck_at_{0};
+  std::int64_t inquiry_due_ns_ = 0;
+  std::size_t settling_dead_ = 0;          // how many of dead_slots_ the inquiry under way settles
+  std::uint64_t settling_generation_ = 0;  // and whose given-up claims: no new ones can come to it
+  bool oldest_is_settled_ = false;
+
+  Retire retire_ = Retire::no;
+  bool next_requested_ = false;
+  std::int64_t next_retry_ns_ = 0;
+  std::optional<Ring> next_;
+};
+
+}  // namespace ringtail::log

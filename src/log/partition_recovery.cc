@@ -1,0 +1,180 @@
+// How a partition comes into the keeper's hands: its files in order, the rings that survived adopted.
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "log/partition_keeper.h"
+
+namespace ringtail::log {
+
+using shm::PartitionState;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+std::string PartitionKeeper::name() const {
+  return fmt::format("{}-{}", partition_.topic, partition_.partition.value());
+}
+
+std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& context, const PartitionRef& partition,
+                                                       const TopicConfig& config) {
+  std::unique_ptr<PartitionKeeper> keeper(new PartitionKeeper(context, partition, config));
+  keeper->publish_config();
+  if (auto recovered = keeper->recover(); !recovered) {
+    keeper->fail_with(recovered.error());
+    return keeper;
+  }
+  // SYNC: publishes all of the entry; pairs with the acquire loads of state.
+  keeper->entry_.state.store(static_cast<std::uint32_t>(PartitionState::active), memory_order_release);
+  keeper->bump_version();
+  keeper->notify_all();
+  return keeper;
+}
+
+void PartitionKeeper::publish_config() {
+  entry_.max_message_bytes.store(static_cast<std::uint32_t>(config_.max_message_bytes), memory_order_relaxed);
+  entry_.min_insync_replicas.store(static_cast<std::uint32_t>(config_.min_insync_replicas), memory_order_relaxed);
+  entry_.claim_timeout_ms.store(static_cast<std::uint32_t>(config_.claim_timeout_ms), memory_order_relaxed);
+  entry_.on_full.store(static_cast<std::uint8_t>(config_.on_full), memory_order_relaxed);
+  entry_.timestamp_type.store(static_cast<std::uint8_t>(config_.timestamp_type), memory_order_relaxed);
+  entry_.storage.store(static_cast<std::uint8_t>(config_.storage), memory_order_relaxed);
+}
+
+RingSpec PartitionKeeper::spec() const {
+  return {.log_id = partition_.log_id,
+          .topic_id = partition_.topic_id,
+          .partition = partition_.partition,
+          .term_bytes = static_cast<std::uint64_t>(config_.term_bytes),
+          .term_count = static_cast<std::uint32_t>(config_.ring_terms),
+          .generation = entry_.ring_generation.load(memory_order_relaxed) + 1};
+}
+
+Status PartitionKeeper::recover() {
+  auto rings = find_rings();
+  if (!rings) return std::unexpected(rings.error());
+  for (const Ring& ring : *rings)
+    if (ring.generation() > entry_.ring_generation.load(memory_order_relaxed))
+      entry_.ring_generation.store(ring.generation(), memory_order_relaxed);
+  auto recovered = is_disk() ? recover_disk(std::move(*rings)) : recover_memory(std::move(*rings));
+  if (!recovered) return recovered;
+  // A keeper died while it replaced the current ring: go on with it.
+  const TermLine& line = current().ring().line(0);
+  if (tail_fenced(line.tail.load(memory_order_acquire))) begin_retire("its replacement was begun");  // SYNC: see fence
+  return {};
+}
+
+// The partition's rings in shared memory, by generation; the last one is the current.
+Result<std::vector<Ring>> PartitionKeeper::find_rings() const {
+  std::vector<Ring> rings;
+  auto take = [&](const std::filesystem::path& path) -> Status {
+    auto ring = Ring::open(path, false);
+    if (!ring && ring.error().code == Code::not_found) return {};
+    if (!ring) return std::unexpected(ring.error());
+    if (ring->header().topic_id != partition_.topic_id) return shm::unlink_path(path);  // of an earlier topic
+    // A ring that was about to be retired has two names.
+    const bool known = std::any_of(rings.begin(), rings.end(),
+                                   [&](const Ring& r) { return r.generation() == ring->generation(); });
+    if (known) return {};
+    rings.push_back(std::move(*ring));
+    return {};
+  };
+  if (auto taken = take(ring_path(partition_.shm_dir, partition_.topic, partition_.partition)); !taken)
+    return std::unexpected(taken.error());
+  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition))
+    if (auto taken = take(path); !taken) return std::unexpected(taken.error());
+  std::sort(rings.begin(), rings.end(), [](const Ring& a, const Ring& b) { return a.generation() < b.generation(); });
+  return rings;
+}
+
+Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
+  const format::SegmentIdentity identity{partition_.log_id, partition_.topic_id, partition_.partition};
+  RecoveryOptions options;
+  options.pad_to_block = rings.empty();
+  std::uint64_t position = 0;
+  std::uint64_t offset = 0;
+  if (!rings.empty() && shm::load_mark(entry_, position, offset)) options.known_durable = Position(position);
+  RecoveryReport report;
+  auto recovered = recover_partition(*context_.backend, partition_.disk_dir, identity, options, report);
+  if (!recovered) return std::unexpected(recovered.error());
+  for (const RecoveryFinding& finding : report.findings) spdlog::info("{}: {}", name(), finding.message);
+  const Position end = recovered->end_position;
+  const Offset next_offset = recovered->next_offset;
+  auto writer = SegmentWriter::open(*context_.backend, identity, partition_.disk_dir, config_, std::move(*recovered));
+  if (!writer) return std::unexpected(writer.error());
+  writer_ = std::move(*writer);
+
+  // Rings that were flushed to their end before the last keeper could remove them.
+  std::size_t first = 0;
+  while (first + 1 < rings.size() && rings[first].sealed() &&
+         rings[first].header().next_position.load(memory_order_relaxed) <= end.value()) {
+    auto removed = shm::unlink_path(
+        retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, rings[first].generation()));
+    if (!removed) return removed;
+    ++first;
+  }
+  if (first == rings.size()) {
+    if (auto made = make_first_ring(end, next_offset); !made) return made;
+  } else {
+    Ring& oldest = rings[first];
+    const Position head(oldest.header().head.load(memory_order_relaxed));
+    if (end < head || end > oldest.claimed_end().position)
+      return fail(Code::corrupt,
+                  fmt::format("the segment files in {} end at position {}, but the ring in {} holds {} to {}: one of "
+                              "them is not of this log's last run; put the missing files back, or remove the ring's "
+                              "file to go on from the end of the segments",
+                              partition_.disk_dir.string(), end.value(), partition_.shm_dir.string(), head.value(),
+                              oldest.claimed_end().position.value()));
+    if (const Position tail = oldest.claimed_end().position; tail > end)
+      spdlog::info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(), tail - end,
+                   end.value());
+    adopt(std::move(oldest), end, next_offset);
+    adopt_remaining(rings, first + 1);
+  }
+  use_as_source(draining());
+  publish_durable();
+  enforce_retention();
+  return {};
+}
+
+Status PartitionKeeper::recover_memory(std::vector<Ring> rings) {
+  if (rings.empty()) return make_first_ring(Position(0), Offset(0));
+  adopt_remaining(rings, 0);
+  publish_memory_start();
+  return {};
+}
+
+Status PartitionKeeper::make_first_ring(Position base, Offset offset) {
+  auto ring = Ring::create(ring_path(partition_.shm_dir, partition_.topic, partition_.partition), spec());
+  if (!ring) return std::unexpected(ring.error());
+  ring->set_base(base, offset, 0);
+  if (auto published = ring->publish_replacing(); !published) return published;
+  // SYNC: pairs with the acquire loads by appenders and readers.
+  entry_.ring_generation.store(ring->generation(), memory_order_release);
+  adopt(std::move(*ring), base, offset);
+  return {};
+}
+
+void PartitionKeeper::adopt(Ring ring, Position frontier, Offset offset) {
+  if (is_disk()) context_.backend->register_buffer({ring.data(), ring.ring_bytes()});
+  rings_.emplace_back(std::move(ring), *context_.control, partition_.index, frontier, offset);
+}
+
+void PartitionKeeper::adopt_remaining(std::vector<Ring>& rings, std::size_t from) {
+  for (std::size_t i = from; i < rings.size(); ++i) {
+    const Position head(rings[i].header().head.load(memory_order_relaxed));
+    const Offset offset(rings[i].line(rings[i].term_of(head)).base_offset.load(memory_order_relaxed));
+    adopt(std::move(rings[i]), head, offset);
+  }
+}
+
+void PartitionKeeper::remove_ring_files() const {
+  auto paths = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
+  paths.push_back(ring_path(partition_.shm_dir, partition_.topic, partition_.partition));
+  for (const auto& path : paths)
+    if (auto removed = shm::unlink_path(path); !removed && removed.error().code != Code::not_found)
+      spdlog::warn("{}", to_string(removed.error()));
+}
+
+}  // namespace ringtail::log

@@ -1,0 +1,109 @@
+// Retiring: the current ring gives way to a fresh one, so that whoever holds its space too long, or
+// may still write where it must not, keeps it for himself.
+//
+// The order of steps lets the next keeper go on after a death at any of them: the fresh ring is made
+// beside the old one; the old is fenced, which fixes its end; its file gets a second name; it is marked
+// sealed; the fresh one takes its first name; the generation is published.
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "log/partition_keeper.h"
+
+namespace ringtail::log {
+
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+constexpr std::int64_t kNextRetryNs = 250'000'000;
+
+}  // namespace
+
+void PartitionKeeper::begin_retire(const char* reason) {
+  if (retire_ != Retire::no) return;
+  spdlog::info("{}: retiring ring generation {}: {}", name(), current().ring().generation(), reason);
+  retire_ = Retire::preparing;
+}
+
+void PartitionKeeper::step_retire(std::int64_t now_ns) {
+  if (retire_ == Retire::no) return;
+  if (retire_ == Retire::preparing) {
+    if (!next_) return request_next_ring(now_ns);
+    current().ring().fence();
+    retire_ = Retire::fenced;
+  }
+  const Ring::SealPoint seal = current().ring().seal_point();
+  if (!seal.known) return;  // its tripper is about to say it, or repair will find out
+  if (auto replaced = replace_ring(seal); !replaced) return fail_with(replaced.error());
+  retire_ = Retire::no;
+  pinned_since_ns_ = 0;
+}
+
+void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
+  if (next_requested_ || now_ns < next_retry_ns_) return;
+  next_requested_ = true;
+  const auto path = ring_path(partition_.shm_dir, partition_.topic, partition_.partition);
+  context_.workshop->submit([this, alive = alive_, path, spec = spec()](io::Backend&) -> Workshop::Delivery {
+    auto ring = std::make_shared<Result<Ring>>(Ring::create(path, spec));
+    return [this, alive, ring] {
+      if (!*alive) return;
+      next_requested_ = false;
+      if (*ring) next_.emplace(std::move(**ring));
+      else {
+        next_retry_ns_ = monotonic_ns() + kNextRetryNs;
+        spdlog::warn("{}: cannot make the next ring yet: {}", name(), to_string(ring->error()));
+      }
+    };
+  });
+}
+
+Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
+  Ring& old = current().ring();
+  const Position base = Ring::position_after_seal(seal.position);
+  next_->set_base(base, seal.offset, seal.last_append_ns);
+  const auto path = ring_path(partition_.shm_dir, partition_.topic, partition_.partition);
+  const auto retired = retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, old.generation());
+  if (auto linked = shm::link_path(path, retired); !linked && linked.error().code != Code::already_exists)
+    return linked;
+  old.finish_seal(seal.position, seal.offset);
+  if (auto published = next_->publish_replacing(); !published) return published;
+  const std::uint64_t generation = next_->generation();
+  rings_.emplace_back(std::move(*next_), *context_.control, partition_.index, base, seal.offset);
+  next_.reset();
+  if (is_disk()) context_.backend->register_buffer({current().ring().data(), current().ring().ring_bytes()});
+  entry_.retired_rings.fetch_add(1, memory_order_relaxed);
+  // SYNC: the new ring is in its place; pairs with the acquire loads by appenders and readers.
+  entry_.ring_generation.store(generation, memory_order_release);
+  notify_all();
+  return {};
+}
+
+// A sealed ring of a memory topic stays under its second name while a reader is in it or before it.
+void PartitionKeeper::unlink_retired() {
+  // Holes in it are filled first: every round of repair looks at the oldest ring.
+  while (rings_.size() > 1 && oldest_is_settled_ && !owes_answer(draining().ring().generation())) {
+    retired_.push_back(draining().ring().generation());
+    rings_.pop_front();
+    oldest_is_settled_ = false;
+  }
+  std::erase_if(retired_, [this](std::uint64_t generation) {
+    for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
+      const shm::Reader& reader = context_.control->reader(i);
+      if (reader.owner.load(memory_order_acquire) != 0 &&  // SYNC: pairs with the reader's attach
+          reader.partition.load(memory_order_relaxed) == partition_.index &&
+          reader.ring_generation.load(memory_order_relaxed) <= generation)
+        return false;
+    }
+    auto removed = shm::unlink_path(
+        retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, generation));
+    if (!removed) spdlog::warn("{}", to_string(removed.error()));
+    return true;
+  });
+}
+
+}  // namespace ringtail::log

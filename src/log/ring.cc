@@ -1,0 +1,260 @@
+#include "log/ring.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/crc32c.h"
+#include "log/wide_cas.h"
+
+namespace ringtail::log {
+
+using format::FrameType;
+using std::memory_order_acq_rel;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+std::uint32_t static_crc(const RingHeader& header) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(&header);
+  return crc32c(0, std::span(bytes, offsetof(RingHeader, crc32c)));
+}
+
+// The CRC matched, so these were written by us; but by which program, and are they possible?
+Status check_static(const RingHeader& header, std::size_t file_bytes, const std::string& path) {
+  if (header.magic != kRingMagic)
+    return fail(Code::corrupt, fmt::format("{} is no ring of Ringtail (bad magic); move it away", path));
+  if (header.version != kRingVersion)
+    return fail(Code::incompatible_layout,
+                fmt::format("{} has ring layout version {}, this program has {}; stop all processes that "
+                            "use the log and let the version that wrote it flush it, or move it away",
+                            path, header.version, kRingVersion));
+  const bool possible = header.header_bytes == kRingHeaderBytes && header.term_count >= 4 &&
+                        header.term_count <= kMaxTerms && header.term_bytes >= 4096 &&
+                        header.term_bytes <= format::kMaxFrameBytes && header.term_bytes % 4096 == 0 &&
+                        header.base_position % 4096 == 0 &&
+                        file_bytes == kRingHeaderBytes + header.term_bytes * header.term_count;
+  if (!possible || static_crc(header) != header.crc32c)
+    return fail(Code::corrupt, fmt::format("{} has a damaged header; move it away to go on without it", path));
+  return {};
+}
+
+}  // namespace
+
+// --- Creation and mapping ------------------------------------------------------------------------
+
+Result<Ring> Ring::create(const std::filesystem::path& path, const RingSpec& spec) {
+  const std::size_t bytes = kRingHeaderBytes + spec.term_bytes * spec.term_count;
+  auto mapping = shm::create_shared_file(path, bytes);
+  if (!mapping) return std::unexpected(mapping.error());
+  Ring ring;
+  ring.mapping_ = std::move(*mapping);
+  auto& header = *reinterpret_cast<RingHeader*>(ring.mapping_.data());
+  header.magic = kRingMagic;
+  header.version = kRingVersion;
+  header.header_bytes = kRingHeaderBytes;
+  header.log_id = spec.log_id;
+  header.topic_id = spec.topic_id;
+  header.partition = spec.partition.value();
+  header.term_count = spec.term_count;
+  header.term_bytes = spec.term_bytes;
+  header.generation = spec.generation;
+  ring.header_ = &header;
+  ring.data_ = ring.mapping_.data() + kRingHeaderBytes;
+  ring.term_bytes_ = spec.term_bytes;
+  ring.term_count_ = spec.term_count;
+  ring.set_base(spec.base_position, spec.base_offset, spec.last_append_ns);
+  return ring;
+}
+
+void Ring::set_base(Position base_position, Offset base_offset, std::int64_t last_append_ns) {
+  RingHeader& header = *header_;
+  header.base_position = base_position.value();
+  header.base_offset = base_offset.value();
+  base_position_ = base_position.value();
+  header.crc32c = static_crc(header);
+  header.head.store(base_position.value(), memory_order_relaxed);
+  header.term_limit.store(term_count_, memory_order_relaxed);
+  // Terms that were never opened look like terms of the lap before the first, full.
+  for (std::uint32_t i = 0; i < term_count_; ++i)
+    header.terms[i].tail.store(make_tail(kLapMask, 0, term_bytes_), memory_order_relaxed);
+  TermLine& first = header.terms[0];
+  first.tail.store(make_tail(0, 0, 0), memory_order_relaxed);
+  first.base_offset.store(base_offset.value(), memory_order_relaxed);
+  first.last_append_ns.store(last_append_ns, memory_order_relaxed);
+  for (std::uint32_t i = 0; i < term_count_; ++i)
+    header.terms[i].end.store(make_tail(kLapMask, 0, 0), memory_order_relaxed);
+}
+
+Status Ring::publish_new() { return mapping_.publish_new(); }
+Status Ring::publish_replacing() { return mapping_.publish_replacing(); }
+
+Result<Ring> Ring::open(const std::filesystem::path& path, bool read_only) {
+  auto mapping = shm::open_shared_file(path, read_only);
+  if (!mapping) return std::unexpected(mapping.error());
+  Ring ring;
+  ring.mapping_ = std::move(*mapping);
+  if (ring.mapping_.size() < kRingHeaderBytes)
+    return fail(Code::corrupt, fmt::format("{} is too short for a ring ({} bytes); move it away to go on "
+                                           "without it", path.string(), ring.mapping_.size()));
+  auto& header = *reinterpret_cast<RingHeader*>(ring.mapping_.data());
+  if (auto valid = check_static(header, ring.mapping_.size(), path.string()); !valid)
+    return std::unexpected(valid.error());
+  ring.header_ = &header;
+  ring.data_ = ring.mapping_.data() + kRingHeaderBytes;
+  ring.term_bytes_ = header.term_bytes;
+  ring.term_count_ = header.term_count;
+  ring.base_position_ = header.base_position;
+  return ring;
+}
+
+// --- Ends ----------------------------------------------------------------------------------------
+
+Ring::End Ring::claimed_end() const {
+  for (;;) {
+    // SYNC: pairs with the release CAS of active_term in rotate.
+    const std::uint64_t term = header_->active_term.load(memory_order_acquire);
+    const TermLine& l = line(term);
+    // SYNC: pairs with the opener's CAS of the tail: base_offset belongs to this lap.
+    const std::uint64_t tail = l.tail.load(memory_order_acquire);
+    const std::uint64_t base_offset = l.base_offset.load(memory_order_relaxed);
+    // SYNC: pairs with the tripper's release store.
+    const std::uint64_t end = l.end.load(memory_order_acquire);
+    if (tail_lap(tail) != lap(term)) continue;  // a lap went by meanwhile
+    const Position start = term_start(term);
+    if (tail_bytes(tail) <= usable_term_bytes())
+      return {start + tail_bytes(tail), Offset(base_offset + tail_records(tail))};
+    if (tail_lap(end) == lap(term))
+      return {start + tail_bytes(end), Offset(base_offset + tail_records(end))};
+    if (header_->active_term.load(memory_order_relaxed) != term) continue;
+    // The tripper has not said yet where the term ends: no more is known than its start.
+    return {start, Offset(base_offset)};
+  }
+}
+
+// --- Rotation ------------------------------------------------------------------------------------
+
+bool publish_filler(std::byte* frame, std::uint64_t expected, FrameType type, std::uint32_t extent,
+                    Offset offset, std::uint32_t records) {
+  auto word = [frame](std::size_t at) {
+    return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(frame + at));
+  };
+  word(8).store(offset.value(), memory_order_relaxed);
+  word(16).store(0, memory_order_relaxed);
+  word(24).store(records, memory_order_relaxed);
+  const std::uint64_t resolved = type == FrameType::aborted ? format::aborted_word(extent)
+                                                            : format::committed_word(extent, type, 0);
+  // SYNC: pairs with the acquire loads of state words by readers and the keeper.
+  return word(0).compare_exchange_strong(expected, resolved, memory_order_acq_rel, memory_order_acquire);
+}
+
+Ring::Rotation Ring::rotate(std::uint64_t term) const {
+  TermLine& from = line(term);
+  // SYNC: pairs with the tripper's release store of `end`.
+  const std::uint64_t end = from.end.load(memory_order_acquire);
+  if (tail_lap(end) != lap(term)) return Rotation::unknown_end;
+  const std::uint64_t bytes = tail_bytes(end);
+  const Offset next_offset(from.base_offset.load(memory_order_relaxed) + tail_records(end));
+  publish_filler(term_data(term) + bytes, 0, FrameType::pad, static_cast<std::uint32_t>(term_bytes_ - bytes),
+                 next_offset, 0);
+  // SYNC: pairs with the keeper's release store of term_limit: the term's memory is zero.
+  if (header_->term_limit.load(memory_order_acquire) <= term + 1) return Rotation::full;
+
+  TermLine& to = line(term + 1);
+  // Everybody who helps stores the same values; whoever is late is kept from a later lap by the
+  // keeper, which recycles no term while a helper that began before is still under way.
+  to.number.store(term + 1, memory_order_relaxed);
+  to.base_offset.store(next_offset.value(), memory_order_relaxed);
+  const std::int64_t last_append_ns = from.last_append_ns.load(memory_order_relaxed);
+  WideWord seen = wide_load(&to.tail);
+  while (tail_lap(seen.low) != lap(term + 1)) {
+    if (tail_fenced(seen.low)) return Rotation::sealed;
+    // SYNC: publishes number and base_offset to claimers of the new lap (their fetch_add acquires).
+    const WideWord opened{make_tail(lap(term + 1), 0, 0), static_cast<std::uint64_t>(last_append_ns)};
+    if (wide_compare_exchange(&to.tail, seen, opened)) break;
+  }
+  std::uint64_t expected = term;
+  // SYNC: pairs with the acquire loads of active_term; a failure means somebody else did it.
+  header_->active_term.compare_exchange_strong(expected, term + 1, memory_order_release, memory_order_relaxed);
+  return Rotation::done;
+}
+
+// --- Sealing -------------------------------------------------------------------------------------
+
+void Ring::fence() const {
+  for (std::uint32_t i = 0; i < term_count_; ++i)
+    // SYNC: claims and openings are read-modify-writes of the same word: each comes before the fence
+    // and counts, or after it and sees it.
+    header_->terms[i].tail.fetch_or(kFence, memory_order_acq_rel);
+}
+
+Ring::SealPoint Ring::seal_point() const {
+  std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: as in claimed_end
+  // A helper may have opened the next term just before the fence, without telling active_term yet.
+  if (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1)) ++term;  // SYNC: see fence
+  const TermLine& last = line(term);
+  const std::uint64_t tail = last.tail.load(memory_order_acquire);  // SYNC: see fence
+  const Offset base(last.base_offset.load(memory_order_relaxed));
+  const std::int64_t append_ns = last.last_append_ns.load(memory_order_relaxed);
+  if (tail_bytes(tail) <= usable_term_bytes())
+    return {true, term_start(term) + tail_bytes(tail), base + tail_records(tail), append_ns};
+  const std::uint64_t end = last.end.load(memory_order_acquire);  // SYNC: pairs with the tripper's store
+  if (tail_lap(end) != lap(term)) return {false, Position(0), Offset(0), 0};
+  // The term is used up: its pad, which a helper may have written already, reaches to its end.
+  publish_filler(term_data(term) + tail_bytes(end), 0, FrameType::pad,
+                 static_cast<std::uint32_t>(term_bytes_ - tail_bytes(end)), base + tail_records(end), 0);
+  return {true, term_start(term + 1), base + tail_records(end), append_ns};
+}
+
+Position Ring::position_after_seal(Position end) {
+  constexpr std::uint64_t block = 4096;
+  if (end.value() % block == 0) return end;
+  return Position((end.value() + kTermReserve + block - 1) / block * block);
+}
+
+Position Ring::finish_seal(Position end, Offset offset) const {
+  const Position next = position_after_seal(end);
+  if (next > end)
+    publish_filler(at(end), 0, FrameType::pad, static_cast<std::uint32_t>(next - end), offset, 0);
+  header_->sealed_position.store(end.value(), memory_order_relaxed);
+  header_->sealed_offset.store(offset.value(), memory_order_relaxed);
+  header_->next_position.store(next.value(), memory_order_relaxed);
+  // SYNC: publishes the three above to sealed().
+  header_->state.store(static_cast<std::uint32_t>(RingState::sealed), memory_order_release);
+  return next;
+}
+
+// --- Names ---------------------------------------------------------------------------------------
+
+std::filesystem::path ring_path(const std::filesystem::path& shm_dir, std::string_view topic, PartitionId p) {
+  return shm_dir / fmt::format("{}-{}.ring", topic, p.value());
+}
+
+std::filesystem::path next_ring_path(const std::filesystem::path& shm_dir, std::string_view topic,
+                                     PartitionId p) {
+  return shm_dir / fmt::format("{}-{}.ring.next", topic, p.value());
+}
+
+std::filesystem::path retired_ring_path(const std::filesystem::path& shm_dir, std::string_view topic,
+                                        PartitionId p, std::uint64_t generation) {
+  return shm_dir / fmt::format("{}-{}.{}.ring.retired", topic, p.value(), generation);
+}
+
+std::vector<std::filesystem::path> retired_rings(const std::filesystem::path& shm_dir, std::string_view topic,
+                                                 PartitionId p) {
+  const std::string prefix = fmt::format("{}-{}.", topic, p.value());
+  constexpr std::string_view suffix = ".ring.retired";
+  std::vector<std::filesystem::path> found;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(shm_dir, error)) {
+    const std::string name = file.path().filename().string();
+    if (!name.starts_with(prefix) || !name.ends_with(suffix) || name.size() <= prefix.size() + suffix.size()) continue;
+    const auto generation = std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+    if (generation.find_first_not_of("0123456789") == std::string_view::npos) found.push_back(file.path());
+  }
+  return found;
+}
+
+}  // namespace ringtail::log

@@ -1,0 +1,221 @@
+// The ring: the hot end of a partition, in shared memory. ring.md beside this file tells how claims,
+// rotation, sealing and recycling fit together.
+//
+// A ring is a header and `term_count` terms of `term_bytes` each. Terms are numbered from 0 for the
+// ring's life; term T lies at index T % term_count and holds the positions
+// [base_position + T * term_bytes, ... + term_bytes). Each term's tail word packs
+//
+//     [63 fence] [62..54 lap] [53..30 records claimed] [29..0 bytes claimed / 8]
+//
+// so that one fetch_add claims a byte range and the offsets of its records. The lap, the term's
+// number divided by term_count, tells a claimer that was asleep for a whole lap which term it hit,
+// and makes the opening of a term a compare-and-set without ABA.
+//
+// Every word has its writers named. A process may die between any two instructions.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+#include "format/frame.h"
+#include "ringtail/error.h"
+#include "ringtail/types.h"
+#include "shm/control.h"
+#include "shm/mapping.h"
+
+namespace ringtail::log {
+
+inline constexpr std::uint64_t kRingMagic = 0x474e52'4c544752;  // "RGTLRNG"
+inline constexpr std::uint32_t kRingVersion = 1;
+inline constexpr std::uint32_t kMaxTerms = 64;
+inline constexpr std::size_t kRingHeaderBytes = 16 * 1024;
+// A term ends with room for at least a pad's header.
+inline constexpr std::uint64_t kTermReserve = format::kFrameHeaderBytes;
+inline constexpr std::uint32_t kMaxBatchRecords = 4096;
+
+// --- The tail word -------------------------------------------------------------------------------
+
+inline constexpr std::uint64_t kFence = std::uint64_t{1} << 63;
+inline constexpr unsigned kLapShift = 54;
+inline constexpr std::uint64_t kLapMask = 0x1ff;
+inline constexpr unsigned kRecordsShift = 30;
+inline constexpr std::uint64_t kRecordsMask = 0xffffff;
+inline constexpr std::uint64_t kUnitsMask = 0x3fffffff;
+
+constexpr std::uint64_t make_tail(std::uint64_t lap, std::uint64_t records, std::uint64_t bytes) {
+  return (lap & kLapMask) << kLapShift | records << kRecordsShift | bytes / format::kFrameAlignment;
+}
+constexpr std::uint64_t tail_lap(std::uint64_t tail) { return tail >> kLapShift & kLapMask; }
+constexpr std::uint64_t tail_records(std::uint64_t tail) { return tail >> kRecordsShift & kRecordsMask; }
+constexpr std::uint64_t tail_bytes(std::uint64_t tail) { return (tail & kUnitsMask) * format::kFrameAlignment; }
+constexpr bool tail_fenced(std::uint64_t tail) { return (tail & kFence) != 0; }
+
+// Every slot may overshoot a term once, with a claim of at most an eighth of it: no field overflows.
+static_assert((shm::kMaxSlots / 8 + 2) * std::uint64_t{format::kMaxFrameBytes} / 8 <= kUnitsMask);
+static_assert(std::uint64_t{format::kMaxFrameBytes} / format::kFrameHeaderBytes +
+                  std::uint64_t{shm::kMaxSlots} * kMaxBatchRecords <= kRecordsMask);
+
+// --- Layout --------------------------------------------------------------------------------------
+
+struct alignas(shm::kLine) TermLine {
+  shm::Shared<std::uint64_t> tail;          // by claimers; opened by any process
+  shm::Shared<std::int64_t> last_append_ns;  // LogAppendTime: moves with the tail in one 16-byte CAS
+  shm::Shared<std::uint64_t> number;        // by whoever opens the term; the same value from all
+  shm::Shared<std::uint64_t> base_offset;   // likewise
+  shm::Shared<std::uint64_t> end;           // by the claimer that tripped: the tail without its claim;
+                                            // by the keeper when that one died. Valid if the lap matches
+};
+static_assert(sizeof(TermLine) == shm::kLine);
+
+enum class RingState : std::uint32_t { active = 0, sealed = 1 };
+
+struct RingHeader {
+  // Written once, before the file is published.
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t header_bytes;
+  std::array<std::uint64_t, 2> log_id;
+  std::uint64_t topic_id;
+  std::uint32_t partition;
+  std::uint32_t term_count;
+  std::uint64_t term_bytes;
+  std::uint64_t generation;
+  std::uint64_t base_position;  // a multiple of 4096
+  std::uint64_t base_offset;
+  std::uint32_t crc32c;         // of all above
+  std::uint32_t reserved;
+
+  // The number of the term that claims go to. By whoever opens a term.
+  alignas(shm::kLine) shm::Shared<std::uint64_t> active_term;
+  // Terms below this number may be opened: the keeper has zeroed their memory. By the keeper.
+  alignas(shm::kLine) shm::Shared<std::uint64_t> term_limit;
+  // Positions below are, or are about to be, recycled; readers stay above. By the keeper.
+  alignas(shm::kLine) shm::Shared<std::uint64_t> head;
+  // Sealed: no claim will succeed again; the log goes on in the next ring at next_position.
+  alignas(shm::kLine) shm::Shared<std::uint32_t> state;  // RingState; by the keeper, last
+  shm::Shared<std::uint64_t> sealed_position;  // end of the last claim
+  shm::Shared<std::uint64_t> sealed_offset;
+  shm::Shared<std::uint64_t> next_position;    // base position of the next ring
+  // A claim was given up while its owner lives: memory may still be scribbled on. By the keeper.
+  shm::Shared<std::uint32_t> scribbled;
+
+  alignas(shm::kLine) std::array<TermLine, kMaxTerms> terms;
+};
+static_assert(sizeof(RingHeader) <= kRingHeaderBytes);
+static_assert(std::is_standard_layout_v<RingHeader>);
+static_assert(offsetof(RingHeader, active_term) == 128);
+static_assert(offsetof(RingHeader, terms) == 640);
+
+struct RingSpec {
+  std::array<std::uint64_t, 2> log_id{};
+  std::uint64_t topic_id = 0;
+  PartitionId partition{0};
+  std::uint64_t term_bytes = 0;
+  std::uint32_t term_count = 0;
+  std::uint64_t generation = 0;
+  Position base_position{0};
+  Offset base_offset{0};
+  std::int64_t last_append_ns = 0;
+};
+
+// --- A mapped ring -------------------------------------------------------------------------------
+
+// Thread safety: const members may be called from any thread; so may claims, by different slots.
+class Ring {
+ public:
+  Ring() = default;
+
+  // Makes a ring in memory reserved, zeroed and prefaulted, without a name; publishing gives it `path`. Blocks for the time of the prefault (about 0.3 ms a MiB).
+  // Errors: shared_memory_full, permission_denied.
+  static Result<Ring> create(const std::filesystem::path& path, const RingSpec& spec);
+  // Sets where the log goes on; only before publishing.
+  void set_base(Position base_position, Offset base_offset, std::int64_t last_append_ns);
+  Status publish_new();      // fails with already_exists when there is a ring
+  Status publish_replacing();
+
+  // Maps the ring at `path`. Errors: not_found, corrupt, incompatible_layout, permission_denied.
+  static Result<Ring> open(const std::filesystem::path& path, bool read_only);
+
+  explicit operator bool() const { return header_ != nullptr; }
+  RingHeader& header() const { return *header_; }
+  std::uint64_t generation() const { return header_->generation; }
+  std::uint64_t term_bytes() const { return term_bytes_; }
+  std::uint32_t term_count() const { return term_count_; }
+  std::uint64_t ring_bytes() const { return term_bytes_ * term_count_; }
+  std::uint64_t usable_term_bytes() const { return term_bytes_ - kTermReserve; }
+  Position base_position() const { return Position(base_position_); }
+  std::byte* data() const { return data_; }
+
+  TermLine& line(std::uint64_t term) const { return header_->terms[term % term_count_]; }
+  std::uint64_t lap(std::uint64_t term) const { return term / term_count_ & kLapMask; }
+  // Requires position >= base_position().
+  std::uint64_t term_of(Position p) const { return (p.value() - base_position_) / term_bytes_; }
+  Position term_start(std::uint64_t term) const { return Position(base_position_ + term * term_bytes_); }
+  std::byte* at(Position p) const { return data_ + (p.value() - base_position_) % ring_bytes(); }
+  std::byte* term_data(std::uint64_t term) const { return data_ + (term % term_count_) * term_bytes_; }
+
+  bool sealed() const {
+    // SYNC: pairs with the release store in finish_seal; sealed_position is visible with it.
+    return header_->state.load(std::memory_order_acquire) == static_cast<std::uint32_t>(RingState::sealed);
+  }
+
+  // End of what is claimed, as far as it can be known without waiting: between a term's trip and the
+  // opening of the next it is the trip's place. Lock-free.
+  struct End {
+    Position position;
+    Offset offset;
+  };
+  End claimed_end() const;
+
+  // Completes the rotation behind `term`, if its end is known: pads it and opens the next. Any
+  // process may call it, several at once; needs the caller's slot in Phase::helping, or the keeper.
+  enum class Rotation { done, unknown_end, full, sealed };
+  Rotation rotate(std::uint64_t term) const;
+
+  // Forbids all further claims by fencing every tail. For the keeper; idempotent.
+  void fence() const;
+  // After fence(): the exact end of claims, or nothing while the last term's end is not known yet
+  // (its tripper is between two instructions, or dead).
+  struct SealPoint {
+    bool known;
+    Position position;
+    Offset offset;
+    std::int64_t last_append_ns;
+  };
+  SealPoint seal_point() const;
+  // Pads from `end` to the next ring's start and publishes the sealed state.
+  // Returns the next ring's base position.
+  Position finish_seal(Position end, Offset offset) const;
+  // Where finish_seal will let the log go on.
+  static Position position_after_seal(Position end);
+
+  const shm::Mapping& mapping() const { return mapping_; }
+
+ private:
+  shm::Mapping mapping_;
+  RingHeader* header_ = nullptr;
+  std::byte* data_ = nullptr;
+  std::uint64_t term_bytes_ = 0;
+  std::uint64_t base_position_ = 0;
+  std::uint32_t term_count_ = 0;
+};
+
+// Writes a resolved pad or aborted frame with atomic stores, state word by compare-and-set from
+// `expected`; false when somebody else changed the word first. Several processes may write the same.
+bool publish_filler(std::byte* frame, std::uint64_t expected, format::FrameType type,
+                    std::uint32_t extent, Offset offset, std::uint32_t records);
+
+// "<shm dir>/<topic>-<partition>.ring", and the second name of one that was retired.
+std::filesystem::path ring_path(const std::filesystem::path& shm_dir, std::string_view topic, PartitionId p);
+std::filesystem::path retired_ring_path(const std::filesystem::path& shm_dir, std::string_view topic,
+                                        PartitionId p, std::uint64_t generation);
+// The files of this partition's retired rings, in no order.
+std::vector<std::filesystem::path> retired_rings(const std::filesystem::path& shm_dir, std::string_view topic,
+                                                 PartitionId p);
+
+}  // namespace ringtail::log

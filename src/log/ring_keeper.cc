@@ -1,0 +1,295 @@
+#include "log/ring_keeper.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace ringtail::log {
+
+using format::FrameType;
+using shm::Phase;
+using shm::SlotState;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+// --- The frontier --------------------------------------------------------------------------------
+
+// Other processes wrote this word. Could it be a frame with `room` bytes left in its term?
+Status RingKeeper::check_word(std::uint64_t word, std::uint64_t room) const {
+  const std::uint32_t extent = format::word_extent(word);
+  const auto type = static_cast<std::uint8_t>(format::word_type(word));
+  const bool known = type >= static_cast<std::uint8_t>(FrameType::data) &&
+                     type <= static_cast<std::uint8_t>(FrameType::compressed);
+  if (known && extent >= format::kFrameHeaderBytes && extent <= room) return {};
+  return fail(Code::corrupt, fmt::format("ring generation {} holds no valid frame at position {} (state word "
+                                         "{:#018x}): some process wrote where it must not",
+                                         ring_.generation(), frontier_.value(), word));
+}
+
+Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
+  FrameRun run{frontier_, 0, offset_, offset_, format::kNoTimestamp};
+  std::uint64_t term = ring_.term_of(frontier_);
+  // SYNC: pairs with the release CAS in Ring::rotate. A term not opened yet may hold an old lap's bytes.
+  if (ring_.header().active_term.load(memory_order_acquire) < term) return run;
+  std::byte* frame = ring_.at(frontier_);
+  std::uint64_t room = ring_.term_start(term + 1) - frontier_;
+  while (run.bytes < max_bytes) {
+    // SYNC: pairs with the release CAS of commit_word and publish_filler.
+    const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);
+    if (!format::word_is_resolved(word)) break;
+    if (auto valid = check_word(word, room); !valid) return std::unexpected(valid.error());
+    const std::uint32_t extent = format::word_extent(word);
+    const format::FrameHeader header = format::load_header(frame);
+    const bool is_filler = header.type == FrameType::pad || header.type == FrameType::aborted;
+    if (header.offset != run.next_offset.value())
+      return fail(Code::corrupt,
+                  fmt::format("ring generation {}: the frame at position {} has offset {}, expected {}",
+                              ring_.generation(), run.position.value() + run.bytes, header.offset,
+                              run.next_offset.value()));
+    settle(frame, extent, header, is_filler);
+    if (!is_filler) run.max_timestamp_ns = std::max(run.max_timestamp_ns, header.timestamp_ns);
+    run.next_offset += format::frame_records(header);
+    run.bytes += extent;
+    frame += extent;
+    room -= extent;
+    if (room == 0) break;  // the next term is looked at by the next call
+  }
+  frontier_ = run.position + run.bytes;
+  offset_ = run.next_offset;
+  return run;
+}
+
+// Gives a resolved frame its checksum, where it stands and in the copy if there is one.
+void RingKeeper::settle(std::byte* frame, std::uint32_t extent, format::FrameHeader header, bool is_filler) {
+  const auto covered = is_filler ? format::kFrameHeaderBytes : static_cast<std::uint32_t>(header.length);
+  if (copy_ != nullptr) {
+    std::byte* const target = copy_ + (frame - ring_.data());
+    std::memcpy(target, frame, extent);
+    if (is_filler) header.length = static_cast<std::int32_t>(extent);  // its late owner may have touched it
+    std::memcpy(target, &header, sizeof header);
+    frame = target;
+  }
+  const std::uint32_t crc = format::frame_crc({frame, covered});
+  std::memcpy(frame + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
+}
+
+void RingKeeper::walk_into(std::byte* copy) {
+  copy_ = copy;
+  const std::uint64_t in_block = frontier_.value() % format::kBlockBytes;
+  std::memcpy(copy_ + (ring_.at(frontier_) - ring_.data()) - in_block, ring_.at(frontier_) - in_block, in_block);
+}
+
+void RingKeeper::skip_to_term_of_head() {
+  const Position head(ring_.header().head.load(memory_order_relaxed));
+  if (head <= frontier_) return;
+  frontier_ = head;
+  offset_ = Offset(ring_.line(ring_.term_of(head)).base_offset.load(memory_order_relaxed));
+}
+
+void RingKeeper::help_rotate() {
+  const std::uint64_t term = ring_.header().active_term.load(memory_order_acquire);  // SYNC: as in scan
+  const std::uint64_t tail = ring_.line(term).tail.load(memory_order_acquire);       // SYNC: see Ring::rotate
+  if (!tail_fenced(tail) && tail_bytes(tail) > ring_.usable_term_bytes()) ring_.rotate(term);
+}
+
+// --- Repair --------------------------------------------------------------------------------------
+
+void RingKeeper::begin_inquiry() {
+  inquiry_.active = true;
+  // SYNC: the tail before the ops: who claimed below it had announced so before (its fetch_add is a
+  // full barrier), or has moved on already.
+  inquiry_.term = ring_.header().active_term.load(memory_order_acquire);
+  inquiry_.tail = ring_.line(inquiry_.term).tail.load(std::memory_order_seq_cst);
+  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+    const std::uint64_t op = control_->slot(i).op.load(std::memory_order_seq_cst);  // SYNC: see above
+    const bool claims = shm::op_phase(op) == Phase::claiming && shm::op_partition(op) == partition_;
+    inquiry_.waiting_for[i] = claims ? op : shm::kNoOp;
+  }
+}
+
+Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
+  bool waiting = false;
+  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+    std::uint64_t& op = inquiry_.waiting_for[i];
+    if (op == shm::kNoOp) continue;
+    // SYNC: pairs with OwnedSlot::finish: the claim's frame is visible.
+    const bool moved_on = control_->slot(i).op.load(memory_order_acquire) != op;
+    if (moved_on || slots.state(i) != SlotState::active || is_given_up(i)) op = shm::kNoOp;
+    else waiting = true;
+  }
+  if (waiting) return false;
+  inquiry_.active = false;
+  // All that is unresolved now below the noted tail, but for open claims, belongs to nobody.
+  for (std::uint64_t term = ring_.term_of(frontier_); term <= inquiry_.term; ++term)
+    if (auto filled = fill_term(term); !filled) return std::unexpected(filled.error());
+  return true;
+}
+
+void RingKeeper::give_up(std::uint32_t slot) {
+  if (!is_given_up(slot)) given_up_.push_back(slot);
+}
+
+bool RingKeeper::is_given_up(std::uint32_t slot) const {
+  return std::find(given_up_.begin(), given_up_.end(), slot) != given_up_.end();
+}
+
+// Whether the claimed frame is that of a living try_claim: resolved by its owner, later.
+bool RingKeeper::is_live_open(const std::byte* frame) const {
+  const std::uint32_t owner = format::load_header(frame).crc32c;
+  const std::uint32_t index = (owner & 0xfff) - 1;
+  if (owner == 0 || index >= shm::kMaxSlots || is_given_up(index)) return false;
+  const std::uint64_t word = control_->slot(index).word.load(memory_order_acquire);  // SYNC: see find_deaths
+  if (shm::slot_state(word) != SlotState::active) return false;
+  return shm::frame_owner(index, shm::slot_generation(word)) == owner;
+}
+
+Status RingKeeper::fill_term(std::uint64_t term) {
+  const TermLine& line = ring_.line(term);
+  const Position start = ring_.term_start(term);
+  std::byte* const data = ring_.term_data(term);
+  const Offset base(line.base_offset.load(memory_order_relaxed));
+  std::uint64_t at = frontier_ > start ? frontier_ - start : 0;
+  Offset next = frontier_ > start ? offset_ : base;
+
+  // How far claims of this term are accounted for.
+  const std::uint64_t end = line.end.load(memory_order_acquire);  // SYNC: pairs with the tripper's store
+  const bool open = term == inquiry_.term && tail_bytes(inquiry_.tail) <= ring_.usable_term_bytes();
+  const bool end_known = open || tail_lap(end) == ring_.lap(term);
+  const std::uint64_t bounds = open ? inquiry_.tail : end;
+  const std::uint64_t limit = end_known ? tail_bytes(bounds) : ring_.usable_term_bytes();
+
+  while (at < limit) {
+    const std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
+    if (format::word_is_resolved(word)) {
+      if (auto valid = check_word(word, ring_.term_bytes() - at); !valid) return valid;
+      const format::FrameHeader header = format::load_header(data + at);
+      next = Offset(header.offset) + format::frame_records(header);
+      at += format::word_extent(word);
+      continue;
+    }
+    if (format::word_length(word) < 0 && is_live_open(data + at)) {
+      next = Offset(format::load_header(data + at).offset) + 1;
+      at += static_cast<std::uint32_t>(-format::word_length(word));
+      continue;
+    }
+    const std::uint64_t hole_end = end_of_hole(data, at, limit);
+    if (hole_end == limit && !end_known) break;
+    const Offset following = hole_end == limit ? base + tail_records(bounds)
+                                               : Offset(format::load_header(data + hole_end).offset);
+    const std::uint64_t records = following - next;
+    if (following < next || records > kRecordsMask)
+      return fail(Code::corrupt, fmt::format("ring generation {}: the hole at position {} lies between offsets {} "
+                                             "and {}", ring_.generation(), (start + at).value(), next.value(),
+                                             following.value()));
+    // Fails when a claim that was given up woke just now; then look at it again.
+    if (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(hole_end - at), next,
+                        static_cast<std::uint32_t>(records)))
+      continue;
+    repaired_records_ += records;
+    at = hole_end;
+    next = following;
+  }
+  if (!end_known) close_tripped_term(term, at, next);
+  return {};
+}
+
+// From the hole's start over everything that nobody wrote or will finish.
+std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const {
+  while (at < limit) {
+    const std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
+    const std::int32_t length = format::word_length(word);
+    if (word == 0) {
+      at += format::kFrameAlignment;
+    } else if (length < 0 && !format::word_is_resolved(word) && !is_live_open(data + at)) {
+      at += std::min<std::uint64_t>(static_cast<std::uint32_t>(-length), limit - at);
+    } else {
+      return at;
+    }
+  }
+  return limit;
+}
+
+// The claimer that tripped over the term's end died before it said where. Nothing that was committed
+// lies at or behind `at`; the rest is given to one aborted frame and a last pad.
+void RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next) {
+  TermLine& line = ring_.line(term);
+  std::byte* const data = ring_.term_data(term);
+  const std::uint64_t usable = ring_.usable_term_bytes();
+  if (usable - at >= format::kFrameHeaderBytes) {
+    std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
+    while (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(usable - at), next, 0))
+      word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
+    at = usable;
+  }
+  const Offset base(line.base_offset.load(memory_order_relaxed));
+  // SYNC: pairs with the acquire loads of `end` by those who rotate.
+  line.end.store(make_tail(ring_.lap(term), next - base, at), memory_order_release);
+  ring_.rotate(term);
+}
+
+// --- Recycling -----------------------------------------------------------------------------------
+
+RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonitor& slots) {
+  RingHeader& header = ring_.header();
+  Recycled result;
+  for (;;) {
+    const std::uint64_t active = header.active_term.load(memory_order_acquire);  // SYNC: as in scan
+    const std::uint64_t limit = header.term_limit.load(memory_order_relaxed);
+    if (limit >= active + 1 + ring_.term_count() / 2) return result;
+    result.starving = limit <= active + 1;
+    const std::uint64_t term = limit - ring_.term_count();
+    const Position end = ring_.term_start(term + 1);
+    if (term >= active || end > reusable || !grace_passed(term, slots)) return result;
+    // SYNC: readers that pin below `end` from here on see the new head and leave; those that did
+    // before are seen below. Pairs with the pin and look of PartitionReader.
+    header.head.exchange(end.value(), std::memory_order_seq_cst);
+    if (readers_pin_below(end)) {
+      result.blocked_by_pin = true;
+      return result;
+    }
+    std::memset(ring_.term_data(term), 0, ring_.term_bytes());
+    // SYNC: publishes the zeroes; pairs with the acquire load in Ring::rotate.
+    header.term_limit.store(limit + 1, memory_order_release);
+    result.progressed = true;
+    result.starving = false;
+  }
+}
+
+// Whether everybody who was at work in this ring when `term` was already behind has moved on since:
+// nobody can touch the term's memory or its line any more.
+bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots) {
+  const bool first = grace_term_ != term;
+  grace_term_ = term;
+  bool passed = true;
+  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+    const shm::Slot& slot = control_->slot(i);
+    if (!first && grace_ops_[i] == shm::kNoOp) continue;
+    // SYNC: pairs with OwnedSlot::announce_fenced, and with announce by the claim's full barrier.
+    const std::uint64_t op = slot.op.load(std::memory_order_seq_cst);
+    const Phase phase = shm::op_phase(op);
+    const bool concerned = phase != Phase::idle && shm::op_partition(op) == partition_ &&
+                           !(phase == Phase::open && slot.open_position.load(memory_order_relaxed) >=
+                                                         ring_.term_start(term + 1).value());
+    if (first) grace_ops_[i] = concerned ? op : shm::kNoOp;
+    else if (op != grace_ops_[i] || !concerned || slots.state(i) != SlotState::active) grace_ops_[i] = shm::kNoOp;
+    passed = passed && grace_ops_[i] == shm::kNoOp;
+  }
+  return passed;
+}
+
+bool RingKeeper::readers_pin_below(Position end) const {
+  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
+    const shm::Reader& reader = control_->reader(i);
+    if (reader.owner.load(memory_order_relaxed) == 0) continue;
+    // SYNC: pairs with the reader's seq_cst store of its pin before it looks at head.
+    const std::uint64_t pin = reader.pin.load(std::memory_order_seq_cst);
+    if (pin < end.value() && reader.partition.load(memory_order_relaxed) == partition_ &&
+        reader.ring_generation.load(memory_order_relaxed) == ring_.generation())
+      return true;
+  }
+  return false;
+}
+
+}  // namespace ringtail::log

@@ -1,0 +1,96 @@
+// What the keeper does to one ring: walks its frontier, repairs holes, recycles terms. It never
+// touches a file. One RingKeeper per ring; the partition's keeper owns it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "log/frame_run.h"
+#include "log/ring.h"
+#include "ringtail/error.h"
+#include "shm/slots.h"
+
+namespace ringtail::log {
+
+// Thread safety: the keeper's thread alone. Process safety: by the keeper role, one process at a time;
+// everything it needs is in the ring, so another process can go on after any instruction.
+class RingKeeper {
+ public:
+  // `frontier`: where walking starts. Requires a frame boundary of the ring, with its offset.
+  RingKeeper(Ring ring, const shm::Control& control, std::uint32_t partition, Position frontier, Offset offset)
+      : ring_(std::move(ring)), control_(&control), partition_(partition), frontier_(frontier), offset_(offset) {}
+
+  Ring& ring() { return ring_; }
+  const Ring& ring() const { return ring_; }
+  // Everything before it is resolved and, after scan, checked and with its CRC filled in.
+  Position frontier() const { return frontier_; }
+  Offset frontier_offset() const { return offset_; }
+
+  // Walks resolved frames, fills in their CRC32C, and moves the frontier behind them, for at most about
+  // `max_bytes`. Returns what it walked as one run that is contiguous in memory; empty when the next
+  // frame is not resolved yet. Errors: corrupt.
+  Result<FrameRun> scan(std::uint64_t max_bytes);
+  // From here on frames are copied to `copy`, of ring_bytes(), instead of being completed in place: a
+  // claim was given up, and its owner may still write into this ring. Starts with the frontier's block.
+  void walk_into(std::byte* copy);
+  // Moves the frontier without looking at the frames between; for topics that never leave memory.
+  void skip_to_term_of_head();
+
+  // Whether something claimed stands before the frontier's end: a claim under way, or a hole.
+  bool has_unresolved() const { return frontier_ < ring_.claimed_end().position; }
+
+  // Repair of holes: begin, then call step each tick until it says done.
+  void begin_inquiry();
+  bool inquiring() const { return inquiry_.active; }
+  // Fills the holes once every live claimer that could own one has moved on. True when complete.
+  Result<bool> step_inquiry(const shm::SlotMonitor& slots);
+  // Takes `slot`'s operation for that of a dead one from now on.
+  void give_up(std::uint32_t slot);
+  std::uint64_t repaired_records() const { return repaired_records_; }
+
+  // Recycling: makes terms clean ahead of the active one as far as everything below `reusable` allows.
+  struct Recycled {
+    bool progressed = false;      // the limit rose: producers may go on
+    bool blocked_by_pin = false;  // a reader holds what is needed
+    bool starving = false;        // not one clean term is left behind the active one
+  };
+  Recycled recycle(Position reusable, const shm::SlotMonitor& slots);
+
+  // Completes a rotation that nobody completes.
+  void help_rotate();
+
+ private:
+  struct Inquiry {
+    bool active = false;
+    std::uint64_t term = 0;  // the active one when it began, and its tail
+    std::uint64_t tail = 0;
+    std::array<std::uint64_t, shm::kMaxSlots> waiting_for{};  // op that has to change; kNoOp: none
+  };
+
+  void settle(std::byte* frame, std::uint32_t extent, format::FrameHeader header, bool is_filler);
+  Status check_word(std::uint64_t word, std::uint64_t room) const;
+  bool is_given_up(std::uint32_t slot) const;
+  bool is_live_open(const std::byte* frame) const;
+  Status fill_term(std::uint64_t term);
+  std::uint64_t end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const;
+  void close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
+  bool readers_pin_below(Position end) const;
+  bool grace_passed(std::uint64_t term, const shm::SlotMonitor& slots);
+
+  Ring ring_;
+  const shm::Control* control_;
+  std::uint32_t partition_;
+  Position frontier_;
+  Offset offset_;
+  std::byte* copy_ = nullptr;
+  Inquiry inquiry_;
+  std::vector<std::uint32_t> given_up_;  // slots whose claim in this ring is void
+  std::uint64_t repaired_records_ = 0;
+
+  std::uint64_t grace_term_ = ~std::uint64_t{0};
+  std::array<std::uint64_t, shm::kMaxSlots> grace_ops_{};
+};
+
+}  // namespace ringtail::log

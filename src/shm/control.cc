@@ -1,0 +1,114 @@
+#include "shm/control.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "shm/futex.h"
+
+namespace ringtail::shm {
+
+namespace {
+
+constexpr std::uint64_t kMarkSeed = 0x9e3779b97f4a7c15;
+
+std::uint64_t mark_check(std::uint64_t position, std::uint64_t offset) {
+  return position ^ std::rotl(offset, 32) ^ kMarkSeed;
+}
+
+Status check(const ControlHeader& header, const std::string& path, std::array<std::uint64_t, 2> log_id) {
+  if (header.magic != kControlMagic)
+    return fail(Code::corrupt, fmt::format("{} is no control segment of Ringtail (bad magic); stop all processes "
+                                           "that use the log and remove the file", path));
+  if (header.version != kControlVersion || header.total_bytes != sizeof(ControlLayout))
+    return fail(Code::incompatible_layout,
+                fmt::format("{} has control layout version {} ({} bytes), this program has {} ({} bytes); stop all "
+                            "processes that use the log, then start one version only (the file goes with a reboot, "
+                            "or may be removed once they are stopped)",
+                            path, header.version, header.total_bytes, kControlVersion, sizeof(ControlLayout)));
+  if (header.log_id != log_id)
+    return fail(Code::corrupt, fmt::format("{} belongs to another log; remove it", path));
+  return {};
+}
+
+}  // namespace
+
+Result<Control> Control::open_or_create(const std::filesystem::path& shm_dir, std::array<std::uint64_t, 2> log_id,
+                                        const std::filesystem::path& log_dir) {
+  const auto path = shm_dir / "control";
+  for (int attempt = 0;; ++attempt) {
+    auto mapping = open_shared_file(path, false, sizeof(ControlHeader));
+    if (!mapping && (mapping.error().code != Code::not_found || attempt > 10))
+      return std::unexpected(mapping.error());
+    if (!mapping) {
+      auto created = create_shared_file(path, sizeof(ControlLayout));
+      if (!created) return std::unexpected(created.error());
+      auto& header = reinterpret_cast<ControlLayout*>(created->data())->header;
+      header.magic = kControlMagic;
+      header.version = kControlVersion;
+      header.slot_count = kMaxSlots;
+      header.reader_count = kMaxReaders;
+      header.partition_count = kMaxPartitions;
+      header.total_bytes = sizeof(ControlLayout);
+      header.log_id = log_id;
+      const std::string dir = std::filesystem::absolute(log_dir).string();
+      std::memcpy(header.dir.data(), dir.data(), std::min(dir.size(), header.dir.size() - 1));
+      auto published = created->publish_new();
+      if (!published && published.error().code == Code::already_exists) continue;  // another was faster
+      if (!published) return std::unexpected(published.error());
+      mapping = std::move(created);
+    }
+    auto* layout = reinterpret_cast<ControlLayout*>(mapping->data());
+    if (auto valid = check(layout->header, path.string(), log_id); !valid) return std::unexpected(valid.error());
+    if (mapping->size() != sizeof(ControlLayout))
+      return fail(Code::corrupt, fmt::format("{} has {} bytes instead of {}; stop all processes that use the log "
+                                             "and remove it", path.string(), mapping->size(), sizeof(ControlLayout)));
+    Control control;
+    control.mapping_ = std::move(*mapping);
+    control.layout_ = layout;
+    return control;
+  }
+}
+
+void Control::wake_keeper() const {
+  ControlHeader& h = header();
+  // SYNC: the bump before the look at keeper_asleep; the keeper sets that before it compares the word.
+  h.keeper_wake.fetch_add(1, std::memory_order_seq_cst);
+  if (h.keeper_asleep.load(std::memory_order_seq_cst) != 0) futex_wake_all(h.keeper_wake);
+}
+
+void notify_waiters(Shared<std::uint32_t>& seq, Shared<std::uint32_t>& waiters) {
+  // SYNC: pairs with the waiter's exchange of the flag before it looks once more: it sees the event, or
+  // we see the flag. The event's own store must not pass this read-modify-write.
+  if (waiters.fetch_and(0, std::memory_order_seq_cst) == 0) return;
+  seq.fetch_add(1, std::memory_order_release);  // SYNC: pairs with the waiter's load of seq
+  futex_wake_all(seq);
+}
+
+void store_mark(Partition& entry, std::uint64_t position, std::uint64_t offset) {
+  const std::uint64_t turn = entry.mark_turn.load(std::memory_order_relaxed) + 1;
+  Partition::Mark& mark = entry.mark[turn % 2];
+  mark.check.store(0, std::memory_order_relaxed);
+  // SYNC: each of the stores in order, so that a keeper's death leaves the other copy whole.
+  mark.position.store(position, std::memory_order_release);
+  mark.offset.store(offset, std::memory_order_release);
+  mark.check.store(mark_check(position, offset), std::memory_order_release);
+  entry.mark_turn.store(turn, std::memory_order_release);
+}
+
+bool load_mark(const Partition& entry, std::uint64_t& position, std::uint64_t& offset) {
+  const std::uint64_t turn = entry.mark_turn.load(std::memory_order_acquire);  // SYNC: pairs with store_mark
+  if (turn == 0) return false;
+  for (const std::uint64_t t : {turn, turn - 1}) {
+    const Partition::Mark& mark = entry.mark[t % 2];
+    const std::uint64_t check = mark.check.load(std::memory_order_acquire);  // SYNC: pairs with store_mark
+    position = mark.position.load(std::memory_order_relaxed);
+    offset = mark.offset.load(std::memory_order_relaxed);
+    if (check == mark_check(position, offset)) return true;
+  }
+  return false;
+}
+
+}  // namespace ringtail::shm
