@@ -27,7 +27,8 @@ class WallClock {
   std::int64_t now_ns() {
     const std::uint64_t elapsed = read_counter() - anchor_counter_;
     // A counter behind the anchor wraps to a huge number and so reads the clock again, too.
-    if (elapsed >= window_ticks_) [[unlikely]] return read_clock();
+    if (elapsed >= window_ticks_) [[unlikely]]
+      return read_clock();
     return anchor_ns_ + static_cast<std::int64_t>(elapsed * scale_ >> kScaleBits);
   }
 

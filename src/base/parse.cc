@@ -32,10 +32,18 @@ constexpr Unit kEpochUnits[] = {{"ns", 1}, {"us", 1'000}, {"ms", 1'000'000}, {"s
 
 constexpr Unit kByteUnits[] = {
     {"", 1},
-    {"K", 1LL << 10}, {"KiB", 1LL << 10}, {"kB", 1'000},
-    {"M", 1LL << 20}, {"MiB", 1LL << 20}, {"MB", 1'000'000},
-    {"G", 1LL << 30}, {"GiB", 1LL << 30}, {"GB", 1'000'000'000},
-    {"T", 1LL << 40}, {"TiB", 1LL << 40}, {"TB", 1'000'000'000'000},
+    {"K", 1LL << 10},
+    {"KiB", 1LL << 10},
+    {"kB", 1'000},
+    {"M", 1LL << 20},
+    {"MiB", 1LL << 20},
+    {"MB", 1'000'000},
+    {"G", 1LL << 30},
+    {"GiB", 1LL << 30},
+    {"GB", 1'000'000'000},
+    {"T", 1LL << 40},
+    {"TiB", 1LL << 40},
+    {"TB", 1'000'000'000'000},
 };
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -66,7 +74,8 @@ bool take_char(std::string_view& text, std::string_view any_of) {
 
 // Up to 9 digits behind a decimal point, as nanoseconds of a second.
 std::optional<std::int64_t> take_fraction(std::string_view& text) {
-  const std::size_t digits = static_cast<std::size_t>(std::ranges::find_if_not(text, is_digit) - text.begin());
+  const std::size_t digits =
+      static_cast<std::size_t>(std::ranges::find_if_not(text, is_digit) - text.begin());
   if (digits == 0 || digits > 9) return std::nullopt;
   std::int64_t value = *take_digits(text, digits);
   for (std::size_t i = digits; i < 9; ++i) value *= 10;
@@ -151,7 +160,8 @@ std::optional<std::int64_t> parse_rfc3339(std::string_view text) {
 }
 
 std::optional<std::int64_t> parse_epoch(std::string_view text) {
-  const std::size_t digits = static_cast<std::size_t>(std::ranges::find_if_not(text, is_digit) - text.begin());
+  const std::size_t digits =
+      static_cast<std::size_t>(std::ranges::find_if_not(text, is_digit) - text.begin());
   if (digits == 0) return std::nullopt;
   if (digits < text.size() && text[digits] != '.') return parse_with_unit(text, kEpochUnits);
   const bool has_fraction = digits < text.size();
@@ -189,7 +199,8 @@ Result<std::chrono::nanoseconds> parse_duration(std::string_view text, std::chro
   if (!value) {
     return fail(Code::invalid_argument,
                 fmt::format("'{}' is not a duration; write an integer with ns, us, ms, s, m, h, d or w, for "
-                            "example 500ms, at most 292 years", text));
+                            "example 500ms, at most 292 years",
+                            text));
   }
   return std::chrono::nanoseconds(*value);
 }
@@ -197,9 +208,11 @@ Result<std::chrono::nanoseconds> parse_duration(std::string_view text, std::chro
 Result<std::int64_t> parse_bytes(std::string_view text) {
   const auto value = parse_with_unit(text, kByteUnits);
   if (!value) {
-    return fail(Code::invalid_argument,
-                fmt::format("'{}' is not a number of bytes; write an integer, alone or with K, KiB, kB, M, MiB, "
-                            "MB, G, GiB, GB, T, TiB or TB, below 8 EiB", text));
+    return fail(
+        Code::invalid_argument,
+        fmt::format("'{}' is not a number of bytes; write an integer, alone or with K, KiB, kB, M, MiB, "
+                    "MB, G, GiB, GB, T, TiB or TB, below 8 EiB",
+                    text));
   }
   return *value;
 }
@@ -215,10 +228,12 @@ Result<std::int64_t> parse_time(std::string_view text, std::int64_t now_ns) {
     if (!value) value = parse_rfc3339(text);
   }
   if (!value) {
-    return fail(Code::invalid_argument,
-                fmt::format("'{}' is not a time between 1677 and 2262; write RFC 3339 with a zone "
-                            "(2025-07-17T08:05:03.36Z), time since the epoch (1752739503s, or with ms, us, ns), "
-                            "a time before now (-5m), or now", text));
+    return fail(
+        Code::invalid_argument,
+        fmt::format("'{}' is not a time between 1677 and 2262; write RFC 3339 with a zone "
+                    "(2025-07-17T08:05:03.36Z), time since the epoch (1752739503s, or with ms, us, ns), "
+                    "a time before now (-5m), or now",
+                    text));
   }
   return *value;
 }

@@ -48,9 +48,8 @@ std::string to_hex(std::span<const std::byte> bytes) {
 std::string to_hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
 
 bool is_hex(std::string_view text, std::size_t digits) {
-  return text.size() == digits && std::ranges::all_of(text, [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
+  return text.size() == digits &&
+         std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
 
 Result<std::uint64_t> parse_hex(std::string_view text) {

@@ -101,7 +101,8 @@ Result<std::map<std::string, std::string, std::less<>>> TomlFile::texts(std::str
 }
 
 std::unexpected<Error> TomlFile::refuse(std::string_view key, std::string_view problem) const {
-  if (const Entry* entry = find(key)) return fail_at(path_, entry->line, fmt::format("'{}': {}", key, problem));
+  if (const Entry* entry = find(key))
+    return fail_at(path_, entry->line, fmt::format("'{}': {}", key, problem));
   return fail(Code::corrupt, fmt::format("'{}': '{}' is missing: {}", path_.native(), key, problem));
 }
 

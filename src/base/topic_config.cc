@@ -54,58 +54,106 @@ constexpr std::int64_t kFrameHeader = 32;
 constexpr std::int64_t kLargestFramePerTerm = 8;
 
 constexpr Entry kTable[] = {
-    {.name = "claim.timeout.ms", .unit = Unit::milliseconds,
+    {.name = "claim.timeout.ms",
+     .unit = Unit::milliseconds,
      .description = "How long a producer that lives may stand between claim and commit before its record is "
                     "given up",
-     .number = &TopicConfig::claim_timeout_ms, .min = 10, .max = kHourMs},
-    {.name = "cleanup.policy", .unit = Unit::choice,
+     .number = &TopicConfig::claim_timeout_ms,
+     .min = 10,
+     .max = kHourMs},
+    {.name = "cleanup.policy",
+     .unit = Unit::choice,
      .description = "What happens to records past retention",
-     .choices = kCleanupPolicies, .choose = choose<&TopicConfig::cleanup_policy>,
+     .choices = kCleanupPolicies,
+     .choose = choose<&TopicConfig::cleanup_policy>,
      .chosen = chosen<&TopicConfig::cleanup_policy>},
-    {.name = "flush.ms", .unit = Unit::milliseconds,
+    {.name = "flush.ms",
+     .unit = Unit::milliseconds,
      .description = "At most how long a record stays unsynced",
-     .number = &TopicConfig::flush_interval_ms, .min = 1, .max = kHourMs},
-    {.name = "index.interval.bytes", .unit = Unit::bytes,
+     .number = &TopicConfig::flush_interval_ms,
+     .min = 1,
+     .max = kHourMs},
+    {.name = "index.interval.bytes",
+     .unit = Unit::bytes,
      .description = "How many bytes of records lie between two entries of a segment's index",
-     .number = &TopicConfig::index_interval_bytes, .min = 4 << 10, .max = 1LL << 30},
-    {.name = "max.message.bytes", .unit = Unit::bytes,
+     .number = &TopicConfig::index_interval_bytes,
+     .min = 4 << 10,
+     .max = 1LL << 30},
+    {.name = "max.message.bytes",
+     .unit = Unit::bytes,
      .description = "Largest record: key, value and headers; at most an eighth of term.bytes less 32",
-     .number = &TopicConfig::max_message_bytes, .min = 1, .max = (8LL << 20) - kFrameHeader},
-    {.name = "message.timestamp.type", .alterable = false, .unit = Unit::choice,
+     .number = &TopicConfig::max_message_bytes,
+     .min = 1,
+     .max = (8LL << 20) - kFrameHeader},
+    {.name = "message.timestamp.type",
+     .alterable = false,
+     .unit = Unit::choice,
      .description = "Whether a record carries the time its producer gives it or the time of its append",
-     .choices = kTimestampTypes, .choose = choose<&TopicConfig::timestamp_type>,
+     .choices = kTimestampTypes,
+     .choose = choose<&TopicConfig::timestamp_type>,
      .chosen = chosen<&TopicConfig::timestamp_type>},
     {.name = "min.insync.replicas",
      .description = "How many in-sync replicas must have a record before acks=all returns",
-     .number = &TopicConfig::min_insync_replicas, .min = 1, .max = 64},
-    {.name = "on.full", .unit = Unit::choice,
+     .number = &TopicConfig::min_insync_replicas,
+     .min = 1,
+     .max = 64},
+    {.name = "on.full",
+     .unit = Unit::choice,
      .description = "What an append does when the ring is full: wait, return would_block, or (only with "
                     "storage=memory) take the place of the oldest records",
-     .choices = kOnFulls, .choose = choose<&TopicConfig::on_full>, .chosen = chosen<&TopicConfig::on_full>},
-    {.name = "reader.pin.ms", .unit = Unit::milliseconds,
+     .choices = kOnFulls,
+     .choose = choose<&TopicConfig::on_full>,
+     .chosen = chosen<&TopicConfig::on_full>},
+    {.name = "reader.pin.ms",
+     .unit = Unit::milliseconds,
      .description = "How long a reader may hold ring space that is needed before the ring is retired",
-     .number = &TopicConfig::reader_pin_ms, .min = 1, .max = kHourMs},
-    {.name = "retention.bytes", .unit = Unit::bytes,
+     .number = &TopicConfig::reader_pin_ms,
+     .min = 1,
+     .max = kHourMs},
+    {.name = "retention.bytes",
+     .unit = Unit::bytes,
      .description = "Bytes of segments to keep for each partition; -1 keeps all",
-     .number = &TopicConfig::retention_bytes, .min = -1, .max = kMaxBytes},
-    {.name = "retention.ms", .unit = Unit::milliseconds,
+     .number = &TopicConfig::retention_bytes,
+     .min = -1,
+     .max = kMaxBytes},
+    {.name = "retention.ms",
+     .unit = Unit::milliseconds,
      .description = "How long records are kept; -1 keeps them for ever",
-     .number = &TopicConfig::retention_ms, .min = -1, .max = kMaxMs},
-    {.name = "ring.terms", .alterable = false,
+     .number = &TopicConfig::retention_ms,
+     .min = -1,
+     .max = kMaxMs},
+    {.name = "ring.terms",
+     .alterable = false,
      .description = "Number of terms in the ring of a partition",
-     .number = &TopicConfig::ring_terms, .min = 4, .max = 64},
-    {.name = "segment.bytes", .unit = Unit::bytes,
+     .number = &TopicConfig::ring_terms,
+     .min = 4,
+     .max = 64},
+    {.name = "segment.bytes",
+     .unit = Unit::bytes,
      .description = "Size at which a segment file is closed and the next one begun",
-     .number = &TopicConfig::segment_bytes, .min = 1 << 20, .max = 2LL << 30},
-    {.name = "segment.ms", .unit = Unit::milliseconds,
+     .number = &TopicConfig::segment_bytes,
+     .min = 1 << 20,
+     .max = 2LL << 30},
+    {.name = "segment.ms",
+     .unit = Unit::milliseconds,
      .description = "Age at which a segment file is closed and the next one begun",
-     .number = &TopicConfig::segment_ms, .min = 1, .max = kMaxMs},
-    {.name = "storage", .alterable = false, .unit = Unit::choice,
+     .number = &TopicConfig::segment_ms,
+     .min = 1,
+     .max = kMaxMs},
+    {.name = "storage",
+     .alterable = false,
+     .unit = Unit::choice,
      .description = "Whether records are written to segment files or live in the ring alone",
-     .choices = kStorages, .choose = choose<&TopicConfig::storage>, .chosen = chosen<&TopicConfig::storage>},
-    {.name = "term.bytes", .alterable = false, .unit = Unit::bytes,
+     .choices = kStorages,
+     .choose = choose<&TopicConfig::storage>,
+     .chosen = chosen<&TopicConfig::storage>},
+    {.name = "term.bytes",
+     .alterable = false,
+     .unit = Unit::bytes,
      .description = "Size of a term, one slice of the ring; a power of two",
-     .number = &TopicConfig::term_bytes, .min = 64 << 10, .max = 64 << 20},
+     .number = &TopicConfig::term_bytes,
+     .min = 64 << 10,
+     .max = 64 << 20},
 };
 static_assert(std::ranges::is_sorted(kTable, {}, &Entry::name));
 
@@ -173,20 +221,23 @@ Status check_combination(const TopicConfig& config, std::int64_t largest_message
   }
   if (config.max_message_bytes > largest_message) {
     const auto needed = static_cast<std::uint64_t>(config.max_message_bytes + kFrameHeader);
-    return fail(Code::invalid_argument,
-                fmt::format("max.message.bytes={} is over {}, an eighth of term.bytes={} less {}; raise term.bytes "
-                            "to {} when creating the topic",
-                            config.max_message_bytes, largest_message, config.term_bytes, kFrameHeader,
-                            std::bit_ceil(needed) * kLargestFramePerTerm));
+    return fail(
+        Code::invalid_argument,
+        fmt::format("max.message.bytes={} is over {}, an eighth of term.bytes={} less {}; raise term.bytes "
+                    "to {} when creating the topic",
+                    config.max_message_bytes, largest_message, config.term_bytes, kFrameHeader,
+                    std::bit_ceil(needed) * kLargestFramePerTerm));
   }
   if (config.max_message_bytes + kFrameHeader > config.segment_bytes) {
     return fail(Code::invalid_argument,
                 fmt::format("a record of max.message.bytes={} does not fit into segment.bytes={}; raise "
-                            "segment.bytes", config.max_message_bytes, config.segment_bytes));
+                            "segment.bytes",
+                            config.max_message_bytes, config.segment_bytes));
   }
   if (config.on_full == OnFull::overwrite && config.storage != Storage::memory) {
-    return fail(Code::invalid_argument, "on.full=overwrite would lose records on their way to disk; use it with "
-                                        "storage=memory, or choose block or fail");
+    return fail(Code::invalid_argument,
+                "on.full=overwrite would lose records on their way to disk; use it with "
+                "storage=memory, or choose block or fail");
   }
   return {};
 }
@@ -238,8 +289,8 @@ Status check_alterable(const TopicConfigs& changes) {
     if (entry == nullptr) return fail_unknown(name);
     if (!entry->alterable) {
       return fail(Code::invalid_argument,
-                  fmt::format("{} is fixed when a topic is created; create another topic with {}={}", name, name,
-                              text.empty() ? value_text(*entry, TopicConfig{}) : text));
+                  fmt::format("{} is fixed when a topic is created; create another topic with {}={}", name,
+                              name, text.empty() ? value_text(*entry, TopicConfig{}) : text));
     }
   }
   return {};
@@ -253,7 +304,8 @@ std::vector<ConfigReference> topic_config_reference() {
   // ConfigReference only refers to its texts, so they live as long as the process.
   static const std::vector<Texts> texts = [] {
     std::vector<Texts> all;
-    for (const Entry& entry : kTable) all.push_back({value_text(entry, TopicConfig{}), allowed_values(entry)});
+    for (const Entry& entry : kTable)
+      all.push_back({value_text(entry, TopicConfig{}), allowed_values(entry)});
     return all;
   }();
   std::vector<ConfigReference> reference;
@@ -274,8 +326,8 @@ Status check_topic_name(std::string_view name) {
   }
   if (name == "." || name == "..") return refuse(fmt::format("'{}' cannot be the name of a topic", name));
   const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-           c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
   };
   const auto bad = std::ranges::find_if_not(name, allowed);
   if (bad == name.end()) return {};

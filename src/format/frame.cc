@@ -42,7 +42,7 @@ FrameFault check_filler(const FrameHeader& header, std::uint64_t word) {
     return word_extent(word) == static_cast<std::uint32_t>(header.length) ? FrameFault::none
                                                                           : FrameFault::bad_length;
   }
-  if (header.length % kFrameAlignment != 0) return FrameFault::bad_length;
+  if (static_cast<std::uint32_t>(header.length) % kFrameAlignment != 0) return FrameFault::bad_length;
   return header.attributes == 0 && header.reserved == 0 ? FrameFault::none : FrameFault::bad_type;
 }
 
@@ -54,7 +54,8 @@ FrameFault check_headers(std::span<const std::byte> bytes) {
     const auto key_length = load<std::uint32_t>(bytes.data());
     const auto value_length = load<std::int32_t>(bytes.data() + sizeof key_length);
     if (value_length < -1) return FrameFault::bad_headers;
-    const std::uint64_t body = std::uint64_t{key_length} + static_cast<std::uint32_t>(std::max(value_length, 0));
+    const std::uint64_t body =
+        std::uint64_t{key_length} + static_cast<std::uint32_t>(std::max(value_length, 0));
     bytes = bytes.subspan(kHeaderFixedBytes);
     if (body > bytes.size()) return FrameFault::bad_headers;
     bytes = bytes.subspan(body);
@@ -102,11 +103,10 @@ std::string describe_body(const void* frame, const FrameHeader& header) {
   const auto bytes_or = [](bool present, std::size_t bytes, const char* absent) {
     return present ? fmt::format("{}", bytes) : std::string(absent);
   };
-  return fmt::format(" key={} value={} headers={} timestamp={}",
-                     bytes_or(record.has_key(), record.key.size(), "none"),
-                     bytes_or(!record.is_tombstone(), record.value.size(), "null"),
-                     std::ranges::distance(record.headers.begin(), record.headers.end()),
-                     format_time(header.timestamp_ns));
+  return fmt::format(
+      " key={} value={} headers={} timestamp={}", bytes_or(record.has_key(), record.key.size(), "none"),
+      bytes_or(!record.is_tombstone(), record.value.size(), "null"),
+      std::ranges::distance(record.headers.begin(), record.headers.end()), format_time(header.timestamp_ns));
 }
 
 }  // namespace
@@ -212,7 +212,8 @@ std::string describe_frame(std::span<const std::byte> frame) {
     return fmt::format("no frame: {}", to_string(fault));
   }
   const FrameHeader header = load_header(frame.data());
-  std::string line = fmt::format("offset={} {} length={}", header.offset, type_name(header.type), header.length);
+  std::string line =
+      fmt::format("offset={} {} length={}", header.offset, type_name(header.type), header.length);
   if (is_filler(header.type)) {
     line += fmt::format(" records={}", header.key_length);
   } else {

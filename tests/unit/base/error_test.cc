@@ -28,8 +28,12 @@ TEST(Error, TextIsCodeAndMessage) {
 
 TEST(SystemError, MapsErrnoAndKeepsIt) {
   const std::pair<int, Code> cases[] = {
-      {EACCES, Code::permission_denied}, {EPERM, Code::permission_denied}, {EROFS, Code::read_only},
-      {ENOSPC, Code::no_space},          {EDQUOT, Code::no_space},         {ENOENT, Code::not_found},
+      {EACCES, Code::permission_denied},
+      {EPERM, Code::permission_denied},
+      {EROFS, Code::read_only},
+      {ENOSPC, Code::no_space},
+      {EDQUOT, Code::no_space},
+      {ENOENT, Code::not_found},
       {EIO, Code::system},
   };
   for (const auto& [os_errno, code] : cases) {

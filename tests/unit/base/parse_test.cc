@@ -60,7 +60,8 @@ TEST(ParseDuration, APlainNumberNeedsAUnitFromTheCaller) {
 }
 
 TEST(ParseDuration, RefusesTheRest) {
-  for (const char* text : {"", "ms", "5 ms", "5min", "5MS", "1.5s", "5ms ", "1h30m", "9223372037s", "99999999999w"}) {
+  for (const char* text :
+       {"", "ms", "5 ms", "5min", "5MS", "1.5s", "5ms ", "1h30m", "9223372037s", "99999999999w"}) {
     expect_refused(parse_duration(text), text);
     expect_refused(parse_duration(text, 1ms), text);
   }
@@ -69,11 +70,21 @@ TEST(ParseDuration, RefusesTheRest) {
 
 TEST(ParseBytes, KnowsBinaryAndDecimalUnits) {
   const std::pair<const char*, std::int64_t> cases[] = {
-      {"0", 0},        {"4096", 4096},          {"-1", -1},
-      {"64KiB", 65536}, {"64K", 65536},         {"64kB", 64'000},
-      {"1MiB", 1 << 20}, {"256M", 256LL << 20}, {"1MB", 1'000'000},
-      {"2GiB", 2LL << 30}, {"2G", 2LL << 30},   {"2GB", 2'000'000'000},
-      {"1TiB", 1LL << 40}, {"1T", 1LL << 40},   {"1TB", 1'000'000'000'000},
+      {"0", 0},
+      {"4096", 4096},
+      {"-1", -1},
+      {"64KiB", 65536},
+      {"64K", 65536},
+      {"64kB", 64'000},
+      {"1MiB", 1 << 20},
+      {"256M", 256LL << 20},
+      {"1MB", 1'000'000},
+      {"2GiB", 2LL << 30},
+      {"2G", 2LL << 30},
+      {"2GB", 2'000'000'000},
+      {"1TiB", 1LL << 40},
+      {"1T", 1LL << 40},
+      {"1TB", 1'000'000'000'000},
   };
   for (const auto& [text, bytes] : cases) EXPECT_EQ(parse_bytes(text), bytes) << text;
   for (const char* text : {"", "K", "1 K", "1.5M", "1k", "1KB", "1mib", "1B", "9000000T"}) {
@@ -98,12 +109,27 @@ TEST(ParseTime, Rfc3339) {
 }
 
 TEST(ParseTime, RefusesMalformedAndImpossibleTimes) {
-  for (const char* text :
-       {"", "2025-07-17", "2025-07-17T08:05:03", "2025-07-17T08:05Z", "2025-02-29T00:00:00Z",
-        "2025-13-01T00:00:00Z", "2025-00-01T00:00:00Z", "2025-07-32T00:00:00Z", "2025-07-17T24:00:00Z",
-        "2025-07-17T08:60:00Z", "2025-07-17T08:05:60Z", "2025-07-17T08:05:03.Z", "2025-07-17T08:05:03.1234567890Z",
-        "2025-07-17T08:05:03+2:00", "2025-07-17T08:05:03+24:00", "2025-07-17T08:05:03Zx", "2025-7-17T08:05:03Z",
-        "1677-09-21T00:12:43.145224191Z", "2262-04-11T23:47:16.854775808Z", "9999-12-31T23:59:59Z", "yesterday"}) {
+  for (const char* text : {"",
+                           "2025-07-17",
+                           "2025-07-17T08:05:03",
+                           "2025-07-17T08:05Z",
+                           "2025-02-29T00:00:00Z",
+                           "2025-13-01T00:00:00Z",
+                           "2025-00-01T00:00:00Z",
+                           "2025-07-32T00:00:00Z",
+                           "2025-07-17T24:00:00Z",
+                           "2025-07-17T08:60:00Z",
+                           "2025-07-17T08:05:60Z",
+                           "2025-07-17T08:05:03.Z",
+                           "2025-07-17T08:05:03.1234567890Z",
+                           "2025-07-17T08:05:03+2:00",
+                           "2025-07-17T08:05:03+24:00",
+                           "2025-07-17T08:05:03Zx",
+                           "2025-7-17T08:05:03Z",
+                           "1677-09-21T00:12:43.145224191Z",
+                           "2262-04-11T23:47:16.854775808Z",
+                           "9999-12-31T23:59:59Z",
+                           "yesterday"}) {
     expect_refused(parse_time(text, kNow), text);
   }
 }
@@ -125,7 +151,8 @@ TEST(ParseTime, SinceTheEpoch) {
       {"9223372036854775807", kMax},
   };
   for (const auto& [text, ns] : cases) EXPECT_EQ(parse_time(text, kNow), ns) << text;
-  for (const char* text : {"99999999999", "9223372036854775808", "5m", "1.", "1.5ms", "1.1234567890", ".5", "1752739503 "}) {
+  for (const char* text :
+       {"99999999999", "9223372036854775808", "5m", "1.", "1.5ms", "1.1234567890", ".5", "1752739503 "}) {
     expect_refused(parse_time(text, kNow), text);
   }
 }

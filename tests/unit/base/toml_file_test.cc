@@ -46,7 +46,8 @@ TEST_F(TomlFileTest, GivesValuesByNameAndTable) {
   EXPECT_EQ(file->text("name"), "orders");
   const auto configs = file->texts("configs");
   ASSERT_TRUE(configs);
-  EXPECT_EQ(*configs, (std::map<std::string, std::string, std::less<>>{{"plain", "x"}, {"retention.ms", "5"}}));
+  EXPECT_EQ(*configs,
+            (std::map<std::string, std::string, std::less<>>{{"plain", "x"}, {"retention.ms", "5"}}));
   EXPECT_TRUE(file->texts("none")->empty());
 }
 

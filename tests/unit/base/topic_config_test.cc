@@ -17,9 +17,7 @@ void expect_refused(const TopicConfigs& configs, std::initializer_list<std::stri
   }
 }
 
-TEST(TopicConfig, WithoutOverridesItIsTheDefault) {
-  EXPECT_EQ(parse_topic_config({}), TopicConfig{});
-}
+TEST(TopicConfig, WithoutOverridesItIsTheDefault) { EXPECT_EQ(parse_topic_config({}), TopicConfig{}); }
 
 TEST(TopicConfig, FormatAndParseAreInverse) {
   TopicConfig config;
@@ -103,7 +101,8 @@ TEST(TopicConfig, LargestMessageFollowsTheTerm) {
   EXPECT_TRUE(parse_topic_config({{"term.bytes", "64KiB"}, {"max.message.bytes", "8160"}}));
   expect_refused({{"term.bytes", "64KiB"}, {"max.message.bytes", "8161"}},
                  {"max.message.bytes=8161", "8160", "raise term.bytes", "131072"});
-  expect_refused({{"max.message.bytes", "1MiB"}}, {"max.message.bytes=1048576", "raise term.bytes to 16777216"});
+  expect_refused({{"max.message.bytes", "1MiB"}},
+                 {"max.message.bytes=1048576", "raise term.bytes to 16777216"});
   expect_refused({{"term.bytes", "64MiB"}, {"max.message.bytes", "2MiB"}, {"segment.bytes", "1MiB"}},
                  {"max.message.bytes=2097152", "segment.bytes=1048576"});
 }
@@ -135,11 +134,13 @@ TEST(TopicConfig, SomeAreFixedAtCreation) {
     const bool fixed = reference.name == "storage" || reference.name == "term.bytes" ||
                        reference.name == "ring.terms" || reference.name == "message.timestamp.type";
     EXPECT_EQ(reference.alterable, !fixed) << reference.name;
-    const auto status = check_alterable({{std::string(reference.name), std::string(reference.default_value)}});
+    const auto status =
+        check_alterable({{std::string(reference.name), std::string(reference.default_value)}});
     EXPECT_EQ(status.has_value(), !fixed) << reference.name;
   }
   EXPECT_EQ(check_alterable({{"nothing", "1"}}).error().code, Code::invalid_argument);
-  EXPECT_NE(check_alterable({{"storage", "memory"}}).error().message.find("storage=memory"), std::string::npos);
+  EXPECT_NE(check_alterable({{"storage", "memory"}}).error().message.find("storage=memory"),
+            std::string::npos);
 }
 
 TEST(TopicConfig, ReferenceListsKafkasNamesWithDefaultsThatHold) {
@@ -161,8 +162,9 @@ TEST(TopicConfig, ReferenceListsKafkasNamesWithDefaultsThatHold) {
 }
 
 TEST(TopicName, AllowsWhatKafkaAllows) {
-  for (const std::string& name : {std::string("orders"), std::string("a"), std::string("A-z_0.9"), std::string(".x"),
-                                  std::string("..."), std::string("__consumer_offsets"), std::string(200, 'n')}) {
+  for (const std::string& name :
+       {std::string("orders"), std::string("a"), std::string("A-z_0.9"), std::string(".x"),
+        std::string("..."), std::string("__consumer_offsets"), std::string(200, 'n')}) {
     EXPECT_TRUE(check_topic_name(name)) << name;
   }
 }
