@@ -16,7 +16,7 @@ namespace {
 constexpr double kWidth = 960;
 constexpr double kHeight = 520;
 constexpr double kLeft = 76;
-constexpr double kRight = 20;
+constexpr double kRight = 40;
 constexpr double kTop = 16;
 constexpr double kBottom = 44;
 constexpr unsigned kPointsPerHalving = 10;

@@ -21,7 +21,7 @@ using TopicConfigs = std::map<std::string, std::string, std::less<>>;
 struct TopicSpec {
   std::string name;  // [a-zA-Z0-9._-], 1 to 200 characters, neither "." nor ".."
   std::uint32_t partitions = 1;
-  TopicConfigs configs;
+  TopicConfigs configs = {};
 };
 
 // The state of one partition. All ends are exclusive: the next offset to come.

@@ -31,10 +31,10 @@ enum class Acks {
 using Partitioner = std::function<std::uint32_t(std::string_view key, std::uint32_t partitions)>;
 
 struct ProducerOptions {
-  std::string topic;
+  std::string topic = {};
   Acks acks = Acks::leader;
   bool durable = false;       // also wait until this host has synced the record
-  Partitioner partitioner;    // default: XXH3 of the key modulo partitions; round-robin without key
+  Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
   std::chrono::milliseconds max_block{60'000};  // bound of every wait: space, durability, replicas
 };
 
