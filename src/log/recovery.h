@@ -48,7 +48,7 @@ struct RecoveryOptions {
   bool writable = true;       // false: change nothing, only report what would be done
   bool pad_to_block = false;  // no ring survived: end the log at a multiple of 4096, for a new one
   // What the ring's memory says was synced; nothing when it is gone.
-  std::optional<Position> known_durable;
+  std::optional<Position> known_durable = {};
 };
 
 enum class RecoveryCase : std::uint8_t {

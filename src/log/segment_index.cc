@@ -81,7 +81,7 @@ void IndexFile::BlockWrite::complete(std::int64_t result) {
   owner_file.failure_ = std::move(error);
 }
 
-Status IndexFile::write_all() {
+Status IndexFile::flush() {
   while (true) {
     while (busy() && reap_and_dispatch(backend_, true) > 0) {
     }
@@ -96,17 +96,10 @@ Status IndexFile::write_all() {
   }
 }
 
-Status IndexFile::flush() {
-  if (auto written = write_all(); !written) return written;
-  return backend_.sync_file(file_);
-}
-
 Status IndexFile::finish(std::optional<RawEntry> last) {
   if (last && (entries_.empty() || entries_.back() != *last)) entries_.push_back(*last);
-  if (auto written = write_all(); !written) return written;
-  const std::uint64_t bytes = format::kBlockBytes + entries_.size() * sizeof(RawEntry);
-  if (auto cut = backend_.truncate(file_, bytes); !cut) return cut;
-  return backend_.sync_file(file_);
+  if (auto written = flush(); !written) return written;
+  return backend_.truncate(file_, format::kBlockBytes + entries_.size() * sizeof(RawEntry));
 }
 
 }  // namespace ringtail::log

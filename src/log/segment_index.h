@@ -22,8 +22,8 @@ namespace ringtail::log {
 
 class IndexFile {
  public:
-  // Makes the file anew with these entries, with space for `capacity` of them. Blocks.
-  // Durable on return: header and entries; not the name, which needs a sync of the directory.
+  // Makes the file anew with these entries, with space for `capacity` of them. Blocks. Durable on
+  // return: nothing; it is all hints, whose loss costs recovery time and no records.
   // Errors: no_space, permission_denied, read_only, storage_failed, system.
   static Result<std::unique_ptr<IndexFile>> create(io::Backend& backend, std::filesystem::path path,
                                                    const format::FileHeader& header,
@@ -42,10 +42,10 @@ class IndexFile {
   // A write that failed. Nothing is submitted afterwards.
   const std::optional<Error>& failure() const { return failure_; }
 
-  // Writes everything and syncs. Blocks. Errors: storage_failed.
+  // Writes everything. Blocks. Durable on return: nothing. Errors: storage_failed.
   Status flush();
   // The same with a last entry (if any), for which there is always room, and cuts off the unused
-  // space. Durable on return. Blocks. Errors: storage_failed, system.
+  // space. Blocks. Durable on return: nothing. Errors: storage_failed, system.
   Status finish(std::optional<RawEntry> last);
 
  private:
@@ -66,7 +66,6 @@ class IndexFile {
   void submit_header();
   void submit_entries();
   void submit(BlockWrite& write, std::uint64_t file_offset);
-  Status write_all();
 
   io::Backend& backend_;
   std::filesystem::path path_;

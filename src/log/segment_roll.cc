@@ -142,14 +142,15 @@ Status SegmentWriter::roll() {
 
 // --- Finishing and beginning ---------------------------------------------------------------------
 
+// Nothing here needs a sync of its own: the records are durable, and recovery cuts a file that is too
+// long and rebuilds an index that is not complete.
 Status SegmentWriter::finish_active() {
   const SegmentInfo& info = active_info();
   const format::IndexEntry last{info.next_offset.value(), info.end_position.value()};
   if (auto done = active_->index->finish(raw(last)); !done) return done;
   const format::TimeIndexEntry last_time{info.max_timestamp_ns, info.next_offset.value()};
   if (auto done = active_->time_index->finish(raw(last_time)); !done) return done;
-  if (auto done = backend_.truncate(active_->file, info.file_bytes); !done) return done;
-  return backend_.sync_file(active_->file);
+  return backend_.truncate(active_->file, info.file_bytes);
 }
 
 Status SegmentWriter::begin_segment(const FrameRun& first) {
@@ -169,7 +170,7 @@ Status SegmentWriter::begin_segment(const FrameRun& first) {
                                             active.created_ns),
                         block.span());
   const std::int64_t result = run_blocking(backend_, [&](std::uint64_t token) {
-    backend_.submit_write(prepared_->file, block.span(), 0, token);
+    backend_.submit_write_and_sync(prepared_->file, block.span(), 0, token);
   });
   if (result != static_cast<std::int64_t>(block.size())) {
     Error error = system_error(result < 0 ? static_cast<int>(-result) : EIO,
@@ -177,7 +178,6 @@ Status SegmentWriter::begin_segment(const FrameRun& first) {
     error.code = Code::storage_failed;
     return std::unexpected(std::move(error));
   }
-  if (auto synced = backend_.sync_file(prepared_->file); !synced) return synced;
   if (auto renamed = backend_.rename(prepared_->path, info.path); !renamed) return renamed;
   if (auto synced = backend_.sync_directory(dir_); !synced) return synced;
 

@@ -36,7 +36,7 @@ constexpr bool has_timestamp(format::FrameType type) {
 }
 
 // Writes both index files of a segment that a walk has gone through to its end.
-// Durable on return: their contents. Blocks. Errors: no_space, permission_denied, storage_failed, system.
+// Durable on return: nothing. Blocks. Errors: no_space, permission_denied, storage_failed, system.
 Status write_indexes(io::Backend& backend, const std::filesystem::path& log_path,
                      const format::FileHeader& log_header, const SegmentWalk& walk);
 

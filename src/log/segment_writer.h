@@ -4,7 +4,7 @@
 // to the active file straight from that memory, up to kMaxWrites at a time; a sync request adds the
 // block that is only partly filled, through a bounce buffer, and an fdatasync. Nothing that becomes
 // durable later ever stands in front of something that is durable already. Where a run does not fit,
-// the segment is finished (synced, cut to its exact end, its indexes completed) and the next one
+// the segment is finished (synced, its indexes completed, cut to its exact end) and the next one
 // begins in a file that another thread has prepared; while there is none the writer just waits.
 //
 // Thread safety: one thread, that of the Backend. Process safety: one writer per partition (the holder
@@ -63,15 +63,15 @@ class SegmentWriter {
   void append(const FrameRun& run);
 
   // Submits what can be submitted. Does not block, except where a segment ends: then for the few
-  // metadata operations that finish it and name the next.
+  // metadata operations that finish it and name the next (the time of about two syncs).
   void pump();
 
   // What is appended now is to become durable. Requests during a sync are served by the next one.
   // Does not block; pump() does the work.
   void request_sync();
 
-  // Syncs everything, preparing segments itself where there are none, and notes in the index that
-  // nothing is missing. Blocks. Errors: storage_failed, no_space (then try again later), permission_denied,
+  // Syncs everything, preparing segments itself where there are none, and writes the indexes' rest.
+  // Durable on return: everything appended. Blocks. Errors: storage_failed, no_space (then try again later), permission_denied,
   // read_only, system.
   Status flush_blocking();
 
@@ -92,8 +92,8 @@ class SegmentWriter {
 
   // Ascending; the last one is the one being written.
   std::span<const SegmentInfo> segments() const { return segments_; }
-  Offset log_start_offset() const { return segments_.empty() ? end_offset_ : segments_.front().base_offset; }
-  Position log_start_position() const { return segments_.empty() ? end_ : segments_.front().base_position; }
+  Offset log_start_offset() const { return segments_.empty() ? durable_offset_ : segments_.front().base_offset; }
+  Position log_start_position() const { return segments_.empty() ? durable_ : segments_.front().base_position; }
   // Bytes of all segments, without preallocated space.
   std::uint64_t disk_bytes() const;
 
