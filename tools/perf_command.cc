@@ -47,7 +47,9 @@ void add_stream_options(CLI::App& app, PerfCommand& command) {
   app.add_option("--size", options.size, "Bytes of a record's value")
       ->type_name("BYTES")
       ->capture_default_str();
-  auto* count = app.add_option("--count", options.count, "Records to measure")->type_name("N");
+  auto* count = app.add_option("--count", options.count, "Records to measure")
+                    ->check(CLI::PositiveNumber)
+                    ->type_name("N");
   app.add_option("--seconds", options.seconds, "How long to measure")
       ->check(CLI::PositiveNumber)
       ->excludes(count)

@@ -14,8 +14,9 @@
 namespace ringtail::tools::perf {
 namespace {
 
-constexpr std::size_t kSlices = 31;
-constexpr std::uint64_t kRoundTripsPerSlice = 15'000;
+// Slices are short, so that on a busy machine most of them fall between two interruptions.
+constexpr std::size_t kSlices = 501;
+constexpr std::uint64_t kRoundTripsPerSlice = 1'000;
 constexpr std::uint64_t kWarmUpRoundTrips = 15'000;
 
 // 256 bytes apart: CPUs fetch neighbouring lines in pairs.
