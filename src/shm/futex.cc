@@ -53,7 +53,8 @@ FutexResult wait_in_slices(std::span<const FutexWaiter> waiters, std::optional<s
     }
     const std::int64_t slice_end_ns = monotonic_ns() + kSliceNs;
     const bool is_last = deadline_ns && *deadline_ns <= slice_end_ns;
-    const auto result = futex_wait(*waiters[0].word, waiters[0].expected, is_last ? *deadline_ns : slice_end_ns);
+    const std::int64_t until_ns = is_last ? *deadline_ns : slice_end_ns;
+    const FutexResult result = futex_wait(*waiters[0].word, waiters[0].expected, until_ns);
     if (result != FutexResult::timed_out || is_last) return result;
   }
 }

@@ -71,7 +71,8 @@ Result<std::unique_ptr<RoleCandidate>> RoleCandidate::start(const std::filesyste
   candidate->fork_generation_ = fork_generation();
   candidate->holds_role_.store(*locked, std::memory_order_release);  // SYNC: pairs with holds_role
   const int os_errno = create_quiet_thread(candidate->thread_, &thread_main, candidate.get());
-  if (os_errno != 0) return fail_errno(os_errno, fmt::format("cannot start a thread for '{}'", path.native()));
+  if (os_errno != 0)
+    return fail_errno(os_errno, fmt::format("cannot start a thread for '{}'", path.native()));
   candidate->is_joinable_ = true;
   return candidate;
 }
