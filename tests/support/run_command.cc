@@ -33,7 +33,8 @@ void close_and_forget(int& fd) {
   fd = -1;
 }
 
-[[noreturn]] void become(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+[[noreturn]] void become(const std::vector<std::string>& arguments,
+                         const std::vector<std::string>& environment) {
   for (const std::string& entry : environment) {
     const std::size_t equals = entry.find('=');
     if (equals == std::string::npos) {

@@ -1,0 +1,61 @@
+#include "tools/replay_source.h"
+
+#include "tools/session.h"
+
+namespace ringtail::tools {
+
+Result<ReplaySource> ReplaySource::open(const Log& log, const TopicDescription& topic, TimeRange range) {
+  ReplaySource source(range);
+  for (const PartitionDescription& partition : topic.partitions) {
+    Result<Consumer> consumer = Consumer::open(log);
+    if (!consumer) return std::unexpected(consumer.error());
+    Lane lane{std::move(*consumer), {topic.name, partition.partition}, partition.log_end_offset};
+    if (const Status done = lane.consumer.assign(std::span(&lane.id, 1)); !done) {
+      return std::unexpected(done.error());
+    }
+    const Status sought = range.from_ns ? lane.consumer.seek_to_time(lane.id, *range.from_ns)
+                                        : lane.consumer.seek_to_beginning(lane.id);
+    if (!sought) return std::unexpected(sought.error());
+    source.lanes_.push_back(std::move(lane));
+  }
+  return source;
+}
+
+Result<const Record*> ReplaySource::next() {
+  if (played_ != nullptr) played_->records = played_->records.subspan(1);
+  played_ = nullptr;
+  for (Lane& lane : lanes_) {
+    if (const Status filled = refill(lane); !filled) return std::unexpected(filled.error());
+    if (lane.ended) continue;
+    if (played_ == nullptr || lane.records.front().timestamp_ns < played_->records.front().timestamp_ns) {
+      played_ = &lane;
+    }
+  }
+  return played_ == nullptr ? nullptr : &played_->records.front();
+}
+
+// Makes the lane's first record the next one that is wanted, or finds that there is none.
+Status ReplaySource::refill(Lane& lane) {
+  while (!lane.ended) {
+    while (!lane.records.empty() && lane.records.front().offset < lane.end) {
+      if (wanted(lane.records.front())) return {};
+      lane.records = lane.records.subspan(1);
+    }
+    const Result<Offset> position = lane.consumer.position(lane.id);
+    if (!position) return std::unexpected(position.error());
+    lane.ended = !lane.records.empty() || *position >= lane.end || interrupt::pending();
+    if (lane.ended) break;
+    const Result<std::span<const Record>> records = lane.consumer.poll(std::chrono::milliseconds(100));
+    if (!records) return std::unexpected(records.error());
+    lane.records = *records;
+  }
+  return {};
+}
+
+// Timestamps given by producers need not rise with the offsets, so each one is looked at.
+bool ReplaySource::wanted(const Record& record) const {
+  return (!range_.from_ns || record.timestamp_ns >= *range_.from_ns) &&
+         (!range_.to_ns || record.timestamp_ns <= *range_.to_ns);
+}
+
+}  // namespace ringtail::tools

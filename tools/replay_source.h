@@ -1,0 +1,49 @@
+// The recorded log that `replay` plays: all partitions of a topic as one stream, by time.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "ringtail/ringtail.h"
+
+namespace ringtail::tools {
+
+struct TimeRange {
+  std::optional<std::int64_t> from_ns;  // inclusive
+  std::optional<std::int64_t> to_ns;    // inclusive
+};
+
+// Merges the partitions of a topic by timestamp; within a partition the order of offsets stays.
+// Reads up to the log end offsets as they are when it is opened.
+// Thread safety: none. Lifetime: a record is valid until the next call of `next`.
+class ReplaySource {
+ public:
+  // Errors: those of Consumer::open, assign and seek.
+  static Result<ReplaySource> open(const Log& log, const TopicDescription& topic, TimeRange range);
+
+  // The next record, or null at the end. Blocks while it is read.
+  Result<const Record*> next();
+
+ private:
+  // One partition. A consumer for each, for records stay valid only until their consumer polls again.
+  struct Lane {
+    Consumer consumer;
+    TopicPartition id;
+    Offset end;
+    std::span<const Record> records = {};  // polled and not yet played
+    bool ended = false;
+  };
+
+  explicit ReplaySource(TimeRange range) : range_(range) {}
+  Status refill(Lane& lane);
+  bool wanted(const Record& record) const;
+
+  TimeRange range_;
+  std::vector<Lane> lanes_;
+  Lane* played_ = nullptr;  // the lane whose first record was handed out
+};
+
+}  // namespace ringtail::tools

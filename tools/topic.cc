@@ -1,0 +1,216 @@
+// ringtail topic create | list | describe | alter | delete
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tools/commands.h"
+#include "tools/output.h"
+#include "tools/session.h"
+
+namespace ringtail::tools {
+namespace {
+
+using nlohmann::json;
+
+Result<TopicConfigs> parse_configs(const std::vector<std::string>& texts) {
+  TopicConfigs configs;
+  for (const std::string& text : texts) {
+    Result<Pair> pair = split_pair(text, "--config");
+    if (!pair) return std::unexpected(pair.error());
+    configs.insert_or_assign(std::move(pair->name), std::move(pair->value));
+  }
+  return configs;
+}
+
+// Prints `object` with --json and `text` otherwise.
+int finish(const GlobalOptions& options, const json& object, std::string_view text) {
+  const Status printed = print(
+      options.json ? object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" : std::string(text));
+  if (!printed && printed.error().code != Code::closed) return report(options, printed.error());
+  return kDone;
+}
+
+std::string config_help() {
+  Table table({"name", "default", "values", ""});
+  for (const ConfigReference& config : Admin::config_reference()) {
+    table.add({std::string(config.name), std::string(config.default_value), std::string(config.values),
+               config.alterable ? "" : "fixed at creation"});
+  }
+  return "Configurations:\n" + table.text(2);
+}
+
+int create(const GlobalOptions& options, const TopicSpec& spec) {
+  const Result<Log> log = open_log(options, OpenMode::create);
+  if (!log) return report(options, log.error());
+  if (const Status created = Admin(*log).create_topic(spec); !created)
+    return report(options, created.error());
+  return finish(options, {{"topic", spec.name}, {"partitions", spec.partitions}, {"created", true}},
+                fmt::format("created topic '{}' with {} partition{}\n", spec.name, spec.partitions,
+                            spec.partitions == 1 ? "" : "s"));
+}
+
+int list(const GlobalOptions& options) {
+  const Result<Log> log = open_log(options, OpenMode::existing);
+  if (!log) return report(options, log.error());
+  const Result<std::vector<std::string>> names = Admin(*log).list_topics();
+  if (!names) return report(options, names.error());
+  std::string text;
+  for (const std::string& name : *names) text += name + '\n';
+  return finish(options, json(*names), text);
+}
+
+json to_json(const PartitionDescription& partition) {
+  json object = {{"partition", partition.partition.value()},
+                 {"log_start_offset", partition.log_start_offset.value()},
+                 {"durable_offset", partition.durable_offset.value()},
+                 {"high_watermark", partition.high_watermark.value()},
+                 {"log_end_offset", partition.log_end_offset.value()},
+                 {"log_start_position", partition.log_start_position.value()},
+                 {"log_end_position", partition.log_end_position.value()},
+                 {"disk_bytes", partition.disk_bytes},
+                 {"ring_bytes", partition.ring_bytes},
+                 {"ring_generation", partition.ring_generation},
+                 {"leader_epoch", partition.leader_epoch.value()}};
+  if (partition.failure) object["failure"] = partition.failure->message;
+  return object;
+}
+
+json to_json(const TopicDescription& topic) {
+  json object = {{"topic", topic.name}, {"partitions", json::array()}};
+  for (const PartitionDescription& partition : topic.partitions) {
+    object["partitions"].push_back(to_json(partition));
+  }
+  for (const auto& [name, value] : topic.configs) {
+    object["configs"][name] = {{"value", value}, {"default", !topic.overrides.contains(name)}};
+  }
+  return object;
+}
+
+std::string to_text(const TopicDescription& topic) {
+  Table partitions({"partition", "log start offset", "durable offset", "high watermark", "log end offset",
+                    "on disk", "ring", "state"});
+  for (const PartitionDescription& p : topic.partitions) {
+    partitions.add({std::to_string(p.partition.value()), grouped(p.log_start_offset.value()),
+                    grouped(p.durable_offset.value()), grouped(p.high_watermark.value()),
+                    grouped(p.log_end_offset.value()), human_bytes(p.disk_bytes), human_bytes(p.ring_bytes),
+                    p.failure ? "failed: " + p.failure->message : "ok"});
+  }
+  Table configs({"configuration", "value", ""});
+  for (const auto& [name, value] : topic.configs) {
+    configs.add({name, value, topic.overrides.contains(name) ? "" : "default"});
+  }
+  return fmt::format("topic '{}': {} partition{}\n\n{}\n{}", topic.name, topic.partitions.size(),
+                     topic.partitions.size() == 1 ? "" : "s", partitions.text(2), configs.text(2));
+}
+
+int describe(const GlobalOptions& options, const std::string& name) {
+  const Result<Log> log = open_log(options, OpenMode::existing);
+  if (!log) return report(options, log.error());
+  const Admin admin(*log);
+  std::vector<std::string> names = {name};
+  if (name.empty()) {
+    Result<std::vector<std::string>> all = admin.list_topics();
+    if (!all) return report(options, all.error());
+    names = std::move(*all);
+  }
+  json objects = json::array();
+  std::string text;
+  for (const std::string& topic : names) {
+    const Result<TopicDescription> description = admin.describe_topic(topic);
+    if (!description) return report(options, description.error());
+    objects.push_back(to_json(*description));
+    if (!text.empty()) text += '\n';
+    text += to_text(*description);
+  }
+  return finish(options, name.empty() ? objects : objects.front(), text);
+}
+
+int alter(const GlobalOptions& options, const std::string& name, const TopicConfigs& changes) {
+  const Result<Log> log = open_log(options, OpenMode::existing);
+  if (!log) return report(options, log.error());
+  if (const Status altered = Admin(*log).alter_topic(name, changes); !altered) {
+    return report(options, altered.error());
+  }
+  return finish(options, {{"topic", name}, {"altered", changes}}, fmt::format("altered topic '{}'\n", name));
+}
+
+int remove(const GlobalOptions& options, const std::string& name) {
+  const Result<Log> log = open_log(options, OpenMode::existing);
+  if (!log) return report(options, log.error());
+  if (const Status deleted = Admin(*log).delete_topic(name); !deleted)
+    return report(options, deleted.error());
+  return finish(options, {{"topic", name}, {"deleted", true}}, fmt::format("deleted topic '{}'\n", name));
+}
+
+struct TopicArguments {
+  std::string name;
+  std::uint32_t partitions = 1;
+  std::vector<std::string> configs;
+};
+
+}  // namespace
+
+void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
+  auto arguments = std::make_shared<TopicArguments>();
+  CLI::App* topic = root.add_subcommand("topic", "Create, list, describe, alter and delete topics");
+  topic->require_subcommand(1);
+  topic->footer("Example:\n  ringtail topic create orders --partitions 4 && ringtail topic describe orders");
+
+  const auto add_name = [&](CLI::App* command) {
+    return command->add_option("NAME", arguments->name, "The topic")->type_name("");
+  };
+  const auto add_config = [&](CLI::App* command, std::string_view help) {
+    return command->add_option("--config", arguments->configs, std::string(help))
+        ->type_name("NAME=VALUE")
+        ->allow_extra_args(false);
+  };
+
+  CLI::App* create_command = topic->add_subcommand("create", "Create a topic (and the log directory)");
+  add_name(create_command)->required();
+  create_command->add_option("--partitions", arguments->partitions, "Number of partitions")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
+  add_config(create_command, "A configuration; may be repeated");
+  create_command->footer(config_help() +
+                         "\nExample:\n  ringtail topic create ticks --partitions 2 --config retention.ms=1h "
+                         "--config on.full=fail");
+  create_command->callback([&options, &exit_code, arguments] {
+    Result<TopicConfigs> configs = parse_configs(arguments->configs);
+    exit_code = configs ? create(options, {arguments->name, arguments->partitions, std::move(*configs)})
+                        : report(options, configs.error());
+  });
+
+  CLI::App* list_command = topic->add_subcommand("list", "Print the topics' names, one a line");
+  list_command->footer("Example:\n  ringtail topic list --json");
+  list_command->callback([&options, &exit_code] { exit_code = list(options); });
+
+  CLI::App* describe_command =
+      topic->add_subcommand("describe", "Show a topic's partitions, ends and configurations");
+  add_name(describe_command)->description("The topic; all when not given");
+  describe_command->footer(
+      "The log end offset is committed to the ring, the durable offset is synced on this host, the high\n"
+      "watermark is on every in-sync replica; all three name the next record to come.\n\n"
+      "Example:\n  ringtail topic describe orders");
+  describe_command->callback(
+      [&options, &exit_code, arguments] { exit_code = describe(options, arguments->name); });
+
+  CLI::App* alter_command = topic->add_subcommand("alter", "Change configurations of a topic");
+  add_name(alter_command)->required();
+  add_config(alter_command, "A configuration; empty VALUE: the default; may be repeated")->required();
+  alter_command->footer(
+      "Example:\n  ringtail topic alter orders --config retention.ms=7d --config retention.bytes=");
+  alter_command->callback([&options, &exit_code, arguments] {
+    const Result<TopicConfigs> configs = parse_configs(arguments->configs);
+    exit_code = configs ? alter(options, arguments->name, *configs) : report(options, configs.error());
+  });
+
+  CLI::App* delete_command = topic->add_subcommand("delete", "Delete a topic with its records");
+  add_name(delete_command)->required();
+  delete_command->footer("Example:\n  ringtail topic delete orders");
+  delete_command->callback(
+      [&options, &exit_code, arguments] { exit_code = remove(options, arguments->name); });
+}
+
+}  // namespace ringtail::tools
