@@ -107,21 +107,22 @@ class Bench:
 
     # --- Programs ---
 
-    def output(self, command, raw_name):
+    def output(self, command, raw_name, suffix="json"):
         """Standard output of a program that runs in the work folder; kept in raw/."""
         command = [str(word) for word in command]
         done = subprocess.run(command, cwd=self.work, capture_output=True, text=True, check=False)
-        (self.args.out / "raw" / f"{raw_name}-{self.number}").write_text(done.stdout)
+        (self.args.out / "raw" / f"{raw_name}-{self.number}.{suffix}").write_text(done.stdout)
         if done.returncode != 0:
             raise Failed(f"`{' '.join(command)}` failed with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def perf(self, mode, raw_name, *options):
         command = [self.ringtail.resolve(), "--json", "perf", mode, "--repeat", 1, "--cpus", self.args.cpus]
-        return json.loads(self.output([*command, *options], raw_name + ".json"))
+        return json.loads(self.output([*command, *options], raw_name))
 
     def spike(self, *words):
-        return self.output([pathlib.Path(self.args.spike).resolve(), *words], "spike-" + "-".join(map(str, words)))
+        raw_name = "spike-" + "-".join(map(str, words))
+        return self.output([pathlib.Path(self.args.spike).resolve(), *words], raw_name, "txt")
 
     def spike_line(self):
         return float(re.search(r"R=([0-9.]+)", self.spike("line", 0, 8, 1000000)).group(1))
@@ -130,16 +131,18 @@ class Bench:
         """Bytes per second; the file stays, so that a read finds what a write has left."""
         out = self.output(["fio", "--name=sequential", "--filename=fio.dat", f"--rw={direction}", "--bs=1M",
                            "--iodepth=8", "--ioengine=io_uring", "--direct=1", f"--size={self.bytes}",
-                           "--output-format=json"], f"fio-{direction}.json")
+                           "--output-format=json"], f"fio-{direction}")
         # fio may say something before the object.
         return json.loads(out[out.index("{"):])["jobs"][0][direction]["bw_bytes"]
 
     # --- Measurements ---
 
     def ping_pong(self):
-        run = self.perf("latency", "ping_pong", "--size", 32, "--storage", "disk", "--seconds", self.args.seconds)
+        run = self.perf("latency", "ping_pong", "--size", 32, "--storage", "disk",
+                        "--seconds", self.args.seconds)
         p50, probe = run["latency_ns"]["p50"], run["probe_ns"]
-        self.figures["ping_pong"].add(p50 / statistics.mean(probe.values()), probe, latency_ns=run["latency_ns"])
+        ratio = p50 / statistics.mean(probe.values())
+        self.figures["ping_pong"].add(ratio, probe, latency_ns=run["latency_ns"])
         self.figures["ping_pong_ns"].add(p50, probe)
         if self.args.spike:
             before = self.spike_line()
@@ -149,7 +152,7 @@ class Bench:
 
     def append(self):
         out = self.output([self.micro.resolve(), "--benchmark_filter=append_timed/bytes:64",
-                           "--benchmark_format=json"], "append.json")
+                           "--benchmark_format=json"], "append")
         for run in json.loads(out)["benchmarks"]:
             storage = "disk" if "disk:1" in run["name"] else "memory"
             self.figures[f"append_{storage}"].add(run["p50"], clock_ns=run["clock"], p99_9=run["p99_9"])
@@ -174,11 +177,13 @@ class Bench:
     def open_loop(self):
         def run(storage):
             hgrm = (self.args.out / "raw" / f"open_loop-{storage}-{self.number}.hgrm").resolve()
-            return self.perf("latency", f"open_loop-{storage}", "--size", 64, "--storage", storage, "--rate", 1000000,
-                             "--config", "flush.ms=5", "--seconds", self.args.seconds, "--hgrm", hgrm)
+            return self.perf("latency", f"open_loop-{storage}", "--size", 64, "--storage", storage,
+                             "--rate", 1000000, "--config", "flush.ms=5", "--seconds", self.args.seconds,
+                             "--hgrm", hgrm)
         memory, disk = both(lambda: run("memory"), lambda: run("disk"), self.number % 2 == 1)
         for name, result in (("open_loop_memory", memory), ("open_loop_disk", disk)):
-            self.figures[name].add(result["latency_ns"]["p99_9"], result["probe_ns"], latency_ns=result["latency_ns"])
+            latency = result["latency_ns"]
+            self.figures[name].add(latency["p99_9"], result["probe_ns"], latency_ns=latency)
         probes = [result["probe_ns"][when] for result in (memory, disk) for when in ("before", "after")]
         ratio = disk["latency_ns"]["p99_9"] / memory["latency_ns"]["p99_9"]
         self.figures["open_loop"].add(ratio, {"before": min(probes), "after": max(probes)})
@@ -200,8 +205,8 @@ class Bench:
 
     def replay(self):
         def ringtail():
-            out = self.output([self.cold_replay.resolve(), "--bytes", self.bytes, "--size", 1024, "--repeat", 1],
-                              "replay.json")
+            out = self.output([self.cold_replay.resolve(), "--bytes", self.bytes, "--size", 1024,
+                               "--repeat", 1], "replay")
             return json.loads(out)["runs"][0]["log_bytes_per_second"]
         if not self.has_fio:
             rate = ringtail()

@@ -1,14 +1,13 @@
 """Writes what was measured: a table for people, JSON for programs, charts."""
 import json
 import math
-import statistics
 
 STYLE = """<style>
   svg { --ink: #1c2330; --faint: #667085; --grid: #d0d5dd; --good: #0f8a5f; --bad: #d9480f; --other: #2563eb;
         font: 13px system-ui, sans-serif; background: #fff }
-  @media (prefers-color-scheme: dark) { svg { --ink: #e6e9ef; --faint: #98a2b3; --grid: #3a4150; --good: #4fd1a1;
-        --bad: #ff9559; --other: #6ea8fe; background: #14171d } }
-  text { fill: var(--ink) } .faint { fill: var(--faint) } line { stroke: var(--grid) }
+  @media (prefers-color-scheme: dark) { svg { --ink: #e6e9ef; --faint: #98a2b3; --grid: #3a4150;
+        --good: #4fd1a1; --bad: #ff9559; --other: #6ea8fe; background: #14171d } }
+  text { fill: var(--ink) } .faint { fill: var(--faint) } .grid { stroke: var(--grid) }
   .good { fill: var(--good) } .bad { fill: var(--bad) } .whisker { stroke: var(--ink) }
   polyline { fill: none; stroke-width: 1.5 } .memory { stroke: var(--other) } .disk { stroke: var(--bad) }
 </style>"""
@@ -21,7 +20,8 @@ def number(value):
 
 
 def probe_range(figure):
-    values = [probe for sample in figure.samples if sample["probe_ns"] for probe in sample["probe_ns"].values()]
+    probes = [sample["probe_ns"] for sample in figure.samples if sample["probe_ns"]]
+    values = [value for probe in probes for value in probe.values()]
     return f"{min(values):.0f}–{max(values):.0f}" if values else ""
 
 
@@ -30,15 +30,17 @@ def markdown(figures, surroundings):
     lines = [
         f"{surroundings['machine']}, {surroundings['kernel']}, {surroundings['file_system']}, CPUs "
         f"{surroundings['cpus']}; commit {surroundings['commit'][:12]}{changed}; {surroundings['date']}. "
-        f"Median of {surroundings['repeat']} interleaved repetitions; R is the round trip of a cache line, in ns, "
-        "over all samples. Samples during which R moved by more than a sixth are left out while others remain.",
+        f"Median of {surroundings['repeat']} interleaved repetitions; R is the round trip of a cache line, in "
+        "ns, over all samples. Samples during which R moved by more than a sixth are left out while others "
+        "remain.",
         "",
         "| figure | target | median | min | max | unit | samples | R | met |",
         "|---|---:|---:|---:|---:|---|---:|---:|---|",
     ]
     for figure in figures:
         values = figure.values()
-        target = "" if figure.target is None else ("≤ " if figure.lower_is_better else "≥ ") + number(figure.target)
+        bound = "≤" if figure.lower_is_better else "≥"
+        target = "" if figure.target is None else f"{bound} {number(figure.target)}"
         share = figure.share_of_target()
         met = "" if share is None else "yes" if share >= 1 else "**no**"
         lines.append(f"| {figure.title} | {target} | {number(figure.median())} | {number(min(values))} | "
@@ -47,34 +49,42 @@ def markdown(figures, surroundings):
     return "\n".join(lines) + "\n"
 
 
+def text(x, y, words, anchor="middle", style="faint"):
+    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+
+
+def line(x1, y1, x2, y2, style="grid"):
+    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def picture(width, height, parts):
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+    return "\n".join([head, STYLE, *parts, "</svg>\n"])
+
+
 def figures_svg(figures):
     """One bar per target: how much of it was reached, the worst and the best sample as a whisker."""
     shown = [figure for figure in figures if figure.share_of_target() is not None]
-    left, width, row = 300, 900, 30
+    left, width, row, most = 300, 900, 30, 2.5
     height = row * len(shown) + 40
-    scale = (width - left - 70) / 2.5
 
     def x(share):
-        return left + scale * min(share, 2.5)
+        return left + (width - left - 70) / most * min(share, most)
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">', STYLE]
+    parts = [text(left - 10, height - 8, "share of the target", "end")]
     for share in (0, 0.5, 1, 1.5, 2, 2.5):
-        parts.append(f'<line x1="{x(share):.1f}" x2="{x(share):.1f}" y1="4" y2="{height - 26}"/>'
-                     f'<text class="faint" x="{x(share):.1f}" y="{height - 8}" text-anchor="middle">{share:g}</text>')
+        parts += [line(x(share), 4, x(share), height - 26), text(x(share), height - 8, f"{share:g}")]
     for index, figure in enumerate(shown):
         y = 8 + index * row
         share = figure.share_of_target()
         ends = sorted(figure.target / value if figure.lower_is_better else value / figure.target
                       for value in figure.values())
-        parts.append(f'<text x="{left - 10}" y="{y + 15}" text-anchor="end">{figure.title}</text>'
-                     f'<rect class="{"good" if share >= 1 else "bad"}" x="{left}" y="{y}" height="{row - 10}" '
-                     f'width="{x(share) - left:.1f}"/>'
-                     f'<line class="whisker" x1="{x(ends[0]):.1f}" x2="{x(ends[-1]):.1f}" '
-                     f'y1="{y + 10}" y2="{y + 10}"/>'
-                     f'<text class="faint" x="{x(max(share, ends[-1])) + 6:.1f}" y="{y + 15}">'
-                     f'{number(figure.median())} {figure.unit}</text>')
-    parts.append(f'<text class="faint" x="{left - 10}" y="{height - 8}" text-anchor="end">share of the target</text>')
-    return "\n".join(parts) + "\n</svg>\n"
+        style = "good" if share >= 1 else "bad"
+        parts += [text(left - 10, y + 15, figure.title, "end", "name"),
+                  f'<rect class="{style}" x="{left}" y="{y}" height="20" width="{x(share) - left:.1f}"/>',
+                  line(x(ends[0]), y + 10, x(ends[-1]), y + 10, "whisker"),
+                  text(x(ends[-1]) + 6, y + 15, f"{number(figure.median())} {figure.unit}", "start")]
+    return picture(width, height, parts)
 
 
 def read_hgrm(path):
@@ -89,37 +99,40 @@ def read_hgrm(path):
     return points
 
 
+def time(ns):
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{ns / size:g} {unit}"
+    return f"{ns:g} ns"
+
+
 def open_loop_svg(curves):
     """Delay over percentile of every repetition: `curves` is [(storage, points)]."""
-    width, height, left, bottom = 900, 460, 80, 420
+    width, height, left, right, bottom = 900, 460, 80, 850, 420
+    values = [math.log10(value) for _, points in curves for _, value in points]
+    low, high = math.floor(min(values)), max(math.ceil(max(values)), math.floor(min(values)) + 1)
     nines = max(points[-1][0] for _, points in curves)
-    low = math.floor(math.log10(min(value for _, points in curves for _, value in points)))
-    high = math.ceil(math.log10(max(value for _, points in curves for _, value in points)))
-    high = max(high, low + 1)
 
     def x(at):
-        return left + (width - left - 50) * at / nines
+        return left + (right - left) * at / nines
 
     def y(value):
         return bottom - (bottom - 20) * (math.log10(value) - low) / (high - low)
 
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">', STYLE]
+    parts = []
     for decade in range(low, high + 1):
-        name = ("{:g} ns".format(10 ** decade) if decade < 3 else "{:g} µs".format(10 ** (decade - 3))
-                if decade < 6 else "{:g} ms".format(10 ** (decade - 6)))
-        parts.append(f'<line x1="{left}" x2="{width - 50}" y1="{y(10 ** decade):.1f}" y2="{y(10 ** decade):.1f}"/>'
-                     f'<text class="faint" x="{left - 8}" y="{y(10 ** decade) + 4:.1f}" text-anchor="end">{name}</text>')
+        at = y(10.0 ** decade)
+        parts += [line(left, at, right, at), text(left - 8, at + 4, time(10.0 ** decade), "end")]
     for at in range(int(nines) + 1):
-        parts.append(f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="20" y2="{bottom}"/>'
-                     f'<text class="faint" x="{x(at):.1f}" y="{bottom + 18}" text-anchor="middle">'
-                     f'{100 - 100 * 10.0 ** -at:.{max(at - 2, 0)}f} %</text>')
+        percent = f"{100 - 100 * 10.0 ** -at:.{max(at - 2, 0)}f} %"
+        parts += [line(x(at), 20, x(at), bottom), text(x(at), bottom + 18, percent)]
     for storage, points in curves:
         path = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in points)
         parts.append(f'<polyline class="{storage}" points="{path}"/>')
-    for index, storage in enumerate(("memory", "disk")):
-        parts.append(f'<polyline class="{storage}" points="{left + 20},{36 + 20 * index} {left + 50},{36 + 20 * index}"/>'
-                     f'<text x="{left + 58}" y="{40 + 20 * index}">storage={storage}</text>')
-    return "\n".join(parts) + "\n</svg>\n"
+    for storage, at in (("memory", 36), ("disk", 56)):
+        parts += [f'<polyline class="{storage}" points="{left + 20},{at} {left + 50},{at}"/>',
+                  text(left + 58, at + 4, f"storage={storage}", "start", "name")]
+    return picture(width, height, parts)
 
 
 def write(out, figures, surroundings):
@@ -128,7 +141,7 @@ def write(out, figures, surroundings):
     (out / "results.json").write_text(json.dumps({
         **surroundings,
         "figures": {name: {"title": figure.title.strip(), "unit": figure.unit, "target": figure.target,
-                           "lower_is_better": figure.lower_is_better, "median": statistics.median(figure.values()),
+                           "lower_is_better": figure.lower_is_better, "median": figure.median(),
                            "samples": figure.samples} for name, figure in measured.items()},
     }, indent=1) + "\n")
     (out / "figures.svg").write_text(figures_svg(measured.values()))
