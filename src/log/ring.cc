@@ -116,22 +116,31 @@ Ring::End Ring::claimed_end() const {
   for (;;) {
     // SYNC: pairs with the release CAS of active_term in rotate.
     const std::uint64_t term = header_->active_term.load(memory_order_acquire);
-    const TermLine& l = line(term);
-    // SYNC: pairs with the opener's CAS of the tail: base_offset belongs to this lap.
-    const std::uint64_t tail = l.tail.load(memory_order_acquire);
-    const std::uint64_t base_offset = l.base_offset.load(memory_order_relaxed);
-    // SYNC: pairs with the tripper's release store.
-    const std::uint64_t end = l.end.load(memory_order_acquire);
-    if (tail_lap(tail) != lap(term)) continue;  // a lap went by meanwhile
-    const Position start = term_start(term);
-    if (tail_bytes(tail) <= usable_term_bytes())
-      return {start + tail_bytes(tail), Offset(base_offset + tail_records(tail))};
-    if (tail_lap(end) == lap(term))
-      return {start + tail_bytes(end), Offset(base_offset + tail_records(end))};
-    if (header_->active_term.load(memory_order_relaxed) != term) continue;
+    const Offset base(line(term).base_offset.load(memory_order_relaxed));
+    if (auto end = end_of(term)) return *end;
     // The tripper has not said yet where the term ends: no more is known than its start.
-    return {start, Offset(base_offset)};
+    if (header_->active_term.load(memory_order_relaxed) == term) return {term_start(term), base};
   }
+}
+
+std::optional<Ring::End> Ring::exact_end() const {
+  return end_of(header_->active_term.load(memory_order_acquire));  // SYNC: pairs with rotate
+}
+
+// The end of claims in the active term; nothing while only its tripper knows it, or when a lap went by.
+std::optional<Ring::End> Ring::end_of(std::uint64_t term) const {
+  const TermLine& l = line(term);
+  // SYNC: pairs with the opener's CAS of the tail: base_offset belongs to this lap.
+  const std::uint64_t tail = l.tail.load(memory_order_acquire);
+  const Offset base(l.base_offset.load(memory_order_relaxed));
+  if (tail_lap(tail) != lap(term)) return std::nullopt;
+  if (tail_bytes(tail) <= usable_term_bytes())
+    return End{term_start(term) + tail_bytes(tail), base + tail_records(tail)};
+  // SYNC: pairs with the tripper's release store.
+  const std::uint64_t end = l.end.load(memory_order_acquire);
+  if (tail_lap(end) != lap(term)) return std::nullopt;
+  // Claims end there; the pad that follows reaches to the next term.
+  return End{term_start(term) + tail_bytes(end), base + tail_records(end)};
 }
 
 // --- Rotation ------------------------------------------------------------------------------------

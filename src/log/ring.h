@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -171,6 +172,8 @@ class Ring {
     Offset offset;
   };
   End claimed_end() const;
+  // The same, or nothing while it cannot be known exactly.
+  std::optional<End> exact_end() const;
 
   // Completes the rotation behind `term`, if its end is known: pads it and opens the next. Any
   // process may call it, several at once; needs the caller's slot in Phase::helping, or the keeper.
@@ -197,6 +200,8 @@ class Ring {
   const shm::Mapping& mapping() const { return mapping_; }
 
  private:
+  std::optional<End> end_of(std::uint64_t term) const;
+
   shm::Mapping mapping_;
   RingHeader* header_ = nullptr;
   std::byte* data_ = nullptr;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/crc32c.h"
+
 namespace ringtail::log {
 
 using format::FrameType;
@@ -22,7 +24,10 @@ Status RingKeeper::check_word(std::uint64_t word, std::uint64_t room) const {
   const auto type = static_cast<std::uint8_t>(format::word_type(word));
   const bool known = type >= static_cast<std::uint8_t>(FrameType::data) &&
                      type <= static_cast<std::uint8_t>(FrameType::compressed);
-  if (known && extent >= format::kFrameHeaderBytes && extent <= room) return {};
+  const bool long_enough = extent >= format::kFrameHeaderBytes &&
+                           (format::word_type(word) == FrameType::aborted ||
+                            format::word_length(word) >= static_cast<std::int32_t>(format::kFrameHeaderBytes));
+  if (known && long_enough && extent <= room) return {};
   return fail(Code::corrupt, fmt::format("ring generation {} holds no valid frame at position {} (state word "
                                          "{:#018x}): some process wrote where it must not",
                                          ring_.generation(), frontier_.value(), word));
@@ -42,13 +47,14 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
     if (auto valid = check_word(word, room); !valid) return std::unexpected(valid.error());
     const std::uint32_t extent = format::word_extent(word);
     const format::FrameHeader header = format::load_header(frame);
-    const bool is_filler = header.type == FrameType::pad || header.type == FrameType::aborted;
+    const FrameType type = format::word_type(word);
+    const bool is_filler = type == FrameType::pad || type == FrameType::aborted;
     if (header.offset != run.next_offset.value())
       return fail(Code::corrupt,
                   fmt::format("ring generation {}: the frame at position {} has offset {}, expected {}",
                               ring_.generation(), run.position.value() + run.bytes, header.offset,
                               run.next_offset.value()));
-    settle(frame, extent, header, is_filler);
+    settle(frame, extent, static_cast<std::uint32_t>(format::word_length(word)), is_filler);
     if (!is_filler) run.max_timestamp_ns = std::max(run.max_timestamp_ns, header.timestamp_ns);
     run.next_offset += format::frame_records(header);
     run.bytes += extent;
@@ -61,18 +67,20 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
   return run;
 }
 
-// Gives a resolved frame its checksum, where it stands and in the copy if there is one.
-void RingKeeper::settle(std::byte* frame, std::uint32_t extent, format::FrameHeader header, bool is_filler) {
-  const auto covered = is_filler ? format::kFrameHeaderBytes : static_cast<std::uint32_t>(header.length);
+// Gives a resolved frame its checksum, where it stands or in the copy. `length` was read once and
+// checked: other processes could change what stands in the ring.
+void RingKeeper::settle(std::byte* frame, std::uint32_t extent, std::uint32_t length, bool is_filler) {
   if (copy_ != nullptr) {
     std::byte* const target = copy_ + (frame - ring_.data());
     std::memcpy(target, frame, extent);
-    if (is_filler) header.length = static_cast<std::int32_t>(extent);  // its late owner may have touched it
-    std::memcpy(target, &header, sizeof header);
+    // The late owner of an aborted claim may have touched its length.
+    if (is_filler) std::memcpy(target, &extent, sizeof extent);
     frame = target;
   }
-  const std::uint32_t crc = format::frame_crc({frame, covered});
-  std::memcpy(frame + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
+  constexpr std::size_t crc_at = offsetof(format::FrameHeader, crc32c);
+  std::uint32_t crc = crc32c(0, {frame, crc_at});
+  if (!is_filler) crc = crc32c(crc, {frame + format::kFrameHeaderBytes, length - format::kFrameHeaderBytes});
+  std::memcpy(frame + crc_at, &crc, sizeof crc);
 }
 
 void RingKeeper::walk_into(std::byte* copy) {

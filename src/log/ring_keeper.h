@@ -39,7 +39,10 @@ class RingKeeper {
   void skip_to_term_of_head();
 
   // Whether something claimed stands before the frontier's end: a claim under way, or a hole.
-  bool has_unresolved() const { return frontier_ < ring_.claimed_end().position; }
+  bool has_unresolved() const {
+    const auto end = ring_.exact_end();
+    return !end || frontier_ < end->position;
+  }
 
   // Repair of holes: begin, then call step each tick until it says done.
   void begin_inquiry();
@@ -69,7 +72,7 @@ class RingKeeper {
     std::array<std::uint64_t, shm::kMaxSlots> waiting_for{};  // op that has to change; kNoOp: none
   };
 
-  void settle(std::byte* frame, std::uint32_t extent, format::FrameHeader header, bool is_filler);
+  void settle(std::byte* frame, std::uint32_t extent, std::uint32_t length, bool is_filler);
   Status check_word(std::uint64_t word, std::uint64_t room) const;
   bool is_given_up(std::uint32_t slot) const;
   bool is_live_open(const std::byte* frame) const;

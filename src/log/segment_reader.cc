@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "format/frame.h"
+#include "io/read_ahead.h"
 #include "log/segment_scanner.h"
 #include "log/segment_walk.h"
 
@@ -34,7 +35,7 @@ class SegmentReader::Impl {
   Impl(const std::filesystem::path& dir, const format::SegmentIdentity& identity,
        const SegmentReaderOptions& options, std::unique_ptr<io::Backend> backend)
       : dir_(dir), identity_(identity), backend_(std::move(backend)),
-        buffer_(std::max<std::size_t>(options.read_ahead_bytes, format::kBlockBytes)) {}
+        read_ahead_(options.read_ahead_bytes) {}
 
   Result<Position> locate(Offset offset, Position durable_limit);
   Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
@@ -46,7 +47,7 @@ class SegmentReader::Impl {
   Result<std::vector<Offset>> list();
   Result<Segment> find_segment(Position position);
   Status next_segment(FrameFault fault);
-  Result<std::span<const std::byte>> buffered(std::uint64_t at_least, Position limit);
+  Status enter(Segment segment, Position position);
   Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
   Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns, Position limit);
   Error damage(const Segment& segment, Position position, FrameFault fault) const;
@@ -58,9 +59,7 @@ class SegmentReader::Impl {
   std::optional<Segment> segment_;
   Position position_{0};               // of the next frame
   std::int64_t expected_offset_ = -1;  // of the next frame; negative after a seek
-  AlignedBuffer buffer_;
-  Position buffer_begin_{0};
-  std::uint64_t buffered_ = 0;
+  io::ReadAhead read_ahead_;           // stands at position_
 };
 
 // --- Finding segments ----------------------------------------------------------------------------
@@ -119,12 +118,24 @@ Error SegmentReader::Impl::damage(const Segment& segment, Position position, Fra
 // --- Reading -------------------------------------------------------------------------------------
 
 Status SegmentReader::Impl::seek(Position position) {
+  segment_.reset();
   auto segment = find_segment(position);
   if (!segment) return std::unexpected(segment.error());
-  segment_ = std::move(*segment);
+  return enter(std::move(*segment), position);
+}
+
+Status SegmentReader::Impl::enter(Segment segment, Position position) {
+  const auto file = backend_->open(segment.path, io::OpenMode::read_direct);
+  if (!file && file.error().code == Code::not_found) {
+    return fail(Code::offset_out_of_range,
+                fmt::format("{}: deleted by retention before it was read", segment.path.string()));
+  }
+  if (!file) return std::unexpected(file.error());
+  const std::uint64_t at = format::file_offset(segment.base(), position);
+  if (auto started = read_ahead_.start(*file, segment.path.string(), at); !started) return started;
   position_ = position;
-  expected_offset_ = position == segment_->base() ? static_cast<std::int64_t>(segment_->base_offset().value()) : -1;
-  buffered_ = 0;
+  expected_offset_ = position == segment.base() ? static_cast<std::int64_t>(segment.base_offset().value()) : -1;
+  segment_ = std::move(segment);
   return {};
 }
 
@@ -135,7 +146,7 @@ Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Positi
   }
   std::uint64_t wanted = format::kFrameHeaderBytes;
   while (true) {
-    const auto bytes = buffered(wanted, durable_limit);
+    const auto bytes = read_ahead_.peek(wanted, format::file_offset(segment_->base(), durable_limit));
     if (!bytes) return std::unexpected(bytes.error());
     std::size_t whole = 0;
     FrameFault fault = FrameFault::none;
@@ -148,6 +159,7 @@ Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Positi
     }
     if (whole > 0) {
       position_ += whole;
+      read_ahead_.consume(whole);
       return bytes->first(whole);
     }
     std::uint64_t extent = 0;
@@ -162,36 +174,12 @@ Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Positi
   }
 }
 
-// The bytes from position_ on, none at or behind `limit`: at least `at_least` unless limit or file end.
-Result<std::span<const std::byte>> SegmentReader::Impl::buffered(std::uint64_t at_least, Position limit) {
-  using Bytes = std::span<const std::byte>;
-  const std::uint64_t wanted = std::min(at_least, limit - position_);
-  if (position_ < buffer_begin_ || position_ + wanted > buffer_begin_ + buffered_) {
-    const Position begin = format::block_down(position_);
-    const std::uint64_t room = position_ - begin + wanted;
-    if (room > buffer_.size()) buffer_ = AlignedBuffer(room);
-    buffered_ = 0;
-    const auto into = buffer_.span().first(std::min<std::uint64_t>(buffer_.size(), limit - begin));
-    const auto got = read_at(*backend_, segment_->opened.file, into, format::file_offset(segment_->base(), begin),
-                             segment_->path);
-    if (!got) return std::unexpected(got.error());
-    buffer_begin_ = begin;
-    buffered_ = *got;
-  }
-  const std::uint64_t at = position_ - buffer_begin_;
-  if (at >= buffered_) return Bytes{};
-  return Bytes(buffer_.span().subspan(at, std::min(buffered_ - at, limit - position_)));
-}
-
 // At the end of a finished segment: the log goes on in the one that is named after the next offset.
 Status SegmentReader::Impl::next_segment(FrameFault fault) {
   auto next = expected_offset_ >= 0 ? open_segment(Offset(static_cast<std::uint64_t>(expected_offset_)))
                                     : find_segment(position_);
   if (next && next->base() == position_ && next->path != segment_->path) {
-    segment_ = std::move(*next);
-    expected_offset_ = static_cast<std::int64_t>(segment_->base_offset().value());
-    buffered_ = 0;
-    return {};
+    return enter(std::move(*next), position_);
   }
   if (!next && next.error().code != Code::not_found) return std::unexpected(next.error());
   const auto logs = list();

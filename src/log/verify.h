@@ -53,9 +53,9 @@ struct PartitionVerification {
 
 struct VerifyOptions {
   // Whose files they should be; nothing: those of one and the same partition.
-  std::optional<format::SegmentIdentity> identity;
+  std::optional<format::SegmentIdentity> identity = {};
   // What is known to be durable; nothing: what the last segment's index says.
-  std::optional<Position> durable_limit;
+  std::optional<Position> durable_limit = {};
 };
 
 // Checks all segments in `dir`: headers, every frame with its CRC, continuity within and between

@@ -1,0 +1,224 @@
+#include "ringtail/producer.h"
+
+#define XXH_INLINE_ALL
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include "client/producer_core.h"
+
+namespace ringtail {
+
+std::string_view to_string(SendError error) {
+  switch (error) {
+    case SendError::would_block: return "would_block";
+    case SendError::timed_out: return "timed_out";
+    case SendError::record_too_large: return "record_too_large";
+    case SendError::invalid_record: return "invalid_record";
+    case SendError::claim_expired: return "claim_expired";
+    case SendError::not_enough_replicas: return "not_enough_replicas";
+    case SendError::storage_failed: return "storage_failed";
+    case SendError::claim_open: return "claim_open";
+    case SendError::closed: return "closed";
+  }
+  return "unknown";
+}
+
+// --- ProducerCore --------------------------------------------------------------------------------
+
+Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, ProducerOptions options) {
+  std::unique_ptr<ProducerCore> core(new ProducerCore(log, std::move(options)));
+  LogCore& attached = *core->log_;
+  if (auto mine = attached.check_mine(); !mine) return std::unexpected(mine.error());
+  auto topic = attached.catalog().load_topic(core->options_.topic);
+  if (!topic) return std::unexpected(topic.error());
+  auto slot = shm::OwnedSlot::acquire(attached.control(), attached.locks(), shm::SlotRole::producer);
+  if (!slot) return std::unexpected(slot.error());
+  core->slot_ = std::move(*slot);
+  core->appenders_.reserve(topic->partitions);
+  for (std::uint32_t p = 0; p < topic->partitions; ++p) {
+    auto ref = attached.find_partition(*topic, PartitionId(p));
+    if (!ref) return std::unexpected(ref.error());
+    auto appender = log::Appender::open(*ref, core->slot_, core->clock_, core->options_.max_block);
+    if (!appender) return std::unexpected(appender.error());
+    core->appenders_.push_back(std::move(*appender));
+  }
+  core->sent_.resize(topic->partitions);
+  core->plain_ = !core->options_.durable && core->options_.acks != Acks::all;
+  if (core->options_.durable) {
+    for (log::Appender& appender : core->appenders_)
+      if (auto possible = appender.wait_durable(Position(0)); !possible && possible.error() == SendError::invalid_record)
+        return fail(Code::unsupported, fmt::format("topic '{}' has storage=memory: its records are never durable",
+                                                   core->options_.topic));
+  }
+  return core;
+}
+
+ProducerCore::~ProducerCore() {
+  if (!is_mine()) {
+    slot_.abandon();
+    return;
+  }
+  abort_claim();
+}
+
+std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appender* appender) {
+  last_error_ = error;
+  last_appender_ = appender;
+  has_error_ = true;
+  return std::unexpected(error);
+}
+
+std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
+  if (!is_mine()) return SendError::closed;
+  if (open_appender_ != nullptr) return SendError::claim_open;
+  if (refused_) {
+    refused_ = false;
+    return last_error_;
+  }
+  if (options_.acks != Acks::all) return std::nullopt;
+  if (auto enough = appender.check_replicas(); !enough) return enough.error();
+  return std::nullopt;
+}
+
+SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, SendResult<RecordMetadata> appended) {
+  if (!appended) [[unlikely]] {
+    auto refused = refuse(appended.error(), &appender);
+    if (options_.acks != Acks::none) return refused;
+    // Nobody waits for the outcome: the next call will tell it.
+    refused_ = true;
+    return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
+  }
+  sent_[appended->partition.value()] = appended->end;
+  // The high watermark of a partition whose only replica is this host is its log end: acks=all has
+  // nothing more to wait for.
+  if (options_.durable)
+    if (auto durable = appender.wait_durable(appended->end); !durable) return refuse(durable.error(), &appender);
+  return appended;
+}
+
+SendResult<RecordMetadata> ProducerCore::send(const ProducerRecord& record) {
+  const PartitionId partition = record.partition          ? *record.partition
+                                : appenders_.size() == 1 ? PartitionId(0)
+                                                         : partition_for(record.key);
+  log::Appender* const to = appender(partition);
+  if (to == nullptr) [[unlikely]] return refuse(SendError::invalid_record);
+  if (auto error = before_append(*to)) [[unlikely]] return refuse(*error, to);
+  return after_append(*to, to->append(record));
+}
+
+SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition, std::span<const ProducerRecord> records) {
+  log::Appender* const to = appender(partition);
+  if (to == nullptr) return refuse(SendError::invalid_record);
+  if (auto error = before_append(*to)) return refuse(*error, to);
+  return after_append(*to, to->append_batch(records));
+}
+
+SendResult<Claim> ProducerCore::try_claim(std::size_t value_bytes, std::string_view key,
+                                          std::optional<PartitionId> partition) {
+  log::Appender* const to = appender(partition ? *partition : partition_for(key));
+  if (to == nullptr) return refuse(SendError::invalid_record);
+  if (auto error = before_append(*to)) return refuse(*error, to);
+  auto open = to->claim(key, value_bytes);
+  if (!open) return refuse(open.error(), to);
+  open_ = *open;
+  open_appender_ = to;
+  return Claim(this, {open_.value, value_bytes});
+}
+
+SendResult<RecordMetadata> ProducerCore::commit_claim() {
+  if (open_appender_ == nullptr || !is_mine()) return refuse(SendError::closed, open_appender_);
+  log::Appender& to = *std::exchange(open_appender_, nullptr);
+  return after_append(to, to.commit(open_));
+}
+
+void ProducerCore::abort_claim() {
+  if (open_appender_ == nullptr || !is_mine()) return;
+  std::exchange(open_appender_, nullptr)->abort(open_);
+}
+
+SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
+  log::Appender* const to = appender(record.partition);
+  if (to == nullptr) return refuse(SendError::invalid_record);
+  if (!is_mine()) return refuse(SendError::closed, to);
+  if (auto durable = to->wait_durable(record.end); !durable) return refuse(durable.error(), to);
+  return {};
+}
+
+SendResult<void> ProducerCore::flush() {
+  if (!is_mine()) return refuse(SendError::closed);
+  for (std::size_t p = 0; p < appenders_.size(); ++p) {
+    if (sent_[p] == Position(0)) continue;
+    if (auto durable = appenders_[p].wait_durable(sent_[p]); !durable) return refuse(durable.error(), &appenders_[p]);
+  }
+  return {};
+}
+
+PartitionId ProducerCore::partition_for(std::string_view key) {
+  const std::uint32_t count = partitions();
+  if (options_.partitioner) return PartitionId(options_.partitioner(key, count));
+  if (key.data() == nullptr) {
+    if (next_partition_ >= count) next_partition_ = 0;
+    return PartitionId(next_partition_++);
+  }
+  return PartitionId(static_cast<std::uint32_t>(XXH3_64bits(key.data(), key.size()) % count));
+}
+
+Error ProducerCore::error() const {
+  if (!has_error_) return {Code::invalid_argument, 0, "no operation of this producer has failed"};
+  if (!is_mine()) return log_->check_mine().error();
+  if (last_appender_ != nullptr) return last_appender_->describe(last_error_);
+  return {Code::invalid_argument, 0,
+          fmt::format("topic '{}' has partitions 0 to {}; the partition asked for is not one of them",
+                      options_.topic, partitions() - 1)};
+}
+
+// --- Producer ------------------------------------------------------------------------------------
+
+Producer::Producer(std::unique_ptr<ProducerCore> core) : core_(std::move(core)) {}
+Producer::Producer(Producer&&) noexcept = default;
+Producer& Producer::operator=(Producer&&) noexcept = default;
+Producer::~Producer() = default;
+
+Result<Producer> Producer::open(const Log& log, ProducerOptions options) {
+  auto core = ProducerCore::open(log, std::move(options));
+  if (!core) return std::unexpected(core.error());
+  return Producer(std::move(*core));
+}
+
+SendResult<RecordMetadata> Producer::send(const ProducerRecord& record) { return core_->send(record); }
+
+SendResult<RecordMetadata> Producer::send_batch(PartitionId partition, std::span<const ProducerRecord> records) {
+  return core_->send_batch(partition, records);
+}
+
+SendResult<Claim> Producer::try_claim(std::size_t value_bytes, std::string_view key,
+                                      std::optional<PartitionId> partition) {
+  return core_->try_claim(value_bytes, key, partition);
+}
+
+SendResult<void> Producer::wait_durable(const RecordMetadata& record) { return core_->wait_durable(record); }
+SendResult<void> Producer::flush() { return core_->flush(); }
+PartitionId Producer::partition_for(std::string_view key) { return core_->partition_for(key); }
+std::uint32_t Producer::partitions() const { return core_->partitions(); }
+Error Producer::error() const { return core_->error(); }
+
+// --- Claim ---------------------------------------------------------------------------------------
+
+Claim& Claim::operator=(Claim&& other) noexcept {
+  if (this == &other) return *this;
+  abort();
+  producer_ = std::exchange(other.producer_, nullptr);
+  value_ = other.value_;
+  return *this;
+}
+
+SendResult<RecordMetadata> Claim::commit() {
+  if (producer_ == nullptr) return std::unexpected(SendError::closed);
+  return std::exchange(producer_, nullptr)->commit_claim();
+}
+
+void Claim::abort() {
+  if (producer_ != nullptr) std::exchange(producer_, nullptr)->abort_claim();
+}
+
+}  // namespace ringtail

@@ -1,0 +1,64 @@
+// What stands behind Producer and its Claim.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "client/log_core.h"
+#include "log/appender.h"
+#include "ringtail/producer.h"
+#include "shm/slots.h"
+
+namespace ringtail {
+
+// Thread safety: one thread at a time.
+class ProducerCore {
+ public:
+  static Result<std::unique_ptr<ProducerCore>> open(const Log& log, ProducerOptions options);
+  ~ProducerCore();
+
+  SendResult<RecordMetadata> send(const ProducerRecord& record);
+  SendResult<RecordMetadata> send_batch(PartitionId partition, std::span<const ProducerRecord> records);
+  SendResult<Claim> try_claim(std::size_t value_bytes, std::string_view key, std::optional<PartitionId> partition);
+  SendResult<RecordMetadata> commit_claim();
+  void abort_claim();
+  SendResult<void> wait_durable(const RecordMetadata& record);
+  SendResult<void> flush();
+
+  PartitionId partition_for(std::string_view key);
+  std::uint32_t partitions() const { return static_cast<std::uint32_t>(appenders_.size()); }
+  Error error() const;
+
+ private:
+  ProducerCore(const Log& log, ProducerOptions options) : log_(log.core()), options_(std::move(options)) {}
+
+  bool is_mine() const { return log_->is_mine(); }
+  log::Appender* appender(PartitionId partition) {
+    return partition.value() < appenders_.size() ? &appenders_[partition.value()] : nullptr;
+  }
+  std::optional<SendError> before_append(log::Appender& appender);
+  SendResult<RecordMetadata> after_append(log::Appender& appender, SendResult<RecordMetadata> appended);
+  std::unexpected<SendError> refuse(SendError error, const log::Appender* appender = nullptr);
+
+  std::shared_ptr<LogCore> log_;
+  ProducerOptions options_;
+  shm::OwnedSlot slot_;
+  WallClock clock_;
+  std::vector<log::Appender> appenders_;  // one per partition
+  std::vector<Position> sent_;            // the end of what was sent, per partition
+  std::uint32_t next_partition_ = 0;      // for records without a key
+  bool plain_ = true;                     // nothing to wait for after the commit
+  bool refused_ = false;                  // acks=0: a failure to be told by the next call
+
+  log::Appender* open_appender_ = nullptr;
+  log::Appender::Open open_;
+
+  SendError last_error_ = SendError::closed;
+  const log::Appender* last_appender_ = nullptr;
+  bool has_error_ = false;
+};
+
+}  // namespace ringtail

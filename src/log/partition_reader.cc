@@ -1,0 +1,310 @@
+#include "log/partition_reader.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/topic_config.h"
+
+namespace ringtail::log {
+
+using format::FrameType;
+using std::memory_order_acq_rel;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+PartitionReader::PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes)
+    : partition_(partition), source_{partition.topic, partition.partition}, read_ahead_bytes_(read_ahead_bytes) {}
+
+Result<std::unique_ptr<PartitionReader>> PartitionReader::open(const PartitionRef& partition, std::uint32_t slot,
+                                                               std::size_t read_ahead_bytes) {
+  std::unique_ptr<PartitionReader> reader(new PartitionReader(partition, read_ahead_bytes));
+  if (auto taken = reader->take_entry(slot); !taken) return std::unexpected(taken.error());
+  if (auto mapped = reader->map_current(); !mapped) return std::unexpected(mapped.error());
+  if (auto started = reader->seek(reader->log_start()); !started && started.error().code != Code::offset_out_of_range)
+    return std::unexpected(started.error());
+  return reader;
+}
+
+Status PartitionReader::take_entry(std::uint32_t slot) {
+  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
+    shm::Reader& entry = partition_.control->reader(i);
+    std::uint32_t expected = 0;
+    // SYNC: pairs with the release stores that free an entry.
+    if (entry.owner.load(memory_order_relaxed) != 0 ||
+        !entry.owner.compare_exchange_strong(expected, slot + 1, memory_order_acq_rel))
+      continue;
+    entry.pin.store(shm::kNotPinned, memory_order_relaxed);
+    entry.ring_generation.store(partition_.entry().ring_generation.load(memory_order_relaxed), memory_order_relaxed);
+    entry.position.store(0, memory_order_relaxed);
+    entry.partition.store(partition_.index, memory_order_release);  // SYNC: pairs with slowest_reader
+    entry_ = &entry;
+    return {};
+  }
+  return fail(Code::limit_exceeded, fmt::format("all {} reader entries are taken; close some consumers of this log",
+                                                shm::kMaxReaders));
+}
+
+PartitionReader::~PartitionReader() {
+  if (entry_ == nullptr) return;
+  entry_->pin.store(shm::kNotPinned, memory_order_release);  // SYNC: pairs with readers_pin_below
+  entry_->partition.store(~0u, memory_order_relaxed);
+  entry_->owner.store(0, memory_order_release);  // SYNC: pairs with take_entry
+}
+
+bool PartitionReader::is_memory() const {
+  return partition_.entry().storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::memory);
+}
+
+// --- Poll ----------------------------------------------------------------------------------------
+
+Status PartitionReader::poll(std::vector<Record>& out, std::size_t max) {
+  const std::size_t before = out.size();
+  // Changes of place (next ring, ring to segments and back) leave nothing read: then look again.
+  for (int changes = 0; changes < 16; ++changes) {
+    bool moved = false;
+    Status polled;
+    switch (mode_) {
+      case Mode::ring: polled = poll_ring(out, max, moved); break;
+      case Mode::segments: polled = poll_segments(out, max, moved); break;
+      case Mode::detached: polled = attach(); moved = mode_ != Mode::detached; break;
+    }
+    if (!polled) return polled;
+    if (out.size() > before || !moved) break;
+  }
+  entry_->offset.store(offset().value(), memory_order_relaxed);
+  entry_->position.store(position_.value(), memory_order_release);  // SYNC: pairs with slowest_reader
+  return {};
+}
+
+Status PartitionReader::poll_ring(std::vector<Record>& out, std::size_t max, bool& moved) {
+  // What was handed out last is given back, what is handed out now is pinned. The pin only rises, and
+  // the keeper honours the lower one, so there is no moment without.
+  entry_->pin.store(position_.value(), memory_order_release);  // SYNC: pairs with readers_pin_below
+  // The keeper wants this space: leave it, and let the files (or the loss) take over.
+  if (ring_->header().head.load(memory_order_relaxed) > position_.value()) [[unlikely]] {
+    mode_ = Mode::detached;
+    release_pin();
+    moved = true;
+    return {};
+  }
+  const std::size_t before = out.size();
+  const std::size_t full = before + max;
+  while (out.size() < full) {
+    if (frame_ == term_end_ && !next_term()) break;
+    // SYNC: pairs with the release CAS of commit_word and publish_filler.
+    const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
+    if (!format::word_is_resolved(word)) break;
+    if (auto taken = take_frame(frame_, static_cast<std::uint64_t>(term_end_ - frame_), out); !taken) return taken;
+    frame_ += format::word_extent(word);
+  }
+  if (out.size() == before && ring_->sealed() &&
+      position_.value() >= ring_->header().next_position.load(memory_order_relaxed)) [[unlikely]] {
+    mode_ = Mode::detached;
+    release_pin();
+    moved = true;
+  }
+  return {};
+}
+
+// At the end of a term: on to the next one, if it has been opened.
+bool PartitionReader::next_term() {
+  // SYNC: pairs with the release CAS in Ring::rotate. Before that the next term may hold an old lap.
+  if (ring_->header().active_term.load(memory_order_acquire) <= term_) return false;
+  ++term_;
+  frame_ = ring_->term_data(term_);
+  term_end_ = frame_ + ring_->term_bytes();
+  return true;
+}
+
+Status PartitionReader::take_frame(const std::byte* frame, std::uint64_t room, std::vector<Record>& out) {
+  const std::uint64_t word = format::load_state_word(frame, memory_order_relaxed);
+  const std::uint32_t extent = format::word_extent(word);
+  if (extent < format::kFrameHeaderBytes || extent > room) [[unlikely]] return corrupt_frame("its length");
+  const format::FrameHeader header = format::load_header(frame);
+  if (header.offset != offset_.value()) [[unlikely]] return corrupt_frame("its offset");
+  const FrameType type = format::word_type(word);
+  if (type == FrameType::data) [[likely]] {
+    // A plain record has no structure to get wrong; of others nothing is believed unchecked.
+    if (format::word_attributes(word) != 0 &&
+        format::check_structure({frame, extent}) != format::FrameFault::none) [[unlikely]]
+      return corrupt_frame("its structure");
+    if (offset_ >= skip_below_) [[likely]] out.push_back(format::decode_record(frame, &source_));
+    ++offset_;
+  } else {
+    if (type == FrameType::none || type > FrameType::compressed) [[unlikely]] return corrupt_frame("its type");
+    offset_ += format::frame_records(header);
+  }
+  position_ += extent;
+  return {};
+}
+
+Status PartitionReader::corrupt_frame(const char* what) const {
+  return fail(Code::corrupt, fmt::format("topic '{}' partition {}: the frame at position {} (offset {} expected) is "
+                                         "damaged: {} is impossible; check with `ringtail log verify`",
+                                         source_.topic, source_.partition.value(), position_.value(),
+                                         offset_.value(), what));
+}
+
+Status PartitionReader::poll_segments(std::vector<Record>& out, std::size_t max, bool& moved) {
+  // SYNC: pairs with the keeper's release store after the sync.
+  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  const bool in_ring = position_ >= current_.base_position() &&
+                       position_.value() >= current_.header().head.load(memory_order_relaxed);
+  if (in_ring || position_ >= durable) {
+    if (auto attached = attach(); !attached) return attached;
+    moved = mode_ != Mode::segments;
+    return {};
+  }
+  auto bytes = segments_->read(position_, durable);
+  if (!bytes) return std::unexpected(bytes.error());
+  const std::size_t full = out.size() + max;
+  const std::byte* frame = bytes->data();
+  const std::byte* const end = frame + bytes->size();
+  while (frame < end && out.size() < full) {
+    const std::uint32_t extent = format::word_extent(format::load_state_word(frame, memory_order_relaxed));
+    if (auto taken = take_frame(frame, static_cast<std::uint64_t>(end - frame), out); !taken) return taken;
+    frame += extent;
+  }
+  moved = true;
+  return {};
+}
+
+bool PartitionReader::has_data() const {
+  if (mode_ != Mode::ring) return true;
+  // SYNC: pairs with the release CAS in Ring::rotate.
+  if (frame_ == term_end_) return ring_->header().active_term.load(memory_order_acquire) > term_ || ring_->sealed();
+  // SYNC: pairs with the release CAS of commit_word; behind the waiter's fetch_or of its flag.
+  return format::word_is_resolved(format::load_state_word(frame_, std::memory_order_seq_cst)) || ring_->sealed();
+}
+
+// --- Where to read from --------------------------------------------------------------------------
+
+void PartitionReader::release_pin() {
+  entry_->pin.store(shm::kNotPinned, memory_order_release);  // SYNC: pairs with readers_pin_below
+}
+
+Status PartitionReader::map_current() {
+  for (int attempt = 0;; ++attempt) {
+    if (!partition_.is_current())
+      return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
+    // SYNC: pairs with the keeper's release store after the new ring is in its place.
+    const std::uint64_t generation = partition_.entry().ring_generation.load(memory_order_acquire);
+    if (current_ && current_.generation() == generation) return {};
+    auto ring = Ring::open(ring_path(partition_.shm_dir, partition_.topic, partition_.partition), true);
+    if (!ring && (ring.error().code != Code::not_found || attempt == 100)) return std::unexpected(ring.error());
+    if (!ring) continue;
+    if (ring->header().topic_id != partition_.topic_id)
+      return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
+    if (ring_ == &current_) retired_ = std::move(current_), ring_ = nullptr;
+    current_ = std::move(*ring);
+    return {};
+  }
+}
+
+Status PartitionReader::attach() {
+  mode_ = Mode::detached;
+  ring_ = nullptr;
+  if (auto mapped = map_current(); !mapped) return mapped;
+  if (position_ >= current_.base_position()) {
+    auto attached = attach_to(current_);
+    if (!attached) return std::unexpected(attached.error());
+    if (*attached) return {};
+    if (is_memory()) {
+      jump_to_head();
+      return {};
+    }
+  } else {
+    auto attached = attach_to_retired();
+    if (!attached) return std::unexpected(attached.error());
+    if (*attached) return {};
+    if (is_memory()) {
+      jump_to_head();
+      return {};
+    }
+  }
+  // SYNC: pairs with the keeper's release store after the sync.
+  if (position_.value() < partition_.entry().durable_position.load(memory_order_acquire)) {
+    if (auto opened = open_segments(); !opened) return opened;
+    mode_ = Mode::segments;
+  }
+  return {};
+}
+
+// Pins position_ in `ring`, unless the keeper is about to recycle it.
+Result<bool> PartitionReader::attach_to(Ring& ring) {
+  entry_->ring_generation.store(ring.generation(), memory_order_relaxed);
+  // SYNC: a full barrier between pin and look; pairs with the keeper's exchange of head before it looks
+  // at the pins: one of us sees the other.
+  entry_->pin.exchange(position_.value(), std::memory_order_seq_cst);
+  if (ring.header().head.load(std::memory_order_seq_cst) > position_.value()) {
+    release_pin();
+    return false;
+  }
+  // The farthest a reader can be is the start of the term that will be opened next.
+  const std::uint64_t active = ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
+  if (position_ > ring.term_start(active + 1)) {
+    release_pin();
+    return std::unexpected(corrupt_frame("being behind the log's end").error());
+  }
+  enter(ring);
+  return true;
+}
+
+// A ring that was retired a moment ago holds what is not in segment files yet.
+Result<bool> PartitionReader::attach_to_retired() {
+  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
+    auto ring = Ring::open(path, true);
+    if (!ring && ring.error().code == Code::not_found) continue;
+    if (!ring) return std::unexpected(ring.error());
+    const Position next(ring->header().next_position.load(memory_order_relaxed));
+    if (!ring->sealed() || position_ < ring->base_position() || position_ >= next) continue;
+    retired_ = std::move(*ring);
+    return attach_to(retired_);
+  }
+  return false;
+}
+
+void PartitionReader::enter(Ring& ring) {
+  ring_ = &ring;
+  mode_ = Mode::ring;
+  term_ = ring.term_of(position_);
+  // The start of a term that is not open yet is where the one before ends.
+  const bool at_start = position_ == ring.term_start(term_);
+  // SYNC: pairs with the release CAS in Ring::rotate.
+  if (at_start && term_ > 0 && ring.header().active_term.load(memory_order_acquire) < term_) {
+    --term_;
+    frame_ = ring.term_data(term_) + ring.term_bytes();
+  } else {
+    frame_ = ring.at(position_);
+  }
+  term_end_ = ring.term_data(term_) + ring.term_bytes();
+}
+
+// The ring of a memory topic went past this reader: it goes on at the oldest record there is.
+void PartitionReader::jump_to_head() {
+  for (;;) {
+    const Position head(current_.header().head.load(memory_order_relaxed));
+    entry_->ring_generation.store(current_.generation(), memory_order_relaxed);
+    entry_->pin.exchange(head.value(), std::memory_order_seq_cst);  // SYNC: as in attach_to
+    if (current_.header().head.load(std::memory_order_seq_cst) != head.value()) continue;
+    const Offset offset(current_.line(current_.term_of(head)).base_offset.load(memory_order_relaxed));
+    if (offset > offset_) missed_ += offset - std::max(offset_, std::min(offset, skip_below_));
+    position_ = head;
+    offset_ = offset;
+    enter(current_);
+    return;
+  }
+}
+
+Status PartitionReader::open_segments() {
+  if (segments_) return {};
+  const format::SegmentIdentity identity{partition_.log_id, partition_.topic_id, partition_.partition};
+  auto opened = SegmentReader::open(partition_.disk_dir, identity, {.read_ahead_bytes = read_ahead_bytes_});
+  if (!opened) return std::unexpected(opened.error());
+  segments_ = std::move(*opened);
+  return {};
+}
+
+}  // namespace ringtail::log

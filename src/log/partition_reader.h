@@ -1,0 +1,114 @@
+// Reads one partition in order: in place from its ring while it can, from the segment files when it is
+// behind, and back again, at the same positions and through the same decoding.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "log/partition_ref.h"
+#include "log/ring.h"
+#include "log/segment_reader.h"
+#include "ringtail/record.h"
+
+namespace ringtail::log {
+
+// Thread safety: one thread at a time. Process safety: any number of readers. While records come from
+// the ring, poll is lock-free; it pins what it hands out in the reader's entry of the control segment,
+// so that the keeper leaves that memory alone until the next poll.
+class PartitionReader {
+ public:
+  // Takes a free reader entry for `slot`, and starts at the log start.
+  // Errors: limit_exceeded (reader table), not_found, closed, corrupt, incompatible_layout, system.
+  static Result<std::unique_ptr<PartitionReader>> open(const PartitionRef& partition, std::uint32_t slot,
+                                                       std::size_t read_ahead_bytes);
+  ~PartitionReader();
+  PartitionReader(const PartitionReader&) = delete;
+  PartitionReader& operator=(const PartitionReader&) = delete;
+
+  // Appends up to `max` records to `out`, valid until the next call of poll or seek. None when there
+  // are none. Blocks only while reading files.
+  // Errors: corrupt, storage_failed, offset_out_of_range (retention has deleted what comes next), closed.
+  Status poll(std::vector<Record>& out, std::size_t max);
+
+  // Whether poll would find something to look at. Lock-free.
+  bool has_data() const;
+
+  // Sets the next offset. Errors: offset_out_of_range, and those of poll.
+  Status seek(Offset offset);
+  Status seek_to_time(std::int64_t timestamp_ns);
+
+  Offset offset() const { return std::max(offset_, skip_below_); }
+  Position position() const { return position_; }
+  const TopicPartition& source() const { return source_; }
+  const PartitionRef& partition() const { return partition_; }
+
+  // The log's ends as they are now. Errors: as poll.
+  Offset log_start() const { return Offset(partition_.entry().log_start_offset.load(std::memory_order_relaxed)); }
+  Result<Ring::End> log_end();
+  // Timestamp of the next record, if it is committed.
+  std::optional<std::int64_t> next_timestamp();
+
+  // Records that were gone before they were read.
+  std::uint64_t missed() const { return missed_; }
+  void count_missed(std::uint64_t records) { missed_ += records; }
+
+ private:
+  enum class Mode : std::uint8_t { detached, ring, segments };
+
+  PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes);
+
+  Status take_entry(std::uint32_t slot);
+  void release_pin();
+  bool is_memory() const;
+
+  // Finds out where position_ is to be read from now.
+  Status attach();
+  Status map_current();
+  Result<bool> attach_to(Ring& ring);
+  Result<bool> attach_to_retired();
+  void enter(Ring& ring);
+  void jump_to_head();
+
+  Status poll_ring(std::vector<Record>& out, std::size_t max, bool& moved);
+  Status poll_segments(std::vector<Record>& out, std::size_t max, bool& moved);
+  bool next_term();
+  // Hands out one resolved frame and steps over it. Errors: corrupt.
+  Status take_frame(const std::byte* frame, std::uint64_t room, std::vector<Record>& out);
+  Status corrupt_frame(const char* what) const;
+  Status open_segments();
+
+  // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
+  struct Place {
+    Position position;
+    Offset offset;
+  };
+  std::optional<Place> find_in(Ring& ring, Offset offset);
+  void start_at(const Place& place, Offset wanted);
+  Status fix_offset();
+
+  PartitionRef partition_;
+  TopicPartition source_;
+  std::size_t read_ahead_bytes_;
+  shm::Reader* entry_ = nullptr;
+  std::uint32_t owner_ = 0;
+
+  Mode mode_ = Mode::detached;
+  Position position_{0};
+  Offset offset_{0};
+  Offset skip_below_{0};  // records below were not asked for
+  std::uint64_t missed_ = 0;
+
+  Ring current_;  // the newest ring this reader has mapped
+  Ring retired_;  // an older one, while the reader is still in it
+  Ring* ring_ = nullptr;  // which of them is read
+  const std::byte* frame_ = nullptr;     // at position_, in mode ring
+  const std::byte* term_end_ = nullptr;
+  std::uint64_t term_ = 0;
+
+  std::unique_ptr<SegmentReader> segments_;
+};
+
+}  // namespace ringtail::log

@@ -1,0 +1,171 @@
+// How a partition's reader finds an offset or a time.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "base/clock.h"
+#include "log/partition_reader.h"
+
+namespace ringtail::log {
+
+using format::FrameType;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+
+namespace {
+
+// A claimer between tripping a term and saying so is there for nanoseconds, a dead one until its repair.
+constexpr int kEndAttempts = 2000;
+
+}  // namespace
+
+Result<Ring::End> PartitionReader::log_end() {
+  if (auto mapped = map_current(); !mapped) return std::unexpected(mapped.error());
+  for (int attempt = 0; attempt < kEndAttempts; ++attempt) {
+    if (auto end = current_.exact_end()) return *end;
+    std::this_thread::sleep_for(std::chrono::microseconds(500));
+  }
+  return fail(Code::no_keeper, fmt::format("topic '{}' partition {}: a producer died at the end of a term and no "
+                                           "keeper repairs it; attach a process with a keeper",
+                                           source_.topic, source_.partition.value()));
+}
+
+Status PartitionReader::seek(Offset offset) {
+  auto end = log_end();
+  if (!end) return std::unexpected(end.error());
+  if (offset < log_start() || offset > end->offset)
+    return fail(Code::offset_out_of_range,
+                fmt::format("topic '{}' partition {}: offset {} is outside the log, which has {} to {}",
+                            source_.topic, source_.partition.value(), offset.value(), log_start().value(),
+                            end->offset.value()));
+  mode_ = Mode::detached;
+  if (auto place = find_in(current_, offset)) {
+    start_at(*place, offset);
+    return {};
+  }
+  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
+    auto ring = Ring::open(path, true);
+    if (!ring || offset.value() >= ring->header().sealed_offset.load(memory_order_relaxed)) continue;
+    retired_ = std::move(*ring);
+    if (auto place = find_in(retired_, offset)) {
+      start_at(*place, offset);
+      return {};
+    }
+  }
+  if (is_memory()) return fail(Code::offset_out_of_range, "the ring has just passed that offset; seek again");
+  if (auto opened = open_segments(); !opened) return opened;
+  // SYNC: pairs with the keeper's release store after the sync.
+  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  auto position = segments_->locate(offset, durable);
+  if (!position) return std::unexpected(position.error());
+  release_pin();
+  position_ = *position;
+  offset_ = skip_below_ = offset;
+  mode_ = Mode::segments;
+  return fix_offset();
+}
+
+// A frame that stands for several offsets (aborted) may hold the one that was sought.
+Status PartitionReader::fix_offset() {
+  // SYNC: pairs with the keeper's release store after the sync.
+  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  if (position_ >= durable) return {};
+  auto bytes = segments_->read(position_, durable);
+  if (!bytes) return std::unexpected(bytes.error());
+  offset_ = Offset(format::load_header(bytes->data()).offset);
+  return {};
+}
+
+// Walks from the start of the term that holds `offset`, under a pin. Nothing when the offset is older
+// than the ring's content.
+std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offset offset) {
+  Position head(0);
+  do {
+    head = Position(ring.header().head.load(memory_order_relaxed));
+    entry_->ring_generation.store(ring.generation(), memory_order_relaxed);
+    // SYNC: as in attach_to: from here on nothing behind `head` is recycled.
+    entry_->pin.exchange(head.value(), std::memory_order_seq_cst);
+  } while (ring.header().head.load(std::memory_order_seq_cst) != head.value());
+
+  std::uint64_t term = ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with Ring::rotate
+  const std::uint64_t first = ring.term_of(head);
+  auto base_of = [&ring](std::uint64_t t) { return Offset(ring.line(t).base_offset.load(memory_order_relaxed)); };
+  while (term > first && base_of(term) > offset) --term;
+  if (term < first || base_of(term) > offset) {
+    release_pin();
+    return std::nullopt;
+  }
+  Place place{ring.term_start(term), base_of(term)};
+  const std::byte* frame = ring.term_data(term);
+  const std::byte* const end = frame + ring.term_bytes();
+  while (frame < end && place.offset <= offset) {
+    const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see poll_ring
+    if (!format::word_is_resolved(word)) break;
+    const std::uint32_t extent = format::word_extent(word);
+    const format::FrameHeader header = format::load_header(frame);
+    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(end - frame)) break;
+    const Offset following = place.offset + format::frame_records(header);
+    if (following > offset && format::word_type(word) != FrameType::pad) break;
+    place = {place.position + extent, following};
+    frame += extent;
+  }
+  return place;
+}
+
+// Requires the pin of find_in.
+void PartitionReader::start_at(const Place& place, Offset wanted) {
+  // The ring object was chosen by find_in: position decides which.
+  Ring& ring = place.position >= current_.base_position() ? current_ : retired_;
+  position_ = place.position;
+  offset_ = place.offset;
+  skip_below_ = wanted;
+  entry_->pin.store(position_.value(), std::memory_order_release);  // SYNC: pairs with readers_pin_below
+  enter(ring);
+}
+
+Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
+  auto end = log_end();
+  if (!end) return std::unexpected(end.error());
+  Offset from = log_start();
+  if (!is_memory()) {
+    if (auto opened = open_segments(); !opened) return opened;
+    // SYNC: pairs with the keeper's release store after the sync; the offset was stored before it.
+    const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+    const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_relaxed));
+    auto found = segments_->locate_time(timestamp_ns, durable);
+    if (!found) return std::unexpected(found.error());
+    if (*found) return seek(**found);
+    from = std::max(from, durable_offset);
+  }
+  // What is only in the ring is looked through.
+  if (auto sought = seek(from); !sought) return sought;
+  std::vector<Record> records;
+  while (offset() < end->offset) {
+    records.clear();
+    const Offset before = offset();
+    if (auto polled = poll(records, 256); !polled) return polled;
+    for (const Record& record : records)
+      if (record.timestamp_ns >= timestamp_ns) return seek(record.offset);
+    if (records.empty() && offset() == before) break;  // the rest is not committed yet
+  }
+  return {};
+}
+
+std::optional<std::int64_t> PartitionReader::next_timestamp() {
+  if (mode_ == Mode::ring && frame_ != term_end_) {
+    const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);  // SYNC: see poll_ring
+    if (!format::word_is_resolved(word) || format::word_type(word) != FrameType::data) return std::nullopt;
+    return format::load_header(frame_).timestamp_ns;
+  }
+  if (mode_ != Mode::segments) return std::nullopt;
+  // SYNC: pairs with the keeper's release store after the sync.
+  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  if (position_ >= durable) return std::nullopt;
+  auto bytes = segments_->read(position_, durable);
+  if (!bytes || bytes->empty()) return std::nullopt;
+  return format::load_header(bytes->data()).timestamp_ns;
+}
+
+}  // namespace ringtail::log
