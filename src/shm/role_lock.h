@@ -54,16 +54,17 @@ class RoleCandidate {
 
   // Whether this process has the role now.
   bool holds_role() const {
-    // SYNC: pairs with the release stores in start, run and give_up.
+    // SYNC: pairs with the release stores in start and run.
     return holds_role_.load(std::memory_order_acquire) && fork_generation() == fork_generation_;
   }
 
  private:
   RoleCandidate(LockFile file, Role role) : file_(std::move(file)), role_(std::move(role)) {}
 
-  static void* thread_main(void* candidate);
-  void run();
+  static void* thread_main(void* argument);
   bool wait_for_role() const;
+  void wait_out(int os_errno, bool is_first_failure) const;
+  void run();
 
   LockFile file_;
   Role role_;
