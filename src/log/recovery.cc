@@ -1,7 +1,9 @@
 #include "log/recovery.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -24,9 +26,11 @@ class Recovery {
            const RecoveryOptions& options, RecoveryReport& report)
       : backend_(backend), dir_(dir), identity_(identity), options_(options), report_(report) {}
 
+  // Decides about everything first and acts afterwards, so that a refusal leaves all as it was.
   Result<RecoveredLog> run();
 
  private:
+  Result<RecoveredLog> decide();
   struct Segment {
     std::filesystem::path path;
     OpenedFile opened;
@@ -35,9 +39,8 @@ class Recovery {
     Position end_of_file() const { return format::end_in_file(base(), opened.bytes); }
   };
 
-  Status remove_leftovers(const SegmentListing& listing);
+  void remove_leftovers(const SegmentListing& listing);
   Status remove_headless(std::vector<Offset>& logs);
-  Status remove_segment_files(const std::filesystem::path& log_path);
   Result<Segment> open_segment(Offset base_offset);
   Result<SegmentInfo> check_sealed(const Segment& segment, const Segment& next);
   Result<SegmentInfo> rebuild_sealed(const Segment& segment, const Segment& next, std::string_view why);
@@ -47,9 +50,11 @@ class Recovery {
                          std::optional<FrameScanner>& scanner);
   Status judge_tail(const Segment& segment, const SegmentWalk& walk, FrameScanner& scanner,
                     std::optional<Position> mark);
-  Status pad(const Segment& segment, RecoveredLog& log);
+  void pad(const Segment& segment, RecoveredLog& log);
+  Status write_pad(const std::filesystem::path& path, Position base, Position end, Offset next_offset,
+                   std::uint64_t extent);
 
-  Status cut(const Segment& segment, Position end);
+  void cut(const Segment& segment, Position end);
   void found(RecoveryCase what, const std::filesystem::path& path, Position position, std::uint64_t bytes,
              std::uint64_t durable_lost, std::string message) {
     report_.findings.push_back({what, path, position, bytes, durable_lost, std::move(message)});
@@ -60,12 +65,22 @@ class Recovery {
   const format::SegmentIdentity& identity_;
   const RecoveryOptions& options_;
   RecoveryReport& report_;
+  std::vector<std::function<Status()>> actions_;
 };
 
 Result<RecoveredLog> Recovery::run() {
+  auto log = decide();
+  if (!log || !options_.writable) return log;
+  for (const auto& act : actions_) {
+    if (auto done = act(); !done) return std::unexpected(done.error());
+  }
+  return log;
+}
+
+Result<RecoveredLog> Recovery::decide() {
   auto listing = list_segments(dir_);
   if (!listing) return std::unexpected(listing.error());
-  if (auto removed = remove_leftovers(*listing); !removed) return std::unexpected(removed.error());
+  remove_leftovers(*listing);
   if (auto removed = remove_headless(listing->logs); !removed) return std::unexpected(removed.error());
 
   RecoveredLog log;
@@ -82,24 +97,17 @@ Result<RecoveredLog> Recovery::run() {
   }
   if (!previous) return log;
   if (auto done = recover_last(*previous, log); !done) return std::unexpected(done.error());
-  if (options_.pad_to_block && log.end_position != format::block_down(log.end_position)) {
-    if (auto padded = pad(*previous, log); !padded) return std::unexpected(padded.error());
-  }
+  if (options_.pad_to_block && log.end_position != format::block_down(log.end_position)) pad(*previous, log);
   return log;
 }
 
-Status Recovery::remove_leftovers(const SegmentListing& listing) {
+void Recovery::remove_leftovers(const SegmentListing& listing) {
   const auto remove = [&](RecoveryCase what, const std::filesystem::path& path, std::string_view why) {
     found(what, path, Position(0), 0, 0, fmt::format("{}: removed, {}", path.string(), why));
-    return options_.writable ? backend_.unlink(path) : Status{};
+    actions_.push_back([this, path] { return backend_.unlink(path); });
   };
-  for (const auto& path : listing.prepared) {
-    if (auto s = remove(RecoveryCase::prepared_file, path, "no segment was begun in it"); !s) return s;
-  }
-  for (const auto& path : listing.orphans) {
-    if (auto s = remove(RecoveryCase::orphan_index, path, "its log was deleted"); !s) return s;
-  }
-  return {};
+  for (const auto& path : listing.prepared) remove(RecoveryCase::prepared_file, path, "no segment was begun in it");
+  for (const auto& path : listing.orphans) remove(RecoveryCase::orphan_index, path, "its log was deleted");
 }
 
 // The header is synced before a file gets its name, so only a file system that lost data does this.
@@ -120,16 +128,15 @@ Status Recovery::remove_headless(std::vector<Offset>& logs) {
   found(RecoveryCase::headless_segment, path, Position(0), *bytes, 0,
         fmt::format("{}: removed, its {} bytes are less than a header", path.string(), *bytes));
   logs.pop_back();
-  return options_.writable ? remove_segment_files(path) : Status{};
-}
-
-Status Recovery::remove_segment_files(const std::filesystem::path& log_path) {
-  if (auto removed = backend_.unlink(log_path); !removed) return removed;
-  for (const FileKind kind : {FileKind::index, FileKind::time_index}) {
-    auto removed = backend_.unlink(sibling(log_path, kind));
-    if (!removed && removed.error().code != Code::not_found) return removed;
-  }
-  return backend_.sync_directory(dir_);
+  actions_.push_back([this, path]() -> Status {
+    if (auto done = backend_.unlink(path); !done) return done;
+    for (const FileKind kind : {FileKind::index, FileKind::time_index}) {
+      auto done = backend_.unlink(sibling(path, kind));
+      if (!done && done.error().code != Code::not_found) return done;
+    }
+    return backend_.sync_directory(dir_);
+  });
+  return {};
 }
 
 Result<Recovery::Segment> Recovery::open_segment(Offset base_offset) {
@@ -157,7 +164,7 @@ Result<SegmentInfo> Recovery::check_sealed(const Segment& segment, const Segment
     found(RecoveryCase::sealed_too_long, segment.path, next.base(), surplus, 0,
           fmt::format("{}: {} bytes cut off behind position {}, where {} begins", segment.path.string(), surplus,
                       next.base().value(), next.path.filename().string()));
-    if (auto done = cut(segment, next.base()); !done) return std::unexpected(done.error());
+    cut(segment, next.base());
   }
   const auto index = read_index(backend_, segment.path, segment.opened.header);
   if (!index) return rebuild_sealed(segment, next, index.error().message);
@@ -192,10 +199,9 @@ Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segme
   }
   found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
         fmt::format("{}: index rebuilt ({})", segment.path.string(), why));
-  if (options_.writable) {
-    auto written = write_indexes(backend_, segment.path, segment.opened.header, walked);
-    if (!written) return std::unexpected(written.error());
-  }
+  actions_.push_back([this, path = segment.path, header = segment.opened.header, walked] {
+    return write_indexes(backend_, path, header, walked);
+  });
   return SegmentInfo{segment.base_offset(),     next.base_offset(), segment.base(), next.base(),
                      walked.max_timestamp_ns, format::file_offset(segment.base(), next.base()), segment.path};
 }
@@ -290,50 +296,53 @@ Status Recovery::judge_tail(const Segment& segment, const SegmentWalk& walked, F
                     end.value(), walked.next_offset.value(), format::to_string(walked.end.fault),
                     lost > 0 ? fmt::format("{} bytes that had been synced are gone: check the disk", lost)
                              : std::string("nothing that had been synced is lost")));
-  return bytes > 0 ? cut(segment, end) : Status{};
+  if (bytes > 0) cut(segment, end);
+  return {};
 }
 
 // Cuts the file off at `end`; space that is reserved again later reads as zeros.
-Status Recovery::cut(const Segment& segment, Position end) {
-  if (!options_.writable) return {};
-  auto file = backend_.open(segment.path, io::OpenMode::write_direct);
-  if (!file) return std::unexpected(file.error());
-  if (auto done = backend_.truncate(*file, format::file_offset(segment.base(), end)); !done) return done;
-  return backend_.sync_file(*file);
+void Recovery::cut(const Segment& segment, Position end) {
+  actions_.push_back([this, path = segment.path, bytes = format::file_offset(segment.base(), end)]() -> Status {
+    auto file = backend_.open(path, io::OpenMode::write_direct);
+    if (!file) return std::unexpected(file.error());
+    if (auto done = backend_.truncate(*file, bytes); !done) return done;
+    return backend_.sync_file(*file);
+  });
 }
 
-Status Recovery::pad(const Segment& segment, RecoveredLog& log) {
+void Recovery::pad(const Segment& segment, RecoveredLog& log) {
   const Position end = log.end_position;
-  const Position block = format::block_down(end);
   std::uint64_t extent = format::block_up(end) - end;
   if (extent < format::kFrameHeaderBytes) extent += format::kBlockBytes;
   found(RecoveryCase::padded, segment.path, end, extent, 0,
         fmt::format("{}: {} bytes of padding appended at position {}", segment.path.string(), extent, end.value()));
-  if (options_.writable) {
-    AlignedBuffer buffer(end - block + extent);
-    const std::uint64_t file_at = format::file_offset(segment.base(), block);
-    const auto before = buffer.span().first(end - block);
-    const auto got = read_at(backend_, segment.opened.file, before, file_at, segment.path);
-    if (!got) return std::unexpected(got.error());
-    std::byte* const frame = before.data() + before.size();
-    format::write_filler(frame, format::FrameType::pad, static_cast<std::uint32_t>(extent), log.next_offset, 0);
-    const std::uint32_t crc = format::frame_crc({frame, extent});
-    std::memcpy(frame + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
-    auto file = backend_.open(segment.path, io::OpenMode::write_direct);
-    if (!file) return std::unexpected(file.error());
-    const std::int64_t result = run_blocking(
-        backend_, [&](std::uint64_t token) { backend_.submit_write(*file, buffer.span(), file_at, token); });
-    if (result != static_cast<std::int64_t>(buffer.size())) {
-      Error error = system_error(result < 0 ? static_cast<int>(-result) : EIO,
-                                 fmt::format("cannot pad '{}'", segment.path.string()));
-      return std::unexpected(std::move(error));
-    }
-    if (auto synced = backend_.sync_file(*file); !synced) return synced;
-  }
+  actions_.push_back([this, path = segment.path, base = segment.base(), end, next = log.next_offset, extent] {
+    return write_pad(path, base, end, next, extent);
+  });
   log.end_position += extent;
   log.segments.back().end_position = log.end_position;
   log.segments.back().file_bytes = format::file_offset(segment.base(), log.end_position);
-  return {};
+}
+
+Status Recovery::write_pad(const std::filesystem::path& path, Position base, Position end, Offset next_offset,
+                           std::uint64_t extent) {
+  const Position block = format::block_down(end);
+  const std::uint64_t file_at = format::file_offset(base, block);
+  AlignedBuffer buffer(end - block + extent);
+  auto file = backend_.open(path, io::OpenMode::write_direct);
+  if (!file) return std::unexpected(file.error());
+  const auto got = read_at(backend_, *file, buffer.span().first(format::kBlockBytes), file_at, path);
+  if (!got) return std::unexpected(got.error());
+
+  std::byte* const frame = buffer.data() + (end - block);
+  format::write_filler(frame, format::FrameType::pad, static_cast<std::uint32_t>(extent), next_offset, 0);
+  const std::uint32_t crc = format::frame_crc({frame, extent});
+  std::memcpy(frame + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
+  const std::int64_t result = run_blocking(backend_, [&](std::uint64_t token) {
+    backend_.submit_write_and_sync(*file, buffer.span(), file_at, token);
+  });
+  if (result == static_cast<std::int64_t>(buffer.size())) return {};
+  return fail_errno(result < 0 ? static_cast<int>(-result) : EIO, fmt::format("cannot pad '{}'", path.string()));
 }
 
 }  // namespace

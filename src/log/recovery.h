@@ -3,7 +3,7 @@
 // Two principles decide every case. A record that can be read is never dropped, unless it was written
 // after the last sync known to have finished, behind a gap, and so never promised to anybody. And what
 // cannot be explained by a crash at any instruction of the writer is damage: recovery refuses, says
-// where, and changes nothing.
+// where, and changes nothing: it looks at everything before it acts.
 //
 // The table. "Mark" is how far the log is known to have been synced: the larger of the index header's
 // synced_position, the last index entry, and what the caller knows (RecoveryOptions::known_durable).

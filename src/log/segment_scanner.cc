@@ -11,7 +11,7 @@ using format::FrameFault;
 
 namespace {
 
-constexpr std::uint64_t kChunkBytes = 1 << 20;
+constexpr std::uint64_t kChunkBytes = 256 << 10;
 // How far offsets may jump to still be taken for a continuation of the same log.
 constexpr std::uint64_t kPlausibleOffsets = std::uint64_t{1} << 32;
 
