@@ -1,0 +1,128 @@
+// ringtail topic
+#include <gmock/gmock.h>
+
+#include "integration/cli.h"
+
+namespace ringtail::test {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class CliTopicTest : public CliTest {};
+
+TEST_F(CliTopicTest, CreateListDescribeAlterDelete) {
+  EXPECT_EQ(run_ok({"topic", "create", "orders", "--partitions", "3"}),
+            "created topic 'orders' with 3 partitions\n");
+  run_ok({"topic", "create", "alerts", "--config", "retention.ms=1h", "--config", "retention.bytes=64MiB"});
+  EXPECT_EQ(run_ok({"topic", "list"}), "alerts\norders\n");
+  EXPECT_EQ(run_json({"topic", "list"}), (json{"alerts", "orders"}));
+
+  const json alerts = run_json({"topic", "describe", "alerts"});
+  EXPECT_EQ(alerts["configs"]["retention.ms"], (json{{"value", "3600000"}, {"default", false}}));
+  EXPECT_EQ(alerts["configs"]["retention.bytes"]["value"], "67108864");
+  EXPECT_EQ(alerts["configs"]["on.full"], (json{{"value", "block"}, {"default", true}}));
+
+  EXPECT_EQ(
+      run_ok({"topic", "alter", "alerts", "--config", "retention.ms=2h", "--config", "retention.bytes="}),
+      "altered topic 'alerts'\n");
+  const json altered = run_json({"topic", "describe", "alerts"});
+  EXPECT_EQ(altered["configs"]["retention.ms"]["value"], "7200000");
+  EXPECT_EQ(altered["configs"]["retention.bytes"], (json{{"value", "-1"}, {"default", true}}));
+
+  EXPECT_EQ(run_ok({"topic", "delete", "alerts"}), "deleted topic 'alerts'\n");
+  EXPECT_EQ(run_ok({"topic", "list"}), "orders\n");
+}
+
+TEST_F(CliTopicTest, DescribeNamesTheThreeEnds) {
+  run_ok({"topic", "create", "orders", "--partitions", "2"});
+  run_ok({"produce", "orders", "--partition", "1", "--durable"}, "one\ntwo\nthree\n");
+  const std::string text = run_ok({"topic", "describe", "orders"});
+  EXPECT_THAT(text, StartsWith("topic 'orders': 2 partitions\n"));
+  for (const char* end : {"log start offset", "durable offset", "high watermark", "log end offset"}) {
+    EXPECT_THAT(text, HasSubstr(end));
+  }
+  const json partition = run_json({"topic", "describe", "orders"})["partitions"][1];
+  EXPECT_EQ(partition["log_start_offset"], 0);
+  EXPECT_EQ(partition["durable_offset"], 3);
+  EXPECT_EQ(partition["high_watermark"], 3);
+  EXPECT_EQ(partition["log_end_offset"], 3);
+  EXPECT_FALSE(partition.contains("failure"));
+}
+
+TEST_F(CliTopicTest, DescribeWithoutNameShowsEveryTopic) {
+  run_ok({"topic", "create", "b"});
+  run_ok({"topic", "create", "a"});
+  const json topics = run_json({"topic", "describe"});
+  ASSERT_EQ(topics.size(), 2u);
+  EXPECT_EQ(topics[0]["topic"], "a");
+  EXPECT_EQ(topics[1]["topic"], "b");
+}
+
+TEST_F(CliTopicTest, NamesThatAreNoneAreRefusedAndLeaveNothingBehind) {
+  run_ok({"topic", "create", "there"});
+  const std::vector<std::string> names = {
+      "a/b", "..", ".", "../escape", "", "with space", "new\nline", "na\xc3\xafve", std::string(300, 'x')};
+  for (const std::string& name : names) {
+    SCOPED_TRACE(::testing::PrintToString(name));
+    const CommandResult result = run({"topic", "create", name});
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_EQ(result.out, "");
+    EXPECT_THAT(result.err, StartsWith("ringtail: "));
+  }
+  EXPECT_EQ(run_ok({"topic", "list"}), "there\n");
+  EXPECT_FALSE(std::filesystem::exists(directory() / "escape"));
+  EXPECT_FALSE(std::filesystem::exists(log_dir() / "escape"));
+}
+
+TEST_F(CliTopicTest, TheLongestNameWorks) {
+  const std::string name(200, 'x');
+  run_ok({"topic", "create", name});
+  run_ok({"produce", name}, "value\n");
+  EXPECT_EQ(consume_all(name), "value\n");
+}
+
+TEST_F(CliTopicTest, AnExistingNameIsRefused) {
+  run_ok({"topic", "create", "orders"});
+  const CommandResult result = run({"topic", "create", "orders"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("orders"));
+}
+
+TEST_F(CliTopicTest, MissingTopicsAreNamedWithTheRemedy) {
+  run_ok({"topic", "create", "there"});
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"topic", "describe", "missing"},
+                                             {"topic", "delete", "missing"},
+                                             {"topic", "alter", "missing", "--config", "retention.ms=1h"},
+                                             {"produce", "missing"},
+                                             {"consume", "missing"},
+                                             {"replay", "missing"}}) {
+    const CommandResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 1) << arguments.front();
+    EXPECT_THAT(result.err, HasSubstr("missing"));
+  }
+}
+
+TEST_F(CliTopicTest, ConfigurationsThatAreNoneAreRefused) {
+  for (const char* config : {"retention.ms", "=5", "no.such=1", "retention.ms=soon", "segment.bytes=1",
+                             "on.full=perhaps", "storage=tape", "on.full=overwrite"}) {
+    SCOPED_TRACE(config);
+    const CommandResult result = run({"topic", "create", "orders", "--config", config});
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.err, StartsWith("ringtail: "));
+  }
+  run_ok({"topic", "create", "orders"});
+  EXPECT_EQ(run({"topic", "alter", "orders", "--config", "storage=memory"}).exit_code, 2);
+  EXPECT_EQ(run({"topic", "alter", "orders"}).exit_code, 2);
+}
+
+TEST_F(CliTopicTest, ADirectoryThatCannotBeMadeIsNamed) {
+  const CommandResult result = run({"topic", "create", "orders", "--dir", "/proc/no-such-place"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("/proc/no-such-place"));
+}
+
+}  // namespace
+}  // namespace ringtail::test
