@@ -77,8 +77,8 @@ class Backend {
 
   // Writes all of `bytes` at `file_offset` (short writes are continued internally). Completes with
   // bytes.size() or a negative errno.
-  virtual void submit_write(const File& file, std::span<const std::byte> bytes,
-                            std::uint64_t file_offset, std::uint64_t token) = 0;
+  virtual void submit_write(const File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,
+                            std::uint64_t token) = 0;
   // The same, then fdatasync, linked: one completion, after the sync, with bytes.size() or -errno.
   virtual void submit_write_and_sync(const File& file, std::span<const std::byte> bytes,
                                      std::uint64_t file_offset, std::uint64_t token) = 0;

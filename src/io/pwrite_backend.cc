@@ -14,8 +14,8 @@ bool is_transient(int error) { return error == EINTR || error == EAGAIN; }
 std::int64_t write_all(int fd, std::span<const std::byte> bytes, std::uint64_t file_offset) {
   std::size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pwrite(fd, bytes.data() + done, bytes.size() - done,
-                               static_cast<off_t>(file_offset + done));
+    const ssize_t n =
+        ::pwrite(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(file_offset + done));
     if (n > 0) {
       done += static_cast<std::size_t>(n);
     } else if (n == 0) {
@@ -31,8 +31,8 @@ std::int64_t write_all(int fd, std::span<const std::byte> bytes, std::uint64_t f
 std::int64_t read_all(int fd, std::span<std::byte> bytes, std::uint64_t file_offset) {
   std::size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pread(fd, bytes.data() + done, bytes.size() - done,
-                              static_cast<off_t>(file_offset + done));
+    const ssize_t n =
+        ::pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(file_offset + done));
     if (n > 0) {
       done += static_cast<std::size_t>(n);
     } else if (n == 0 || (errno == EINVAL && done > 0)) {

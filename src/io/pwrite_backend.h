@@ -19,8 +19,8 @@ class PwriteBackend final : public PosixBackend {
 
   void submit_write(const File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,
                     std::uint64_t token) override;
-  void submit_write_and_sync(const File& file, std::span<const std::byte> bytes,
-                             std::uint64_t file_offset, std::uint64_t token) override;
+  void submit_write_and_sync(const File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,
+                             std::uint64_t token) override;
   void submit_sync(const File& file, std::uint64_t token) override;
   void submit_read(const File& file, std::span<std::byte> bytes, std::uint64_t file_offset,
                    std::uint64_t token) override;

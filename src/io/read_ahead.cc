@@ -69,9 +69,10 @@ Result<std::span<const std::byte>> ReadAhead::peek(std::size_t at_least, std::ui
   }
   if (ready_ < needed && *stopped_by_ < 0) {
     const auto error = static_cast<int>(-*stopped_by_);
-    return fail(Code::storage_failed,
-                fmt::format("cannot read '{}' at {}: {}", path_, ready_,
-                            std::generic_category().message(error)), error);
+    return fail(
+        Code::storage_failed,
+        fmt::format("cannot read '{}' at {}: {}", path_, ready_, std::generic_category().message(error)),
+        error);
   }
   const std::uint64_t there = std::min(ready_, begin_ + left) - begin_;
   const std::uint64_t handed_out = std::min(there, std::max<std::uint64_t>(wanted, read_bytes()));

@@ -69,7 +69,7 @@ class ReadAhead {
 
   std::size_t bytes_;
   IoBackend io_;
-  MirroredBuffer buffer_;             // the byte at file offset x stands at x % size
+  MirroredBuffer buffer_;  // the byte at file offset x stands at x % size
   File file_;
   std::unique_ptr<Backend> backend_;  // last, so that it goes first, and waits for its reads
   std::string path_;

@@ -76,16 +76,25 @@ UringBackend::~UringBackend() {
   io_uring_queue_exit(&ring_);
 }
 
-void UringBackend::submit_write(const File& file, std::span<const std::byte> bytes,
-                                std::uint64_t file_offset, std::uint64_t token) {
-  start({.token = token, .file_offset = file_offset, .data = const_cast<std::byte*>(bytes.data()),
-         .bytes = bytes.size(), .fd = file.fd(), .data_due = true});
+void UringBackend::submit_write(const File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,
+                                std::uint64_t token) {
+  start({.token = token,
+         .file_offset = file_offset,
+         .data = const_cast<std::byte*>(bytes.data()),
+         .bytes = bytes.size(),
+         .fd = file.fd(),
+         .data_due = true});
 }
 
 void UringBackend::submit_write_and_sync(const File& file, std::span<const std::byte> bytes,
                                          std::uint64_t file_offset, std::uint64_t token) {
-  start({.token = token, .file_offset = file_offset, .data = const_cast<std::byte*>(bytes.data()),
-         .bytes = bytes.size(), .fd = file.fd(), .data_due = true, .sync_due = true});
+  start({.token = token,
+         .file_offset = file_offset,
+         .data = const_cast<std::byte*>(bytes.data()),
+         .bytes = bytes.size(),
+         .fd = file.fd(),
+         .data_due = true,
+         .sync_due = true});
 }
 
 void UringBackend::submit_sync(const File& file, std::uint64_t token) {
@@ -94,8 +103,13 @@ void UringBackend::submit_sync(const File& file, std::uint64_t token) {
 
 void UringBackend::submit_read(const File& file, std::span<std::byte> bytes, std::uint64_t file_offset,
                                std::uint64_t token) {
-  start({.token = token, .file_offset = file_offset, .data = bytes.data(), .bytes = bytes.size(),
-         .fd = file.fd(), .is_read = true, .data_due = true});
+  start({.token = token,
+         .file_offset = file_offset,
+         .data = bytes.data(),
+         .bytes = bytes.size(),
+         .fd = file.fd(),
+         .is_read = true,
+         .data_due = true});
 }
 
 void UringBackend::start(const Operation& operation) {
@@ -245,9 +259,10 @@ bool UringBackend::register_chunk(const std::byte* begin, std::size_t bytes) {
   }
   if (!told_unregistered_) {
     told_unregistered_ = true;
-    spdlog::warn("cannot register {} bytes with io_uring ({}); writes are a little slower. "
-                 "Raise the memory-lock limit (ulimit -l) above the size of all rings",
-                 bytes, errno_text(-result));
+    spdlog::warn(
+        "cannot register {} bytes with io_uring ({}); writes are a little slower. "
+        "Raise the memory-lock limit (ulimit -l) above the size of all rings",
+        bytes, errno_text(-result));
   }
   return false;
 }

@@ -38,9 +38,9 @@ void write_torn(const io::File& file, std::span<const std::byte> bytes, std::uin
 }  // namespace
 
 std::string_view to_string(Op op) {
-  constexpr std::array<std::string_view, 10> kNames{
-      "open",   "preallocate",    "truncate", "sync_file", "rename",
-      "unlink", "sync_directory", "write",    "sync",      "read"};
+  constexpr std::array<std::string_view, 10> kNames{"open",   "preallocate", "truncate",       "sync_file",
+                                                    "rename", "unlink",      "sync_directory", "write",
+                                                    "sync",   "read"};
   return kNames[static_cast<std::size_t>(op)];
 }
 
@@ -207,8 +207,8 @@ void FaultyBackend::submit_sync(const io::File& file, std::uint64_t token) {
   inner_->submit_sync(file, pass_on(token, held));
 }
 
-void FaultyBackend::submit_read(const io::File& file, std::span<std::byte> bytes,
-                                std::uint64_t file_offset, std::uint64_t token) {
+void FaultyBackend::submit_read(const io::File& file, std::span<std::byte> bytes, std::uint64_t file_offset,
+                                std::uint64_t token) {
   const std::scoped_lock lock(mutex_);
   const std::string path = path_of(file);
   const bool held = is_held(Op::read, path);

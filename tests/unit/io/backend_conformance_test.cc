@@ -2,6 +2,7 @@
 // fault-injecting wrapper without faults.
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -11,8 +12,8 @@
 #include <csignal>
 #include <map>
 
-#include "unit/io/io_test_support.h"
 #include "support/faulty_backend.h"
+#include "unit/io/io_test_support.h"
 
 namespace ringtail::io {
 namespace {
@@ -261,11 +262,13 @@ TEST_P(BackendTest, ShortWritesAreContinuedToTheirCause) {
   });
 }
 
-TEST_P(BackendTest, ReportsMemoryThatIsNotThere) {
+TEST_P(BackendTest, ReportsMemoryThatMayNotBeRead) {
   const File file = open_direct("a");
-  const std::span<const std::byte> nowhere(reinterpret_cast<const std::byte*>(kBlock), kBlock);
-  backend_->submit_write(file, nowhere, 0, 1);
+  void* const page = ::mmap(nullptr, kBlock, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(page, MAP_FAILED);
+  backend_->submit_write(file, {static_cast<const std::byte*>(page), kBlock}, 0, 1);
   EXPECT_EQ(reap_one(*backend_).result, -EFAULT);
+  ::munmap(page, kBlock);
 }
 
 TEST_P(BackendTest, ReapWithoutOperationsReturnsAtOnce) {

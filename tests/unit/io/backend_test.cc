@@ -97,7 +97,7 @@ TEST(FileTest, ClosesItsDescriptorOnceWhenMoved) {
   {
     File first(fd);
     File second(std::move(first));
-    EXPECT_FALSE(first.is_open());
+    EXPECT_FALSE(first.is_open());  // NOLINT(bugprone-use-after-move): what is tested
     File third;
     third = std::move(second);
     EXPECT_EQ(third.fd(), fd);
