@@ -81,10 +81,10 @@ constexpr Entry kTable[] = {
      .max = 1LL << 30},
     {.name = "max.message.bytes",
      .unit = Unit::bytes,
-     .description = "Largest record: key, value and headers; at most an eighth of term.bytes less 32",
+     .description = "Largest record: key, value and headers; at most an eighth of term.bytes",
      .number = &TopicConfig::max_message_bytes,
      .min = 1,
-     .max = (8LL << 20) - kFrameHeader},
+     .max = 8LL << 20},
     {.name = "message.timestamp.type",
      .alterable = false,
      .unit = Unit::choice,
@@ -220,13 +220,12 @@ Status check_combination(const TopicConfig& config, std::int64_t largest_message
                 fmt::format("term.bytes={} is no power of two; the next one is {}", config.term_bytes, up));
   }
   if (config.max_message_bytes > largest_message) {
-    const auto needed = static_cast<std::uint64_t>(config.max_message_bytes + kFrameHeader);
-    return fail(
-        Code::invalid_argument,
-        fmt::format("max.message.bytes={} is over {}, an eighth of term.bytes={} less {}; raise term.bytes "
-                    "to {} when creating the topic",
-                    config.max_message_bytes, largest_message, config.term_bytes, kFrameHeader,
-                    std::bit_ceil(needed) * kLargestFramePerTerm));
+    const auto needed = static_cast<std::uint64_t>(config.max_message_bytes);
+    return fail(Code::invalid_argument,
+                fmt::format("max.message.bytes={} is over {}, an eighth of term.bytes={}; raise term.bytes to {} when "
+                            "creating the topic",
+                            config.max_message_bytes, largest_message, config.term_bytes,
+                            std::bit_ceil(needed) * kLargestFramePerTerm));
   }
   if (config.max_message_bytes + kFrameHeader > config.segment_bytes) {
     return fail(Code::invalid_argument,
@@ -251,7 +250,7 @@ Result<TopicConfig> parse_topic_config(const TopicConfigs& overrides) {
     if (entry == nullptr) return fail_unknown(name);
     if (auto set = set_entry(*entry, text, config); !set) return std::unexpected(set.error());
   }
-  const std::int64_t largest_message = config.term_bytes / kLargestFramePerTerm - kFrameHeader;
+  const std::int64_t largest_message = config.term_bytes / kLargestFramePerTerm;
   if (!overrides.contains("max.message.bytes")) {
     config.max_message_bytes = std::min(config.max_message_bytes, largest_message);
   }

@@ -24,7 +24,7 @@ struct TopicConfig {
   std::int64_t retention_bytes = -1;                    // per partition; -1: unlimited
   std::int64_t segment_bytes = 256LL << 20;
   std::int64_t segment_ms = 7LL * 24 * 3600 * 1000;
-  std::int64_t max_message_bytes = (1LL << 20) - 32;    // key + value + headers, at most term/8 - 32
+  std::int64_t max_message_bytes = 1LL << 20;           // key + value + headers, at most term.bytes / 8
   std::int64_t min_insync_replicas = 1;
   std::int64_t flush_interval_ms = 5;                   // flush.ms: at most this long unsynced
   std::int64_t index_interval_bytes = 64 << 10;

@@ -95,14 +95,14 @@ TEST(TopicConfig, TermBytesIsAPowerOfTwo) {
 }
 
 TEST(TopicConfig, LargestMessageFollowsTheTerm) {
-  EXPECT_EQ(parse_topic_config({})->max_message_bytes, (1 << 20) - 32);
-  EXPECT_EQ(parse_topic_config({{"term.bytes", "64KiB"}})->max_message_bytes, (8 << 10) - 32);
-  EXPECT_EQ(parse_topic_config({{"term.bytes", "64MiB"}})->max_message_bytes, (1 << 20) - 32);
-  EXPECT_TRUE(parse_topic_config({{"term.bytes", "64KiB"}, {"max.message.bytes", "8160"}}));
-  expect_refused({{"term.bytes", "64KiB"}, {"max.message.bytes", "8161"}},
-                 {"max.message.bytes=8161", "8160", "raise term.bytes", "131072"});
-  expect_refused({{"max.message.bytes", "1MiB"}},
-                 {"max.message.bytes=1048576", "raise term.bytes to 16777216"});
+  EXPECT_EQ(parse_topic_config({})->max_message_bytes, 1 << 20);
+  EXPECT_EQ(parse_topic_config({{"term.bytes", "64KiB"}})->max_message_bytes, 8 << 10);
+  EXPECT_EQ(parse_topic_config({{"term.bytes", "64MiB"}})->max_message_bytes, 1 << 20);
+  EXPECT_TRUE(parse_topic_config({{"term.bytes", "64KiB"}, {"max.message.bytes", "8192"}}));
+  expect_refused({{"term.bytes", "64KiB"}, {"max.message.bytes", "8193"}},
+                 {"max.message.bytes=8193", "8192", "raise term.bytes", "131072"});
+  expect_refused({{"max.message.bytes", "1048577"}},
+                 {"max.message.bytes=1048577", "raise term.bytes to 16777216"});
   expect_refused({{"term.bytes", "64MiB"}, {"max.message.bytes", "2MiB"}, {"segment.bytes", "1MiB"}},
                  {"max.message.bytes=2097152", "segment.bytes=1048576"});
 }
