@@ -32,7 +32,7 @@ class ConsumerCore {
  public:
   ConsumerCore(const Log& log, ConsumerOptions options, shm::OwnedSlot slot)
       : log_(log.core()), options_(options), slot_(std::move(slot)) {
-    records_.reserve(options_.max_poll_records);
+    records_.resize(options_.max_poll_records);
   }
   ~ConsumerCore() {
     if (!log_->is_mine()) slot_.abandon();
@@ -53,7 +53,7 @@ class ConsumerCore {
   const ConsumerOptions& options() const { return options_; }
 
  private:
-  Result<bool> look();
+  Result<std::size_t> look();
   Status reset(PartitionReader& reader);
   void sleep(std::int64_t deadline_ns);
   bool take_wake();
@@ -102,7 +102,6 @@ Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
   }
   for (const auto& dropped : readers_)
     if (dropped) missed_before_ += dropped->missed();
-  records_.clear();
   readers_ = std::move(readers);
   assignment_.assign(partitions.begin(), partitions.end());
   next_ = 0;
@@ -143,20 +142,22 @@ Status ConsumerCore::reset(PartitionReader& reader) {
 
 // --- Poll ----------------------------------------------------------------------------------------
 
-// Looks at each partition once, from the one whose turn it is. True if records_ has some.
-Result<bool> ConsumerCore::look() {
-  records_.clear();
+// Looks at each partition once, from the one whose turn it is, until one has records. Returns how many.
+Result<std::size_t> ConsumerCore::look() {
   for (std::size_t i = 0; i < readers_.size(); ++i) {
     if (next_ >= readers_.size()) next_ = 0;
     PartitionReader& reader = *readers_[next_++];
-    auto polled = reader.poll(records_, options_.max_poll_records);
-    if (!polled && polled.error().code == Code::offset_out_of_range &&
-        options_.auto_offset_reset != ConsumerOptions::Reset::none)
-      polled = reset(reader);
-    if (!polled) return std::unexpected(polled.error());
-    if (!records_.empty()) return true;
+    auto polled = reader.poll(records_);
+    if (!polled) [[unlikely]] {
+      if (polled.error().code != Code::offset_out_of_range ||
+          options_.auto_offset_reset == ConsumerOptions::Reset::none)
+        return polled;
+      if (auto restarted = reset(reader); !restarted) return std::unexpected(restarted.error());
+      continue;
+    }
+    if (*polled > 0) return polled;
   }
-  return false;
+  return 0;
 }
 
 bool ConsumerCore::take_wake() {
@@ -172,7 +173,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
   for (int looks = 0;; ++looks) {
     auto found = look();
     if (!found) [[unlikely]] return std::unexpected(found.error());
-    if (*found) return std::span<const Record>(records_);
+    if (*found > 0) return std::span<const Record>(records_.data(), *found);
     if (take_wake() || timeout.count() <= 0) return std::span<const Record>();
     if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) {
       __builtin_ia32_pause();

@@ -43,14 +43,19 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
     core->appenders_.push_back(std::move(*appender));
   }
   core->sent_.resize(topic->partitions);
-  core->plain_ = !core->options_.durable && core->options_.acks != Acks::all;
   if (core->options_.durable) {
     for (log::Appender& appender : core->appenders_)
       if (auto possible = appender.wait_durable(Position(0)); !possible && possible.error() == SendError::invalid_record)
         return fail(Code::unsupported, fmt::format("topic '{}' has storage=memory: its records are never durable",
                                                    core->options_.topic));
   }
+  core->choose_path();
   return core;
+}
+
+void ProducerCore::choose_path() {
+  const bool plain = !options_.durable && options_.acks != Acks::all && open_appender_ == nullptr && !refused_;
+  direct_ = plain && appenders_.size() == 1 ? appenders_.data() : nullptr;
 }
 
 ProducerCore::~ProducerCore() {
@@ -73,6 +78,7 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   if (open_appender_ != nullptr) return SendError::claim_open;
   if (refused_) {
     refused_ = false;
+    choose_path();
     return last_error_;
   }
   if (options_.acks != Acks::all) return std::nullopt;
@@ -86,6 +92,7 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, S
     if (options_.acks != Acks::none) return refused;
     // Nobody waits for the outcome: the next call will tell it.
     refused_ = true;
+    choose_path();
     return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
   }
   sent_[appended->partition.value()] = appended->end;
@@ -97,6 +104,15 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, S
 }
 
 SendResult<RecordMetadata> ProducerCore::send(const ProducerRecord& record) {
+  if (direct_ == nullptr || !is_mine() || record.partition.value_or(PartitionId(0)) != PartitionId(0)) [[unlikely]]
+    return send_slowly(record);
+  SendResult<RecordMetadata> appended = direct_->append(record);
+  if (!appended) [[unlikely]] return after_append(*direct_, std::move(appended));
+  sent_[0] = appended->end;
+  return appended;
+}
+
+SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& record) {
   const PartitionId partition = record.partition          ? *record.partition
                                 : appenders_.size() == 1 ? PartitionId(0)
                                                          : partition_for(record.key);
@@ -122,18 +138,21 @@ SendResult<Claim> ProducerCore::try_claim(std::size_t value_bytes, std::string_v
   if (!open) return refuse(open.error(), to);
   open_ = *open;
   open_appender_ = to;
+  choose_path();
   return Claim(this, {open_.value, value_bytes});
 }
 
 SendResult<RecordMetadata> ProducerCore::commit_claim() {
   if (open_appender_ == nullptr || !is_mine()) return refuse(SendError::closed, open_appender_);
   log::Appender& to = *std::exchange(open_appender_, nullptr);
+  choose_path();
   return after_append(to, to.commit(open_));
 }
 
 void ProducerCore::abort_claim() {
   if (open_appender_ == nullptr || !is_mine()) return;
   std::exchange(open_appender_, nullptr)->abort(open_);
+  choose_path();
 }
 
 SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {

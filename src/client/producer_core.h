@@ -33,9 +33,12 @@ class ProducerCore {
   Error error() const;
 
  private:
-  ProducerCore(const Log& log, ProducerOptions options) : log_(log.core()), options_(std::move(options)) {}
+  ProducerCore(const Log& log, ProducerOptions options) 
+      : log_(log.core()), options_(std::move(options)), fork_generation_(shm::fork_generation()) {}
 
-  bool is_mine() const { return log_->is_mine(); }
+  bool is_mine() const { return shm::fork_generation() == fork_generation_; }
+  void choose_path();
+  SendResult<RecordMetadata> send_slowly(const ProducerRecord& record);
   log::Appender* appender(PartitionId partition) {
     return partition.value() < appenders_.size() ? &appenders_[partition.value()] : nullptr;
   }
@@ -47,10 +50,13 @@ class ProducerCore {
   ProducerOptions options_;
   shm::OwnedSlot slot_;
   WallClock clock_;
+  std::uint32_t fork_generation_;
+  // The appender of the only partition, while there is nothing to do but to append: no claim open, no
+  // failure to tell, nothing to wait for.
+  log::Appender* direct_ = nullptr;
   std::vector<log::Appender> appenders_;  // one per partition
   std::vector<Position> sent_;            // the end of what was sent, per partition
   std::uint32_t next_partition_ = 0;      // for records without a key
-  bool plain_ = true;                     // nothing to wait for after the commit
   bool refused_ = false;                  // acks=0: a failure to be told by the next call
 
   log::Appender* open_appender_ = nullptr;

@@ -40,26 +40,14 @@ std::optional<SendError> Appender::reload_entry() {
 
 // --- Append --------------------------------------------------------------------------------------
 
-std::uint64_t Appender::frame_length(const ProducerRecord& record, std::optional<SendError>& error) const {
-  const std::uint64_t headers = record.headers.empty() ? 0 : format::encoded_headers_bytes(record.headers);
-  const std::uint64_t body = record.key.size() + record.value.size() + headers;
-  if (body > max_record_bytes_) [[unlikely]] error = SendError::record_too_large;
-  return format::kFrameHeaderBytes + body;
-}
-
-std::int64_t Appender::timestamp_of(const ProducerRecord& record, const Claimed& claimed) {
-  if (append_time_) [[unlikely]] return claimed.timestamp_ns;
-  return record.timestamp_ns ? *record.timestamp_ns : clock_->now_ns();
-}
-
-static std::uint8_t attributes_of(const ProducerRecord& record) {
+static inline std::uint8_t attributes_of(const ProducerRecord& record) {
   return static_cast<std::uint8_t>((record.key.data() != nullptr ? format::kHasKey : 0) |
                                    (record.value.data() == nullptr ? format::kNullValue : 0) |
                                    (record.headers.empty() ? 0 : format::kHasHeaders));
 }
 
 // Marks the claim as ours. From here on a reader of the ring knows how long it is and whose.
-static void write_claim_header(std::byte* frame, std::uint32_t claimed, Offset offset, std::int64_t timestamp_ns,
+static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, Offset offset, std::int64_t timestamp_ns,
                                std::uint32_t key_length, std::uint32_t owner) {
   // Only the low half of the state word: if the keeper has given this claim up, its mark in the high
   // half stays.
@@ -84,10 +72,12 @@ SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
   const std::int64_t timestamp_ns = timestamp_of(record, claimed);
   write_claim_header(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
                      static_cast<std::uint32_t>(record.key.size()), slot_->owner());
-  if (record.key.empty() && record.headers.empty()) [[likely]]
-    std::memcpy(claimed.frame + format::kFrameHeaderBytes, record.value.data(), record.value.size());
-  else
+  if (record.key.empty() && record.headers.empty()) [[likely]] {
+    if (!record.value.empty())
+      std::memcpy(claimed.frame + format::kFrameHeaderBytes, record.value.data(), record.value.size());
+  } else {
     format::write_body(claimed.frame, record.key, record.value.data(), record.value.size(), record.headers);
+  }
   if (!commit_word(claimed.frame, claimed_bytes, length, attributes_of(record))) [[unlikely]]
     return std::unexpected(SendError::claim_expired);
   return RecordMetadata{partition_.partition, claimed.offset, claimed.position + claimed_bytes, timestamp_ns};
@@ -171,21 +161,6 @@ void Appender::abort(const Open& open) {
                  open.metadata.offset, 1);
   slot_->finish();
   notify();
-}
-
-// Turns the claim into a record, unless the keeper gave it up. Ends the slot's operation.
-bool Appender::commit_word(std::byte* frame, std::uint32_t claimed, std::uint32_t length,
-                           std::uint8_t attributes) {
-  std::uint64_t expected = format::claimed_word(claimed);
-  // SYNC: pairs with the acquire loads of state words by readers and the keeper: they see the whole
-  // frame. A full barrier, ahead of given_up and of the look at hot.
-  const bool committed = format::state_word(frame).compare_exchange_strong(
-      expected, format::committed_word(length, format::FrameType::data, attributes), std::memory_order_seq_cst,
-      memory_order_acquire);
-  const bool kept = slot_->given_up() ? was_kept(frame) : committed;
-  slot_->finish();
-  if (kept) [[likely]] notify();
-  return kept;
 }
 
 // The keeper was giving this claim up while it was committed. What counts is what the ring says when

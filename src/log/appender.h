@@ -75,7 +75,25 @@ class Appender {
   }
   std::optional<SendError> reload_entry();
 
-  std::optional<SendError> take(std::uint32_t bytes, std::uint32_t records, Claimed& out);
+  // Claims [position, position + bytes) and `records` offsets. On success the slot is in
+  // Phase::claiming; on failure it is idle.
+  std::optional<SendError> take(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+    if (!exhausted_ && !append_time_) [[likely]] {
+      slot_->announce(shm::Phase::claiming, partition_.index);
+      // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op.
+      const std::uint64_t old = line_->tail.fetch_add(make_tail(0, records, bytes), std::memory_order_acq_rel);
+      const std::uint64_t at = tail_bytes(old);
+      // One comparison: the fence is clear and the lap is the one this appender knows.
+      if (old >> kLapShift == lap_ && at + bytes <= usable_) [[likely]] {
+        out = {term_data_ + at, Position(start_ + at), Offset(base_offset_ + tail_records(old)), 0};
+        return std::nullopt;
+      }
+      if (place(old, bytes, out)) return std::nullopt;
+    }
+    return take_slowly(bytes, records, out);
+  }
+  std::optional<SendError> take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out);
+  bool place(std::uint64_t tail, std::uint32_t bytes, Claimed& out);
   std::uint64_t advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns);
   void adopt(std::uint64_t tail);
   void attach_term(std::uint64_t term);
@@ -84,11 +102,30 @@ class Appender {
   std::optional<SendError> wait_for_space(std::int64_t& deadline_ns);
   Status open_ring();
 
-  std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const;
-  std::int64_t timestamp_of(const ProducerRecord& record, const Claimed& claimed);
-  void write_frame(std::byte* frame, const ProducerRecord& record, std::uint32_t length, Offset offset,
-                   std::int64_t timestamp_ns, std::uint32_t owner);
-  bool commit_word(std::byte* frame, std::uint32_t claimed, std::uint32_t length, std::uint8_t attributes);
+  std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const {
+    const std::uint64_t headers = record.headers.empty() ? 0 : format::encoded_headers_bytes(record.headers);
+    const std::uint64_t body = record.key.size() + record.value.size() + headers;
+    if (body > max_record_bytes_) [[unlikely]] error = SendError::record_too_large;
+    return format::kFrameHeaderBytes + body;
+  }
+  std::int64_t timestamp_of(const ProducerRecord& record, const Claimed& claimed) {
+    if (append_time_) [[unlikely]] return claimed.timestamp_ns;
+    return record.timestamp_ns ? *record.timestamp_ns : clock_->now_ns();
+  }
+
+  // Turns the claim into a record, unless the keeper gave it up. Ends the slot's operation.
+  bool commit_word(std::byte* frame, std::uint32_t claimed, std::uint32_t length, std::uint8_t attributes) {
+    std::uint64_t expected = format::claimed_word(claimed);
+    // SYNC: pairs with the acquire loads of state words by readers and the keeper: they see the whole
+    // frame. A full barrier, ahead of given_up and of the look at hot.
+    const bool committed = format::state_word(frame).compare_exchange_strong(
+        expected, format::committed_word(length, format::FrameType::data, attributes), std::memory_order_seq_cst,
+        std::memory_order_acquire);
+    const bool kept = slot_->given_up() ? was_kept(frame) : committed;
+    slot_->finish();
+    if (kept) [[likely]] notify();
+    return kept;
+  }
   bool was_kept(const std::byte* frame);
   void notify() {
     // SYNC: ordered behind the commit by its compare-and-set (a full barrier); pairs with the

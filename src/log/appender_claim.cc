@@ -23,32 +23,12 @@ inline void cpu_relax() { __builtin_ia32_pause(); }
 
 }  // namespace
 
-// Claims [position, position + bytes) and `records` offsets. On success the slot is in
-// Phase::claiming; on failure it is idle.
-std::optional<SendError> Appender::take(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+// The way of a claim that is not the first to be tried, or not of the common kind.
+std::optional<SendError> Appender::take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
   for (;;) {
-    if (!exhausted_) [[likely]] {
+    if (!exhausted_) {
       slot_->announce(Phase::claiming, partition_.index);
-      const std::uint64_t old = advance_tail(bytes, records, out.timestamp_ns);
-      // One comparison: the fence is clear and the lap is the one this appender knows.
-      if (old >> kLapShift != lap_) [[unlikely]] {
-        if (tail_fenced(old)) {
-          exhausted_ = true;
-          continue;
-        }
-        adopt(old);
-      }
-      const std::uint64_t at = tail_bytes(old);
-      if (at + bytes <= usable_) [[likely]] {
-        out.frame = term_data_ + at;
-        out.position = Position(start_ + at);
-        out.offset = Offset(base_offset_ + tail_records(old));
-        return std::nullopt;
-      }
-      // This claim or an earlier one tripped over the term's end. The one that did says where it ended.
-      // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation.
-      if (at <= usable_) line_->end.store(old, memory_order_release);
-      exhausted_ = true;
+      if (place(advance_tail(bytes, records, out.timestamp_ns), bytes, out)) return std::nullopt;
     }
     if (auto error = next_term()) {
       slot_->finish();
@@ -57,10 +37,31 @@ std::optional<SendError> Appender::take(std::uint32_t bytes, std::uint32_t recor
   }
 }
 
+// What became of a claim that found `tail`. True when it has its place; otherwise the term is exhausted.
+bool Appender::place(std::uint64_t tail, std::uint32_t bytes, Claimed& out) {
+  if (tail_fenced(tail)) {
+    exhausted_ = true;
+    return false;
+  }
+  if (tail_lap(tail) != lap_) adopt(tail);
+  const std::uint64_t at = tail_bytes(tail);
+  if (at + bytes <= usable_) {
+    out.frame = term_data_ + at;
+    out.position = Position(start_ + at);
+    out.offset = Offset(base_offset_ + tail_records(tail));
+    return true;
+  }
+  // This claim or an earlier one tripped over the term's end. The one that did says where it ended.
+  // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation.
+  if (at <= usable_) line_->end.store(tail, memory_order_release);
+  exhausted_ = true;
+  return false;
+}
+
 // The claim itself. Returns the tail before it.
 std::uint64_t Appender::advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns) {
   const std::uint64_t delta = make_tail(0, records, bytes);
-  if (!append_time_) [[likely]]
+  if (!append_time_)
     // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op.
     return line_->tail.fetch_add(delta, memory_order_acq_rel);
   // Append time never runs backwards: it moves with the tail, in one wide compare-and-set.

@@ -59,26 +59,27 @@ bool PartitionReader::is_memory() const {
 
 // --- Poll ----------------------------------------------------------------------------------------
 
-Status PartitionReader::poll(std::vector<Record>& out, std::size_t max) {
-  const std::size_t before = out.size();
+Result<std::size_t> PartitionReader::poll(std::span<Record> out) {
+  Result<Look> look = Look{};
   // Changes of place (next ring, ring to segments and back) leave nothing read: then look again.
   for (int changes = 0; changes < 16; ++changes) {
-    bool moved = false;
-    Status polled;
     switch (mode_) {
-      case Mode::ring: polled = poll_ring(out, max, moved); break;
-      case Mode::segments: polled = poll_segments(out, max, moved); break;
-      case Mode::detached: polled = attach(); moved = mode_ != Mode::detached; break;
+      case Mode::ring: look = poll_ring(out); break;
+      case Mode::segments: look = poll_segments(out); break;
+      case Mode::detached:
+        if (auto attached = attach(); !attached) return std::unexpected(attached.error());
+        look = Look{0, mode_ != Mode::detached};
+        break;
     }
-    if (!polled) return polled;
-    if (out.size() > before || !moved) break;
+    if (!look) return std::unexpected(look.error());
+    if (look->records > 0 || !look->moved) break;
   }
   entry_->offset.store(offset().value(), memory_order_relaxed);
   entry_->position.store(position_.value(), memory_order_release);  // SYNC: pairs with slowest_reader
-  return {};
+  return look->records;
 }
 
-Status PartitionReader::poll_ring(std::vector<Record>& out, std::size_t max, bool& moved) {
+Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) {
   // What was handed out last is given back, what is handed out now is pinned. The pin only rises, and
   // the keeper honours the lower one, so there is no moment without.
   entry_->pin.store(position_.value(), memory_order_release);  // SYNC: pairs with readers_pin_below
@@ -86,26 +87,31 @@ Status PartitionReader::poll_ring(std::vector<Record>& out, std::size_t max, boo
   if (ring_->header().head.load(memory_order_relaxed) > position_.value()) [[unlikely]] {
     mode_ = Mode::detached;
     release_pin();
-    moved = true;
-    return {};
+    return Look{0, true};
   }
-  const std::size_t before = out.size();
-  const std::size_t full = before + max;
-  while (out.size() < full) {
+  Look look;
+  while (look.records < out.size()) {
     if (frame_ == term_end_ && !next_term()) break;
     // SYNC: pairs with the release CAS of commit_word and publish_filler.
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
     if (!format::word_is_resolved(word)) break;
-    if (auto taken = take_frame(frame_, static_cast<std::uint64_t>(term_end_ - frame_), out); !taken) return taken;
+    const auto room = static_cast<std::uint64_t>(term_end_ - frame_);
+    if (take_plain(frame_, word, room, out[look.records])) [[likely]] {
+      ++look.records;
+    } else {
+      auto taken = take_frame(frame_, word, room, out[look.records]);
+      if (!taken) return std::unexpected(taken.error());
+      look.records += *taken ? 1 : 0;
+    }
     frame_ += format::word_extent(word);
   }
-  if (out.size() == before && ring_->sealed() &&
+  if (look.records == 0 && ring_->sealed() &&
       position_.value() >= ring_->header().next_position.load(memory_order_relaxed)) [[unlikely]] {
     mode_ = Mode::detached;
     release_pin();
-    moved = true;
+    look.moved = true;
   }
-  return {};
+  return look;
 }
 
 // At the end of a term: on to the next one, if it has been opened.
@@ -118,57 +124,85 @@ bool PartitionReader::next_term() {
   return true;
 }
 
-Status PartitionReader::take_frame(const std::byte* frame, std::uint64_t room, std::vector<Record>& out) {
-  const std::uint64_t word = format::load_state_word(frame, memory_order_relaxed);
+// The common frame, a record without key and headers, in as few steps as can be: there is no structure
+// to get wrong but its length. False: it is of another kind, and nothing was done.
+bool PartitionReader::take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record) {
+  constexpr std::uint64_t plain = format::committed_word(0, FrameType::data, 0);
+  const auto length = static_cast<std::uint32_t>(word);
+  const std::uint32_t extent = format::align_frame(length);
+  if (word - length != plain || length < format::kFrameHeaderBytes || extent > room || offset_ < skip_below_)
+      [[unlikely]]
+    return false;
+  format::FrameHeader header;
+  std::memcpy(&header, frame, sizeof header);
+  if (header.offset != offset_.value()) [[unlikely]] return false;
+  record.offset = offset_;
+  record.timestamp_ns = header.timestamp_ns;
+  record.key = {};
+  record.value = {reinterpret_cast<const char*>(frame) + format::kFrameHeaderBytes,
+                  length - format::kFrameHeaderBytes};
+  record.headers = {};
+  record.source = &source_;
+  ++offset_;
+  position_ += extent;
+  return true;
+}
+
+Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room,
+                                         Record& record) {
   const std::uint32_t extent = format::word_extent(word);
-  if (extent < format::kFrameHeaderBytes || extent > room) [[unlikely]] return corrupt_frame("its length");
+  if (extent < format::kFrameHeaderBytes || extent > room) return corrupt_frame("its length");
   const format::FrameHeader header = format::load_header(frame);
-  if (header.offset != offset_.value()) [[unlikely]] return corrupt_frame("its offset");
+  if (header.offset != offset_.value()) return corrupt_frame("its offset");
   const FrameType type = format::word_type(word);
-  if (type == FrameType::data) [[likely]] {
-    // A plain record has no structure to get wrong; of others nothing is believed unchecked.
-    if (format::word_attributes(word) != 0 &&
-        format::check_structure({frame, extent}) != format::FrameFault::none) [[unlikely]]
-      return corrupt_frame("its structure");
-    if (offset_ >= skip_below_) [[likely]] out.push_back(format::decode_record(frame, &source_));
+  bool wanted = false;
+  if (type == FrameType::data) {
+    if (format::check_structure({frame, extent}) != format::FrameFault::none) return corrupt_frame("its structure");
+    wanted = offset_ >= skip_below_;
+    if (wanted) record = format::decode_record(frame, &source_);
     ++offset_;
   } else {
-    if (type == FrameType::none || type > FrameType::compressed) [[unlikely]] return corrupt_frame("its type");
+    if (type == FrameType::none || type > FrameType::compressed) return corrupt_frame("its type");
     offset_ += format::frame_records(header);
   }
   position_ += extent;
-  return {};
+  return wanted;
 }
 
-Status PartitionReader::corrupt_frame(const char* what) const {
+std::unexpected<Error> PartitionReader::corrupt_frame(const char* what) const {
   return fail(Code::corrupt, fmt::format("topic '{}' partition {}: the frame at position {} (offset {} expected) is "
                                          "damaged: {} is impossible; check with `ringtail log verify`",
                                          source_.topic, source_.partition.value(), position_.value(),
                                          offset_.value(), what));
 }
 
-Status PartitionReader::poll_segments(std::vector<Record>& out, std::size_t max, bool& moved) {
+Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> out) {
   // SYNC: pairs with the keeper's release store after the sync.
   const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
   const bool in_ring = position_ >= current_.base_position() &&
                        position_.value() >= current_.header().head.load(memory_order_relaxed);
   if (in_ring || position_ >= durable) {
-    if (auto attached = attach(); !attached) return attached;
-    moved = mode_ != Mode::segments;
-    return {};
+    if (auto attached = attach(); !attached) return std::unexpected(attached.error());
+    return Look{0, mode_ != Mode::segments};
   }
   auto bytes = segments_->read(position_, durable);
   if (!bytes) return std::unexpected(bytes.error());
-  const std::size_t full = out.size() + max;
+  Look look{0, true};
   const std::byte* frame = bytes->data();
   const std::byte* const end = frame + bytes->size();
-  while (frame < end && out.size() < full) {
-    const std::uint32_t extent = format::word_extent(format::load_state_word(frame, memory_order_relaxed));
-    if (auto taken = take_frame(frame, static_cast<std::uint64_t>(end - frame), out); !taken) return taken;
-    frame += extent;
+  while (frame < end && look.records < out.size()) {
+    const std::uint64_t word = format::load_state_word(frame, memory_order_relaxed);
+    const auto room = static_cast<std::uint64_t>(end - frame);
+    if (take_plain(frame, word, room, out[look.records])) {
+      ++look.records;
+    } else {
+      auto taken = take_frame(frame, word, room, out[look.records]);
+      if (!taken) return std::unexpected(taken.error());
+      look.records += *taken ? 1 : 0;
+    }
+    frame += format::word_extent(word);
   }
-  moved = true;
-  return {};
+  return look;
 }
 
 bool PartitionReader::has_data() const {
@@ -246,7 +280,7 @@ Result<bool> PartitionReader::attach_to(Ring& ring) {
   const std::uint64_t active = ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
   if (position_ > ring.term_start(active + 1)) {
     release_pin();
-    return std::unexpected(corrupt_frame("being behind the log's end").error());
+    return corrupt_frame("being behind the log's end");
   }
   enter(ring);
   return true;

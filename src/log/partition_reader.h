@@ -6,7 +6,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "log/partition_ref.h"
 #include "log/ring.h"
@@ -28,10 +27,10 @@ class PartitionReader {
   PartitionReader(const PartitionReader&) = delete;
   PartitionReader& operator=(const PartitionReader&) = delete;
 
-  // Appends up to `max` records to `out`, valid until the next call of poll or seek. None when there
-  // are none. Blocks only while reading files.
+  // Fills `out` with as many records as there are, valid until the next call of poll or seek, and
+  // returns their number. Blocks only while reading files.
   // Errors: corrupt, storage_failed, offset_out_of_range (retention has deleted what comes next), closed.
-  Status poll(std::vector<Record>& out, std::size_t max);
+  Result<std::size_t> poll(std::span<Record> out);
 
   // Whether poll would find something to look at. Lock-free.
   bool has_data() const;
@@ -72,12 +71,19 @@ class PartitionReader {
   void enter(Ring& ring);
   void jump_to_head();
 
-  Status poll_ring(std::vector<Record>& out, std::size_t max, bool& moved);
-  Status poll_segments(std::vector<Record>& out, std::size_t max, bool& moved);
+  // What a look at ring or files brought: records, or a change of place after which to look again.
+  struct Look {
+    std::size_t records = 0;
+    bool moved = false;
+  };
+  Result<Look> poll_ring(std::span<Record> out);
+  Result<Look> poll_segments(std::span<Record> out);
   bool next_term();
-  // Hands out one resolved frame and steps over it. Errors: corrupt.
-  Status take_frame(const std::byte* frame, std::uint64_t room, std::vector<Record>& out);
-  Status corrupt_frame(const char* what) const;
+  // Steps over the resolved frame with state word `word`; true if it is a record that was asked for,
+  // now in `record`. Errors: corrupt.
+  bool take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
+  Result<bool> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
+  std::unexpected<Error> corrupt_frame(const char* what) const;
   Status open_segments();
 
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.

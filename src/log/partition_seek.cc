@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <thread>
 
 #include "base/clock.h"
@@ -141,14 +142,14 @@ Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
   }
   // What is only in the ring is looked through.
   if (auto sought = seek(from); !sought) return sought;
-  std::vector<Record> records;
+  std::array<Record, 256> records;
   while (offset() < end->offset) {
-    records.clear();
     const Offset before = offset();
-    if (auto polled = poll(records, 256); !polled) return polled;
-    for (const Record& record : records)
+    auto polled = poll(records);
+    if (!polled) return std::unexpected(polled.error());
+    for (const Record& record : std::span(records).first(*polled))
       if (record.timestamp_ns >= timestamp_ns) return seek(record.offset);
-    if (records.empty() && offset() == before) break;  // the rest is not committed yet
+    if (*polled == 0 && offset() == before) break;  // the rest is not committed yet
   }
   return {};
 }
