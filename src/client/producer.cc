@@ -106,9 +106,10 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, S
 SendResult<RecordMetadata> ProducerCore::send(const ProducerRecord& record) {
   if (direct_ == nullptr || !is_mine() || record.partition.value_or(PartitionId(0)) != PartitionId(0)) [[unlikely]]
     return send_slowly(record);
+  // One variable for all ways out, so that it is built where the caller wants it.
   SendResult<RecordMetadata> appended = direct_->append(record);
-  if (!appended) [[unlikely]] return after_append(*direct_, std::move(appended));
-  sent_[0] = appended->end;
+  if (appended) [[likely]] sent_[0] = appended->end;
+  else appended = after_append(*direct_, appended);
   return appended;
 }
 

@@ -62,13 +62,14 @@ static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, O
 }
 
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
-  if (auto error = check_entry()) [[unlikely]] return std::unexpected(*error);
-  std::optional<SendError> error;
+  std::optional<SendError> error = check_entry();
+  if (error) [[unlikely]] return std::unexpected(*error);
   const auto length = static_cast<std::uint32_t>(frame_length(record, error));
   if (error) [[unlikely]] return std::unexpected(*error);
   const std::uint32_t claimed_bytes = format::align_frame(length);
   Claimed claimed;
-  if ((error = take(claimed_bytes, 1, claimed))) [[unlikely]] return std::unexpected(*error);
+  error = take(claimed_bytes, 1, claimed);
+  if (error) [[unlikely]] return std::unexpected(*error);
   const std::int64_t timestamp_ns = timestamp_of(record, claimed);
   write_claim_header(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
                      static_cast<std::uint32_t>(record.key.size()), slot_->owner());

@@ -152,7 +152,10 @@ bool publish_filler(std::byte* frame, std::uint64_t expected, FrameType type, st
   };
   word(8).store(offset.value(), memory_order_relaxed);
   word(16).store(0, memory_order_relaxed);
-  word(24).store(records, memory_order_relaxed);
+  // Not the CRC behind it: of several who write the same pad, one may be late, and the keeper have been
+  // here already.
+  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(frame + offsetof(format::FrameHeader, key_length)))
+      .store(records, memory_order_relaxed);
   const std::uint64_t resolved = type == FrameType::aborted ? format::aborted_word(extent)
                                                             : format::committed_word(extent, type, 0);
   // SYNC: pairs with the acquire loads of state words by readers and the keeper.
