@@ -413,7 +413,7 @@ class CutRecoveryTest : public SegmentTest {};
 
 TEST_F(CutRecoveryTest, AFileCutAtAnyByteOfItsLast4KiBKeepsItsPrefix) {
   FakeRing ring(1 << 20);
-  write_log(ring, 300, 60);
+  write_log(ring, 80, 60);
   const fs::path path = log_file(0);
   const std::uint64_t end = format::file_offset(Position(0), ring.end());
   const std::string whole = get_file(path).substr(0, end);
@@ -428,8 +428,8 @@ TEST_F(CutRecoveryTest, AFileCutAtAnyByteOfItsLast4KiBKeepsItsPrefix) {
       kept = frame.position + frame.extent;
       next = frame.offset + 1;
     }
-    // The decision at every byte; what is done about it, which costs syncs, at every 16th.
-    const bool writable = bytes % 16 == 0;
+    // The decision at every byte; what is done about it, which costs syncs, at every 64th.
+    const bool writable = bytes % 64 == 0;
     const Status done = recover({.writable = writable});
     ASSERT_TRUE(done) << done.error().message;
     ASSERT_EQ(recovered_.next_offset, next);

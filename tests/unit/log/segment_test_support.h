@@ -38,7 +38,8 @@ struct MadeFrame {
 // Memory as a ring has it, filled with valid frames one after another.
 class FakeRing {
  public:
-  explicit FakeRing(std::uint64_t bytes, Position base = Position(0)) : memory_(bytes), base_(base), end_(base) {}
+  explicit FakeRing(std::uint64_t bytes, Position base = Position(0), Offset next_offset = Offset(0))
+      : memory_(bytes), base_(base), end_(base), next_offset_(next_offset) {}
 
   SourceWindow window() const { return {memory_.data(), base_, memory_.size()}; }
   Position end() const { return end_; }
@@ -107,9 +108,10 @@ class FakeRing {
     const std::uint32_t crc = format::frame_crc(frame);
     std::memcpy(frame.data() + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
     made.extent = static_cast<std::uint32_t>(frame.size());
-    for (std::size_t i = 0; i < frame.size(); ++i) {
-      memory_.data()[(end_ - base_ + i) % memory_.size()] = frame[i];
-    }
+    const std::uint64_t at = (end_ - base_) % memory_.size();
+    const std::size_t before_wrap = std::min<std::size_t>(frame.size(), memory_.size() - at);
+    std::memcpy(memory_.data() + at, frame.data(), before_wrap);
+    std::memcpy(memory_.data(), frame.data() + before_wrap, frame.size() - before_wrap);
     end_ += frame.size();
     next_offset_ += made.records;
     frames_.push_back(std::move(made));
@@ -118,7 +120,7 @@ class FakeRing {
   AlignedBuffer memory_;
   Position base_;
   Position end_;
-  Offset next_offset_{0};
+  Offset next_offset_;
   std::vector<MadeFrame> frames_;
   std::size_t taken_ = 0;
 };
