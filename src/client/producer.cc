@@ -42,7 +42,6 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
     if (!appender) return std::unexpected(appender.error());
     core->appenders_.push_back(std::move(*appender));
   }
-  core->sent_.resize(topic->partitions);
   if (core->options_.durable) {
     for (log::Appender& appender : core->appenders_)
       if (auto possible = appender.wait_durable(Position(0)); !possible && possible.error() == SendError::invalid_record)
@@ -54,7 +53,7 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
 }
 
 void ProducerCore::choose_path() {
-  const bool plain = !options_.durable && options_.acks != Acks::all && open_appender_ == nullptr && !refused_;
+  const bool plain = !options_.durable && options_.acks == Acks::leader && open_appender_ == nullptr;
   direct_ = plain && appenders_.size() == 1 ? appenders_.data() : nullptr;
 }
 
@@ -70,6 +69,7 @@ std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appe
   last_error_ = error;
   last_appender_ = appender;
   has_error_ = true;
+  for (log::Appender& a : appenders_) a.forget_error();
   return std::unexpected(error);
 }
 
@@ -78,7 +78,6 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   if (open_appender_ != nullptr) return SendError::claim_open;
   if (refused_) {
     refused_ = false;
-    choose_path();
     return last_error_;
   }
   if (options_.acks != Acks::all) return std::nullopt;
@@ -92,10 +91,8 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, S
     if (options_.acks != Acks::none) return refused;
     // Nobody waits for the outcome: the next call will tell it.
     refused_ = true;
-    choose_path();
     return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
   }
-  sent_[appended->partition.value()] = appended->end;
   // The high watermark of a partition whose only replica is this host is its log end: acks=all has
   // nothing more to wait for.
   if (options_.durable)
@@ -106,11 +103,7 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, S
 SendResult<RecordMetadata> ProducerCore::send(const ProducerRecord& record) {
   if (direct_ == nullptr || !is_mine() || record.partition.value_or(PartitionId(0)) != PartitionId(0)) [[unlikely]]
     return send_slowly(record);
-  // One variable for all ways out, so that it is built where the caller wants it.
-  SendResult<RecordMetadata> appended = direct_->append(record);
-  if (appended) [[likely]] sent_[0] = appended->end;
-  else appended = after_append(*direct_, appended);
-  return appended;
+  return direct_->append(record);
 }
 
 SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& record) {
@@ -166,9 +159,9 @@ SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
 
 SendResult<void> ProducerCore::flush() {
   if (!is_mine()) return refuse(SendError::closed);
-  for (std::size_t p = 0; p < appenders_.size(); ++p) {
-    if (sent_[p] == Position(0)) continue;
-    if (auto durable = appenders_[p].wait_durable(sent_[p]); !durable) return refuse(durable.error(), &appenders_[p]);
+  for (log::Appender& sender : appenders_) {
+    if (sender.sent() == Position(0)) continue;
+    if (auto durable = sender.wait_durable(sender.sent()); !durable) return refuse(durable.error(), &sender);
   }
   return {};
 }
@@ -184,6 +177,8 @@ PartitionId ProducerCore::partition_for(std::string_view key) {
 }
 
 Error ProducerCore::error() const {
+  if (direct_ != nullptr && is_mine())
+    if (auto error = direct_->last_error()) return direct_->describe(*error);
   if (!has_error_) return {Code::invalid_argument, 0, "no operation of this producer has failed"};
   if (!is_mine()) return log_->check_mine().error();
   if (last_appender_ != nullptr) return last_appender_->describe(last_error_);

@@ -51,11 +51,10 @@ class ProducerCore {
   shm::OwnedSlot slot_;
   WallClock clock_;
   std::uint32_t fork_generation_;
-  // The appender of the only partition, while there is nothing to do but to append: no claim open, no
-  // failure to tell, nothing to wait for.
+  // The appender of the only partition, while there is nothing to do but to append (acks=1): no claim
+  // is open, nothing is waited for. It notes its own failures.
   log::Appender* direct_ = nullptr;
   std::vector<log::Appender> appenders_;  // one per partition
-  std::vector<Position> sent_;            // the end of what was sent, per partition
   std::uint32_t next_partition_ = 0;      // for records without a key
   bool refused_ = false;                  // acks=0: a failure to be told by the next call
 

@@ -63,13 +63,13 @@ static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, O
 
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
   std::optional<SendError> error = check_entry();
-  if (error) [[unlikely]] return std::unexpected(*error);
+  if (error) [[unlikely]] return refuse(*error);
   const auto length = static_cast<std::uint32_t>(frame_length(record, error));
-  if (error) [[unlikely]] return std::unexpected(*error);
+  if (error) [[unlikely]] return refuse(*error);
   const std::uint32_t claimed_bytes = format::align_frame(length);
   Claimed claimed;
   error = take(claimed_bytes, 1, claimed);
-  if (error) [[unlikely]] return std::unexpected(*error);
+  if (error) [[unlikely]] return refuse(*error);
   const std::int64_t timestamp_ns = timestamp_of(record, claimed);
   write_claim_header(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
                      static_cast<std::uint32_t>(record.key.size()), slot_->owner());
@@ -80,25 +80,26 @@ SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
     format::write_body(claimed.frame, record.key, record.value.data(), record.value.size(), record.headers);
   }
   if (!commit_word(claimed.frame, claimed_bytes, length, attributes_of(record))) [[unlikely]]
-    return std::unexpected(SendError::claim_expired);
-  return RecordMetadata{partition_.partition, claimed.offset, claimed.position + claimed_bytes, timestamp_ns};
+    return refuse(SendError::claim_expired);
+  sent_ = claimed.position + claimed_bytes;
+  return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
 }
 
 SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord> records) {
-  if (auto error = check_entry()) return std::unexpected(*error);
-  if (records.empty()) return std::unexpected(SendError::invalid_record);
-  if (records.size() > kMaxBatchRecords) return std::unexpected(SendError::record_too_large);
+  if (auto error = check_entry()) return refuse(*error);
+  if (records.empty()) return refuse(SendError::invalid_record);
+  if (records.size() > kMaxBatchRecords) return refuse(SendError::record_too_large);
   std::optional<SendError> error;
   std::uint64_t bytes = 0;
   for (const ProducerRecord& record : records) {
     bytes += (frame_length(record, error) + 7) & ~std::uint64_t{7};
-    if (error) return std::unexpected(*error);
+    if (error) return refuse(*error);
   }
-  if (bytes > ring_.term_bytes() / 8) return std::unexpected(SendError::record_too_large);
+  if (bytes > ring_.term_bytes() / 8) return refuse(SendError::record_too_large);
   const auto claimed_bytes = static_cast<std::uint32_t>(bytes);
   const auto count = static_cast<std::uint32_t>(records.size());
   Claimed claimed;
-  if ((error = take(claimed_bytes, count, claimed))) return std::unexpected(*error);
+  if ((error = take(claimed_bytes, count, claimed))) return refuse(*error);
 
   std::byte* frame = claimed.frame;
   std::uint32_t first_length = 0;
@@ -124,9 +125,9 @@ SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord
     frame += format::align_frame(length);
   }
   if (!commit_word(claimed.frame, claimed_bytes, first_length, attributes_of(records[0])))
-    return std::unexpected(SendError::claim_expired);
-  return RecordMetadata{partition_.partition, claimed.offset + (count - 1), claimed.position + claimed_bytes,
-                        timestamp_ns};
+    return refuse(SendError::claim_expired);
+  sent_ = claimed.position + claimed_bytes;
+  return RecordMetadata{partition_.partition, claimed.offset + (count - 1), sent_, timestamp_ns};
 }
 
 // --- Claim in place ------------------------------------------------------------------------------
@@ -152,7 +153,8 @@ SendResult<Appender::Open> Appender::claim(std::string_view key, std::size_t val
 
 SendResult<RecordMetadata> Appender::commit(const Open& open) {
   if (!commit_word(open.frame, open.claimed, open.length, open.attributes))
-    return std::unexpected(SendError::claim_expired);
+    return refuse(SendError::claim_expired);
+  sent_ = open.metadata.end;
   return open.metadata;
 }
 

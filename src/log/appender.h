@@ -50,8 +50,13 @@ class Appender {
   // Whether acks=all can be had now; on a host without replication that is min.insync.replicas=1.
   SendResult<void> check_replicas();
 
-  // What the last failure was about, as a sentence.
+  // What a failure was about, as a sentence.
   Error describe(SendError error) const;
+  // The failure of the last append, if it failed and was not forgotten.
+  std::optional<SendError> last_error() const { return last_error_; }
+  void forget_error() { last_error_ = std::nullopt; }
+  // The position behind the last record that was committed; 0 before the first.
+  Position sent() const { return sent_; }
 
   const PartitionRef& partition() const { return partition_; }
 
@@ -127,6 +132,10 @@ class Appender {
     return kept;
   }
   bool was_kept(const std::byte* frame);
+  std::unexpected<SendError> refuse(SendError error) {
+    last_error_ = error;
+    return std::unexpected(error);
+  }
   void notify() {
     // SYNC: ordered behind the commit by its compare-and-set (a full barrier); pairs with the
     // waiter's fetch_or of its flag followed by its look at the ring.
@@ -158,6 +167,8 @@ class Appender {
   std::uint8_t on_full_ = 0;
   std::uint32_t min_insync_replicas_ = 1;
   std::chrono::milliseconds max_block_;
+  Position sent_{0};
+  std::optional<SendError> last_error_;
   std::string cause_;            // of the last failure that has one
 };
 
