@@ -112,7 +112,7 @@ void append_options_with_value(const CLI::App& app, std::string& out) {
 constexpr std::string_view kScript =
     R"bash(# bash completion for ringtail, printed by `ringtail completion bash`
 _ringtail_words() {{ COMPREPLY+=($(compgen -W "$1" -- "$current")); }}
-_ringtail_files() {{ compopt -o filenames; COMPREPLY+=($(compgen "$1" -- "$current")); }}
+_ringtail_files() {{ compopt -o filenames 2>/dev/null; COMPREPLY+=($(compgen "$1" -- "$current")); }}
 _ringtail_topics() {{
   [[ $current == -* ]] && return
   local topics=$("${{COMP_WORDS[0]}}" "${{directory[@]}}" topic list 2>/dev/null)

@@ -156,6 +156,12 @@ Result<LineSender> open_sender(const Log& log, const ProduceArguments& arguments
                 fmt::format("topic '{}' has no partition {}; its partitions are 0 to {}", topic->name,
                             *arguments.partition, topic->partitions.size() - 1));
   }
+  if (arguments.durable && topic->configs.at("storage") == "memory") {
+    return fail(Code::invalid_argument,
+                fmt::format("topic '{}' keeps its records in memory, so nothing of it can "
+                            "be durable; leave --durable out",
+                            topic->name));
+  }
   ProducerOptions options;
   options.topic = arguments.topic;
   options.acks = parse_acks(arguments.acks);

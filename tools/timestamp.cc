@@ -95,23 +95,28 @@ Result<std::int64_t> TimestampFormat::parse_number(std::string_view text) const 
 }
 
 Result<std::int64_t> TimestampFormat::parse_broken_down(std::string_view text) const {
-  const std::string terminated(text);
+  std::string rest(text);
   std::tm parts = {};
-  parts.tm_mday = 1;
-  const char* rest = ::strptime(terminated.c_str(), before_.c_str(), &parts);
   std::int64_t fraction = 0;
-  if (rest != nullptr && has_fraction_) {
-    std::string_view tail(rest);
-    rest = take_fraction(tail, 9, fraction) ? ::strptime(tail.data(), after_.c_str(), &parts) : nullptr;
+  if (has_fraction_) {
+    // Once to find the fraction; it is cut out, for fields behind it (%p) change what those before mean.
+    const char* at = ::strptime(rest.c_str(), before_.c_str(), &parts);
+    if (at == nullptr) return bad_time(text, "of the given format");
+    std::string_view tail(at);
+    const std::size_t begin = rest.size() - tail.size();
+    if (!take_fraction(tail, 9, fraction)) return bad_time(text, "with a fraction of 1 to 9 digits");
+    rest.erase(begin, rest.size() - tail.size() - begin);
   }
-  if (rest == nullptr || rest != terminated.c_str() + terminated.size()) {
-    return bad_time(text, "of the given format");
-  }
+  parts = {};
+  parts.tm_mday = 1;
+  const char* end = ::strptime(rest.c_str(), (before_ + after_).c_str(), &parts);
+  if (end == nullptr || end != rest.c_str() + rest.size()) return bad_time(text, "of the given format");
   const long zone_seconds = parts.tm_gmtoff;
   const std::int64_t seconds = ::timegm(&parts) - zone_seconds;
   std::int64_t ns;
-  if (!multiply_add(seconds, 1'000'000'000, fraction, ns))
+  if (!multiply_add(seconds, 1'000'000'000, fraction, ns)) {
     return bad_time(text, "between the years 1678 and 2262");
+  }
   return ns;
 }
 
