@@ -55,6 +55,7 @@ class Recovery {
                    std::uint64_t extent);
 
   void cut(const Segment& segment, Position end);
+  void sync(const Segment& segment);
   void found(RecoveryCase what, const std::filesystem::path& path, Position position, std::uint64_t bytes,
              std::uint64_t durable_lost, std::string message) {
     report_.findings.push_back({what, path, position, bytes, durable_lost, std::move(message)});
@@ -265,6 +266,8 @@ Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
 
   log.end_position = walked->end.position;
   log.next_offset = walked->next_offset;
+  // The last keeper may have died between a write, or the naming of the file, and its sync.
+  if (!mark || *mark < log.end_position || log.end_position == segment.base()) sync(segment);
   log.created_ns = segment.opened.header.created_ns;
   log.index = std::move(walked->index);
   log.time_index = std::move(walked->time_index);
@@ -307,6 +310,15 @@ void Recovery::cut(const Segment& segment, Position end) {
     if (!file) return std::unexpected(file.error());
     if (auto done = backend_.truncate(*file, bytes); !done) return done;
     return backend_.sync_file(*file);
+  });
+}
+
+void Recovery::sync(const Segment& segment) {
+  actions_.push_back([this, path = segment.path]() -> Status {
+    auto file = backend_.open(path, io::OpenMode::write_direct);
+    if (!file) return std::unexpected(file.error());
+    if (auto done = backend_.sync_file(*file); !done) return done;
+    return backend_.sync_directory(dir_);
   });
 }
 

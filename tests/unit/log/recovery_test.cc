@@ -328,6 +328,18 @@ TEST_F(RecoveryTest, WhatTheRingKnowsToBeSyncedIsAMarkToo) {
   EXPECT_TRUE(recover({.known_durable = damaged.position}));
 }
 
+TEST_F(RecoveryTest, FramesBehindTheMarkAreSyncedBeforeTheyCount) {
+  ASSERT_TRUE(recover());
+  EXPECT_EQ(backend_->count(testing::Op::sync_file, ".log"), 0u) << "the mark says that all of it is";
+  set_mark(ring_.frames().back().position);
+  backend_->clear_events();
+  expect_kept_whole();
+  EXPECT_EQ(backend_->count(testing::Op::sync_file, log_file(last_).string()), 1u);
+  set_mark(ring_.frames().back().position);
+  backend_->fail(testing::Op::sync_file, ".log", EIO);
+  EXPECT_FALSE(recover());
+}
+
 TEST_F(RecoveryTest, AJumpOfOffsetsIsRefused) {
   // A valid frame with a valid CRC, but of another offset: records before it are missing.
   const MadeFrame& frame = frame_in(last_, 20);
