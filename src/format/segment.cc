@@ -69,19 +69,20 @@ Result<FileHeader> decode_header(std::span<const std::byte> bytes, FileKind kind
   FileHeader header;
   std::memcpy(&header, bytes.data(), sizeof header);
   if (header.magic != magic_of(kind)) {
-    return fail(Code::corrupt, fmt::format("{}: not a Ringtail {} file (magic {:016x}, expected {:016x})", name,
-                                           suffix_of(kind), header.magic, magic_of(kind)));
+    return fail(Code::corrupt, fmt::format("{}: not a Ringtail {} file (magic {:016x}, expected {:016x})",
+                                           name, suffix_of(kind), header.magic, magic_of(kind)));
   }
   // The version goes before the CRC: another layout may keep its CRC elsewhere.
   if (header.layout_version != kSegmentVersion) {
-    return fail(Code::incompatible_layout,
-                fmt::format("{}: written with segment layout version {}, this build reads version {}; use the "
-                            "Ringtail release that wrote it",
-                            name, header.layout_version, kSegmentVersion));
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("{}: written with segment layout version {}, this build reads version {}; use the "
+                    "Ringtail release that wrote it",
+                    name, header.layout_version, kSegmentVersion));
   }
   if (header.crc32c != header_crc(header)) {
-    return fail(Code::corrupt, fmt::format("{}: the file header's CRC is {:08x}, its content gives {:08x}", name,
-                                           header.crc32c, header_crc(header)));
+    return fail(Code::corrupt, fmt::format("{}: the file header's CRC is {:08x}, its content gives {:08x}",
+                                           name, header.crc32c, header_crc(header)));
   }
   if (header.header_bytes != sizeof(FileHeader) || header.reserved != 0 || header.reserved2 != 0 ||
       header.base_position % 8 != 0) {
@@ -92,11 +93,12 @@ Result<FileHeader> decode_header(std::span<const std::byte> bytes, FileKind kind
 
 Status check_identity(const FileHeader& header, const SegmentIdentity& identity, std::string_view name) {
   if (identity_of(header) == identity) return {};
-  return fail(Code::corrupt,
-              fmt::format("{}: belongs to log {:016x}{:016x}, topic {:016x}, partition {}, not to log "
-                          "{:016x}{:016x}, topic {:016x}, partition {}; move it back to where it came from",
-                          name, header.log_id[0], header.log_id[1], header.topic_id, header.partition,
-                          identity.log_id[0], identity.log_id[1], identity.topic_id, identity.partition.value()));
+  return fail(
+      Code::corrupt,
+      fmt::format("{}: belongs to log {:016x}{:016x}, topic {:016x}, partition {}, not to log "
+                  "{:016x}{:016x}, topic {:016x}, partition {}; move it back to where it came from",
+                  name, header.log_id[0], header.log_id[1], header.topic_id, header.partition,
+                  identity.log_id[0], identity.log_id[1], identity.topic_id, identity.partition.value()));
 }
 
 SegmentIdentity identity_of(const FileHeader& header) {

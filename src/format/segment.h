@@ -47,19 +47,19 @@ inline constexpr std::uint64_t kTimeIndexMagic = 0x31584d54'4c544752;  // "RGTLT
 
 // Little-endian. The CRC covers all that stands before it.
 struct FileHeader {
-  std::uint64_t magic;                   // which kind of file
+  std::uint64_t magic;  // which kind of file
   std::uint32_t layout_version;
-  std::uint32_t header_bytes;            // sizeof(FileHeader)
+  std::uint32_t header_bytes;  // sizeof(FileHeader)
   std::array<std::uint64_t, 2> log_id;
   std::uint64_t topic_id;
   std::uint32_t partition;
-  std::uint32_t reserved;                // 0
-  std::uint64_t base_offset;             // of the first record; also the file's name
-  std::uint64_t base_position;           // of the first frame
+  std::uint32_t reserved;       // 0
+  std::uint64_t base_offset;    // of the first record; also the file's name
+  std::uint64_t base_position;  // of the first frame
   std::int64_t created_ns;
-  std::uint64_t synced_position;         // index: the log was synced at least up to here; else 0
-  std::uint64_t synced_offset;           // index: the offset that follows there; else 0
-  std::uint32_t reserved2;               // 0
+  std::uint64_t synced_position;  // index: the log was synced at least up to here; else 0
+  std::uint64_t synced_offset;    // index: the offset that follows there; else 0
+  std::uint32_t reserved2;        // 0
   std::uint32_t crc32c;
 };
 static_assert(sizeof(FileHeader) == 96);
@@ -105,7 +105,9 @@ constexpr Position block_down(Position p) { return Position(p.value() & ~(kBlock
 constexpr Position block_up(Position p) {
   return Position((p.value() + kBlockBytes - 1) & ~(kBlockBytes - 1));
 }
-constexpr std::uint64_t block_up(std::uint64_t bytes) { return (bytes + kBlockBytes - 1) & ~(kBlockBytes - 1); }
+constexpr std::uint64_t block_up(std::uint64_t bytes) {
+  return (bytes + kBlockBytes - 1) & ~(kBlockBytes - 1);
+}
 
 // Where the byte of position `p` stands in the log file that begins at `base`. Requires p >= base's block.
 constexpr std::uint64_t file_offset(Position base, Position p) {

@@ -29,6 +29,7 @@ class IoOperation {
 };
 
 inline void dispatch(const io::Completion& completion) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel carries 64 bits, not pointers.
   reinterpret_cast<IoOperation*>(static_cast<std::uintptr_t>(completion.token))->complete(completion.result);
 }
 

@@ -47,7 +47,7 @@ class Recovery {
   Status recover_last(const Segment& segment, RecoveredLog& log);
   Result<SegmentWalk> confirmed_start(const Segment& segment, const std::optional<IndexContent>& index);
   Result<SegmentWalk> walk_last(const Segment& segment, const std::optional<IndexContent>& index,
-                         std::optional<FrameScanner>& scanner);
+                                std::optional<FrameScanner>& scanner);
   Status judge_tail(const Segment& segment, const SegmentWalk& walk, FrameScanner& scanner,
                     std::optional<Position> mark);
   void pad(const Segment& segment, RecoveredLog& log);
@@ -107,7 +107,8 @@ void Recovery::remove_leftovers(const SegmentListing& listing) {
     found(what, path, Position(0), 0, 0, fmt::format("{}: removed, {}", path.string(), why));
     actions_.push_back([this, path] { return backend_.unlink(path); });
   };
-  for (const auto& path : listing.prepared) remove(RecoveryCase::prepared_file, path, "no segment was begun in it");
+  for (const auto& path : listing.prepared)
+    remove(RecoveryCase::prepared_file, path, "no segment was begun in it");
   for (const auto& path : listing.orphans) remove(RecoveryCase::orphan_index, path, "its log was deleted");
 }
 
@@ -121,10 +122,11 @@ Status Recovery::remove_headless(std::vector<Offset>& logs) {
   if (!bytes) return std::unexpected(bytes.error());
   if (*bytes >= format::kBlockBytes) return {};
   if (logs.size() == 1 && logs.back() != Offset(0)) {
-    return fail(Code::corrupt,
-                fmt::format("{}: {} bytes are less than a header, and no segment before it tells where the log "
-                            "goes on; restore the file from a backup or replica, or delete the topic",
-                            path.string(), *bytes));
+    return fail(
+        Code::corrupt,
+        fmt::format("{}: {} bytes are less than a header, and no segment before it tells where the log "
+                    "goes on; restore the file from a backup or replica, or delete the topic",
+                    path.string(), *bytes));
   }
   found(RecoveryCase::headless_segment, path, Position(0), *bytes, 0,
         fmt::format("{}: removed, its {} bytes are less than a header", path.string(), *bytes));
@@ -163,8 +165,8 @@ Result<SegmentInfo> Recovery::check_sealed(const Segment& segment, const Segment
   }
   if (const std::uint64_t surplus = segment.end_of_file() - next.base(); surplus > 0) {
     found(RecoveryCase::sealed_too_long, segment.path, next.base(), surplus, 0,
-          fmt::format("{}: {} bytes cut off behind position {}, where {} begins", segment.path.string(), surplus,
-                      next.base().value(), next.path.filename().string()));
+          fmt::format("{}: {} bytes cut off behind position {}, where {} begins", segment.path.string(),
+                      surplus, next.base().value(), next.path.filename().string()));
     cut(segment, next.base());
   }
   const auto index = read_index(backend_, segment.path, segment.opened.header);
@@ -179,36 +181,45 @@ Result<SegmentInfo> Recovery::check_sealed(const Segment& segment, const Segment
   if (covered != end.offset) {
     return rebuild_sealed(segment, next, "the time index does not reach the segment's end");
   }
-  return SegmentInfo{segment.base_offset(), next.base_offset(), segment.base(), next.base(),
+  return SegmentInfo{segment.base_offset(),
+                     next.base_offset(),
+                     segment.base(),
+                     next.base(),
                      times->empty() ? format::kNoTimestamp : times->back().max_timestamp_ns,
-                     format::file_offset(segment.base(), next.base()), segment.path};
+                     format::file_offset(segment.base(), next.base()),
+                     segment.path};
 }
 
-Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segment& next, std::string_view why) {
+Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segment& next,
+                                             std::string_view why) {
   SegmentWalk walked = SegmentWalk::begin(segment.opened.header);
   FrameScanner scanner(backend_, segment.opened.file, segment.path,
-                       {segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()),
-                        next.base()});
+                       {segment.base(), segment.base(),
+                        static_cast<std::int64_t>(segment.base_offset().value()), next.base()});
   if (auto done = walked.go(scanner); !done) return std::unexpected(done.error());
   report_.scanned_bytes += walked.walked_bytes;
   if (walked.end.position != next.base() || walked.next_offset != next.base_offset()) {
-    return fail(Code::corrupt,
-                fmt::format("{}: no valid frame at position {} ({}), but the log goes on to position {}, offset "
-                            "{}; restore the file from a backup or replica",
-                            segment.path.string(), walked.end.position.value(),
-                            format::to_string(walked.end.fault), next.base().value(), next.base_offset().value()));
+    return fail(
+        Code::corrupt,
+        fmt::format("{}: no valid frame at position {} ({}), but the log goes on to position {}, offset "
+                    "{}; restore the file from a backup or replica",
+                    segment.path.string(), walked.end.position.value(), format::to_string(walked.end.fault),
+                    next.base().value(), next.base_offset().value()));
   }
   found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
         fmt::format("{}: index rebuilt ({})", segment.path.string(), why));
   actions_.push_back([this, path = segment.path, header = segment.opened.header, walked] {
     return write_indexes(backend_, path, header, walked);
   });
-  return SegmentInfo{segment.base_offset(),     next.base_offset(), segment.base(), next.base(),
-                     walked.max_timestamp_ns, format::file_offset(segment.base(), next.base()), segment.path};
+  return SegmentInfo{
+      segment.base_offset(), next.base_offset(),      segment.base(),
+      next.base(),           walked.max_timestamp_ns, format::file_offset(segment.base(), next.base()),
+      segment.path};
 }
 
 // The last index entry at which a frame stands, with what the indexes say of all before it.
-Result<SegmentWalk> Recovery::confirmed_start(const Segment& segment, const std::optional<IndexContent>& index) {
+Result<SegmentWalk> Recovery::confirmed_start(const Segment& segment,
+                                              const std::optional<IndexContent>& index) {
   SegmentWalk start = SegmentWalk::begin(segment.opened.header);
   if (!index) return start;
   const auto times = read_time_index(backend_, segment.path, segment.opened.header);
@@ -234,7 +245,7 @@ Result<SegmentWalk> Recovery::confirmed_start(const Segment& segment, const std:
 }
 
 Result<SegmentWalk> Recovery::walk_last(const Segment& segment, const std::optional<IndexContent>& index,
-                                 std::optional<FrameScanner>& scanner) {
+                                        std::optional<FrameScanner>& scanner) {
   auto walked = confirmed_start(segment, index);
   if (!walked) return walked;
   const Position from = walked->index.empty() ? segment.base() : Position(walked->index.back().position);
@@ -284,19 +295,20 @@ Status Recovery::judge_tail(const Segment& segment, const SegmentWalk& walked, F
   if (!remains) return std::unexpected(remains.error());
   const std::uint64_t lost = mark && *mark > end ? *mark - end : 0;
   if (remains->valid_frame && (!mark || lost > 0)) {
-    return fail(Code::corrupt,
-                fmt::format("{}: no valid frame at position {} ({}), but records go on at position {}, offset {}: "
-                            "the file is damaged, and cutting it off there would drop them; restore it from a "
-                            "backup or replica",
-                            segment.path.string(), end.value(), format::to_string(walked.end.fault),
-                            remains->valid_frame->value(), remains->valid_offset));
+    return fail(
+        Code::corrupt,
+        fmt::format("{}: no valid frame at position {} ({}), but records go on at position {}, offset {}: "
+                    "the file is damaged, and cutting it off there would drop them; restore it from a "
+                    "backup or replica",
+                    segment.path.string(), end.value(), format::to_string(walked.end.fault),
+                    remains->valid_frame->value(), remains->valid_offset));
   }
   const std::uint64_t bytes = remains->garbage_end - end;
   if (bytes == 0 && lost == 0) return {};
   const auto what = remains->valid_frame ? RecoveryCase::unsynced_gap : RecoveryCase::torn_tail;
   found(what, segment.path, end, bytes, lost,
-        fmt::format("{}: {} bytes cut off behind position {}, offset {} ({}); {}", segment.path.string(), bytes,
-                    end.value(), walked.next_offset.value(), format::to_string(walked.end.fault),
+        fmt::format("{}: {} bytes cut off behind position {}, offset {} ({}); {}", segment.path.string(),
+                    bytes, end.value(), walked.next_offset.value(), format::to_string(walked.end.fault),
                     lost > 0 ? fmt::format("{} bytes that had been synced are gone: check the disk", lost)
                              : std::string("nothing that had been synced is lost")));
   if (bytes > 0) cut(segment, end);
@@ -305,12 +317,13 @@ Status Recovery::judge_tail(const Segment& segment, const SegmentWalk& walked, F
 
 // Cuts the file off at `end`; space that is reserved again later reads as zeros.
 void Recovery::cut(const Segment& segment, Position end) {
-  actions_.push_back([this, path = segment.path, bytes = format::file_offset(segment.base(), end)]() -> Status {
-    auto file = backend_.open(path, io::OpenMode::write_direct);
-    if (!file) return std::unexpected(file.error());
-    if (auto done = backend_.truncate(*file, bytes); !done) return done;
-    return backend_.sync_file(*file);
-  });
+  actions_.push_back(
+      [this, path = segment.path, bytes = format::file_offset(segment.base(), end)]() -> Status {
+        auto file = backend_.open(path, io::OpenMode::write_direct);
+        if (!file) return std::unexpected(file.error());
+        if (auto done = backend_.truncate(*file, bytes); !done) return done;
+        return backend_.sync_file(*file);
+      });
 }
 
 void Recovery::sync(const Segment& segment) {
@@ -327,7 +340,8 @@ void Recovery::pad(const Segment& segment, RecoveredLog& log) {
   std::uint64_t extent = format::block_up(end) - end;
   if (extent < format::kFrameHeaderBytes) extent += format::kBlockBytes;
   found(RecoveryCase::padded, segment.path, end, extent, 0,
-        fmt::format("{}: {} bytes of padding appended at position {}", segment.path.string(), extent, end.value()));
+        fmt::format("{}: {} bytes of padding appended at position {}", segment.path.string(), extent,
+                    end.value()));
   actions_.push_back([this, path = segment.path, base = segment.base(), end, next = log.next_offset, extent] {
     return write_pad(path, base, end, next, extent);
   });
@@ -354,7 +368,8 @@ Status Recovery::write_pad(const std::filesystem::path& path, Position base, Pos
     backend_.submit_write_and_sync(*file, buffer.span(), file_at, token);
   });
   if (result == static_cast<std::int64_t>(buffer.size())) return {};
-  return fail_errno(result < 0 ? static_cast<int>(-result) : EIO, fmt::format("cannot pad '{}'", path.string()));
+  return fail_errno(result < 0 ? static_cast<int>(-result) : EIO,
+                    fmt::format("cannot pad '{}'", path.string()));
 }
 
 }  // namespace
@@ -374,8 +389,8 @@ std::string_view to_string(RecoveryCase what) {
 }
 
 Result<RecoveredLog> recover_partition(io::Backend& backend, const std::filesystem::path& dir,
-                                       const format::SegmentIdentity& identity, const RecoveryOptions& options,
-                                       RecoveryReport& report) {
+                                       const format::SegmentIdentity& identity,
+                                       const RecoveryOptions& options, RecoveryReport& report) {
   return Recovery(backend, dir, identity, options, report).run();
 }
 

@@ -95,7 +95,7 @@ struct RecoveredLog {
 // Errors: corrupt and incompatible_layout (refused, see the table; the message names file, position
 // and remedy), not_found, permission_denied, read_only, no_space (padding), storage_failed, system.
 Result<RecoveredLog> recover_partition(io::Backend& backend, const std::filesystem::path& dir,
-                                       const format::SegmentIdentity& identity, const RecoveryOptions& options,
-                                       RecoveryReport& report);
+                                       const format::SegmentIdentity& identity,
+                                       const RecoveryOptions& options, RecoveryReport& report);
 
 }  // namespace ringtail::log

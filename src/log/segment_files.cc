@@ -7,6 +7,7 @@
 #include <cstring>
 #include <new>
 #include <system_error>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -27,7 +28,8 @@ Result<std::vector<RawEntry>> read_entries(io::Backend& backend, const OpenedFil
                                            const std::filesystem::path& path) {
   const std::uint64_t bytes = opened.bytes > format::kBlockBytes ? opened.bytes - format::kBlockBytes : 0;
   std::vector<RawEntry> entries(bytes / sizeof(RawEntry));
-  auto got = read_at(backend, opened.file, std::as_writable_bytes(std::span(entries)), format::kBlockBytes, path);
+  auto got =
+      read_at(backend, opened.file, std::as_writable_bytes(std::span(entries)), format::kBlockBytes, path);
   if (!got) return std::unexpected(got.error());
   entries.resize(*got / sizeof(RawEntry));
   entries.erase(std::find(entries.begin(), entries.end(), RawEntry{}), entries.end());
@@ -96,8 +98,8 @@ Result<std::uint64_t> file_size(const io::File& file, const std::filesystem::pat
 Result<std::size_t> read_at(io::Backend& backend, const io::File& file, std::span<std::byte> bytes,
                             std::uint64_t offset, const std::filesystem::path& path) {
   if (bytes.empty()) return std::size_t{0};
-  const std::int64_t result = run_blocking(
-      backend, [&](std::uint64_t token) { backend.submit_read(file, bytes, offset, token); });
+  const std::int64_t result =
+      run_blocking(backend, [&](std::uint64_t token) { backend.submit_read(file, bytes, offset, token); });
   if (result >= 0) return static_cast<std::size_t>(result);
   Error error = system_error(static_cast<int>(-result),
                              fmt::format("cannot read '{}' at byte {}", path.string(), offset));
@@ -124,8 +126,8 @@ Result<OpenedFile> open_checked(io::Backend& backend, const std::filesystem::pat
   }
   const auto named = format::parse_segment_file_name(kind, path.filename().string());
   if (!named || named->value() != header->base_offset) {
-    return fail(Code::corrupt, fmt::format("{}: its header says base offset {}; rename it back", path.string(),
-                                           header->base_offset));
+    return fail(Code::corrupt, fmt::format("{}: its header says base offset {}; rename it back",
+                                           path.string(), header->base_offset));
   }
   return opened;
 }
@@ -143,8 +145,9 @@ Result<IndexContent> read_index(io::Backend& backend, const std::filesystem::pat
   for (const RawEntry& bytes : *entries) {
     const auto entry = std::bit_cast<format::IndexEntry>(bytes);
     if (entry.position <= last.position || entry.offset < last.offset || entry.position % 8 != 0) {
-      return fail(Code::corrupt, fmt::format("{}: entry {} (offset {}, position {}) does not ascend",
-                                             path.string(), content.entries.size(), entry.offset, entry.position));
+      return fail(Code::corrupt,
+                  fmt::format("{}: entry {} (offset {}, position {}) does not ascend", path.string(),
+                              content.entries.size(), entry.offset, entry.position));
     }
     content.entries.push_back(entry);
     last = entry;
@@ -166,8 +169,9 @@ Result<std::vector<format::TimeIndexEntry>> read_time_index(io::Backend& backend
   for (const RawEntry& bytes : *raw_entries) {
     const auto entry = std::bit_cast<format::TimeIndexEntry>(bytes);
     if (entry.offset <= last.offset || entry.max_timestamp_ns < last.max_timestamp_ns) {
-      return fail(Code::corrupt, fmt::format("{}: entry {} (time {}, offset {}) does not ascend", path.string(),
-                                             entries.size(), entry.max_timestamp_ns, entry.offset));
+      return fail(Code::corrupt,
+                  fmt::format("{}: entry {} (time {}, offset {}) does not ascend", path.string(),
+                              entries.size(), entry.max_timestamp_ns, entry.offset));
     }
     entries.push_back(entry);
     last = entry;
@@ -189,7 +193,7 @@ Result<PreparedSegment> prepare_segment(io::Backend& backend, const std::filesys
     error.message = fmt::format("cannot reserve {} bytes for the next segment in '{}': {}", prepared.bytes,
                                 dir.string(), error.message);
     // The file is useless without its space; that it cannot be removed either changes nothing.
-    static_cast<void>(backend.unlink(prepared.path));
+    std::ignore = backend.unlink(prepared.path);
     return std::unexpected(std::move(error));
   }
   return prepared;

@@ -68,7 +68,8 @@ struct SegmentListing {
 // Errors: not_found, permission_denied, system.
 Result<SegmentListing> list_segments(const std::filesystem::path& dir);
 
-std::filesystem::path segment_path(const std::filesystem::path& dir, format::FileKind kind, Offset base_offset);
+std::filesystem::path segment_path(const std::filesystem::path& dir, format::FileKind kind,
+                                   Offset base_offset);
 // The index file that belongs to a .log file.
 std::filesystem::path sibling(const std::filesystem::path& log_path, format::FileKind kind);
 
@@ -86,8 +87,8 @@ struct OpenedFile {
   format::FileHeader header;
   std::uint64_t bytes = 0;
 };
-Result<OpenedFile> open_checked(io::Backend& backend, const std::filesystem::path& path, format::FileKind kind,
-                                const format::SegmentIdentity& identity);
+Result<OpenedFile> open_checked(io::Backend& backend, const std::filesystem::path& path,
+                                format::FileKind kind, const format::SegmentIdentity& identity);
 
 // The content of an index file that is in order: its header fits `log_header`, and its entries ascend
 // within the segment. Errors: as open_checked.
@@ -111,6 +112,7 @@ struct PreparedSegment {
 // Makes a file of `bytes` bytes, all of them reserved, for SegmentWriter::offer. Blocks; meant for a
 // thread other than the keeper's, with a Backend of its own. Nothing is left behind on failure.
 // Errors: no_space, permission_denied, read_only, system.
-Result<PreparedSegment> prepare_segment(io::Backend& backend, const std::filesystem::path& dir, std::uint64_t bytes);
+Result<PreparedSegment> prepare_segment(io::Backend& backend, const std::filesystem::path& dir,
+                                        std::uint64_t bytes);
 
 }  // namespace ringtail::log

@@ -60,7 +60,10 @@ class IndexFile {
 
   IndexFile(io::Backend& backend, std::filesystem::path path, const format::FileHeader& header,
             std::vector<RawEntry> entries, std::uint64_t capacity)
-      : backend_(backend), path_(std::move(path)), header_(header), entries_(std::move(entries)),
+      : backend_(backend),
+        path_(std::move(path)),
+        header_(header),
+        entries_(std::move(entries)),
         capacity_(capacity) {}
 
   void submit_header();

@@ -34,8 +34,7 @@ class SegmentReader::Impl {
  public:
   Impl(const std::filesystem::path& dir, const format::SegmentIdentity& identity,
        const SegmentReaderOptions& options, std::unique_ptr<io::Backend> backend)
-      : dir_(dir), identity_(identity), backend_(std::move(backend)),
-        read_ahead_(options.read_ahead_bytes) {}
+      : dir_(dir), identity_(identity), backend_(std::move(backend)), read_ahead_(options.read_ahead_bytes) {}
 
   Result<Position> locate(Offset offset, Position durable_limit);
   Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
@@ -49,7 +48,8 @@ class SegmentReader::Impl {
   Status next_segment(FrameFault fault);
   Status enter(Segment segment, Position position);
   Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
-  Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns, Position limit);
+  Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns,
+                                               Position limit);
   Error damage(const Segment& segment, Position position, FrameFault fault) const;
 
   std::filesystem::path dir_;
@@ -134,7 +134,8 @@ Status SegmentReader::Impl::enter(Segment segment, Position position) {
   const std::uint64_t at = format::file_offset(segment.base(), position);
   if (auto started = read_ahead_.start(*file, segment.path.string(), at); !started) return started;
   position_ = position;
-  expected_offset_ = position == segment.base() ? static_cast<std::int64_t>(segment.base_offset().value()) : -1;
+  expected_offset_ =
+      position == segment.base() ? static_cast<std::int64_t>(segment.base_offset().value()) : -1;
   segment_ = std::move(segment);
   return {};
 }
@@ -186,8 +187,8 @@ Status SegmentReader::Impl::next_segment(FrameFault fault) {
   if (!logs) return std::unexpected(logs.error());
   if (!next && !logs->empty() && logs->front().value() > static_cast<std::uint64_t>(expected_offset_)) {
     return fail(Code::offset_out_of_range,
-                fmt::format("{}: offset {} was deleted by retention; the log begins at offset {}", dir_.string(),
-                            expected_offset_, logs->front().value()));
+                fmt::format("{}: offset {} was deleted by retention; the log begins at offset {}",
+                            dir_.string(), expected_offset_, logs->front().value()));
   }
   return std::unexpected(damage(*segment_, position_, fault));
 }
@@ -221,7 +222,8 @@ Result<Position> SegmentReader::Impl::locate(Offset offset, Position durable_lim
 Result<std::optional<Position>> SegmentReader::Impl::locate_in(const Segment& segment, Offset offset,
                                                                Position limit) {
   const Position end = std::min(limit, format::end_in_file(segment.base(), segment.opened.bytes));
-  ScanRange range{segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()), end};
+  ScanRange range{segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()),
+                  end};
   // An index entry is a hint: a frame with that offset has to stand there.
   if (const auto index = read_index(*backend_, segment.path, segment.opened.header); index) {
     auto entry = std::ranges::upper_bound(index->entries, offset.value(), {}, &format::IndexEntry::offset);
@@ -249,7 +251,8 @@ Result<std::optional<Position>> SegmentReader::Impl::locate_in(const Segment& se
   return std::nullopt;
 }
 
-Result<std::optional<Offset>> SegmentReader::Impl::locate_time(std::int64_t timestamp_ns, Position durable_limit) {
+Result<std::optional<Offset>> SegmentReader::Impl::locate_time(std::int64_t timestamp_ns,
+                                                               Position durable_limit) {
   const auto logs = list();
   if (!logs) return std::unexpected(logs.error());
   for (const Offset base_offset : *logs) {
@@ -269,7 +272,8 @@ Result<std::optional<Offset>> SegmentReader::Impl::locate_time_in(const Segment&
   Position from = segment.base();
   if (const auto times = read_time_index(*backend_, segment.path, segment.opened.header); times) {
     // Entries ascend in time: everything before the last one that is too early is too early as well.
-    const auto later = std::ranges::lower_bound(*times, timestamp_ns, {}, &format::TimeIndexEntry::max_timestamp_ns);
+    const auto later =
+        std::ranges::lower_bound(*times, timestamp_ns, {}, &format::TimeIndexEntry::max_timestamp_ns);
     if (later != times->begin()) {
       const auto start = locate_in(segment, Offset(std::prev(later)->offset), end);
       if (!start) return std::unexpected(start.error());

@@ -30,7 +30,8 @@ class SegmentReader {
   ~SegmentReader();
 
   // Where the frame stands that holds `offset`, or `durable_limit` when it is the offset that follows
-  // the last one before it. Blocks. Errors: offset_out_of_range, corrupt, incompatible_layout, storage_failed.
+  // the last one before it. Blocks.
+  // Errors: offset_out_of_range, corrupt, incompatible_layout, storage_failed.
   Result<Position> locate(Offset offset, Position durable_limit);
   // The first record before `durable_limit` with a timestamp of at least `timestamp_ns`; nothing when
   // there is none. Blocks. Errors: as locate.

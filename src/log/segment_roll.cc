@@ -34,9 +34,11 @@ bool older_than(std::int64_t since_ns, std::int64_t now_ns, std::int64_t limit_m
 
 }  // namespace
 
-Result<std::unique_ptr<SegmentWriter>> SegmentWriter::open(io::Backend& backend, const SegmentIdentity& identity,
+Result<std::unique_ptr<SegmentWriter>> SegmentWriter::open(io::Backend& backend,
+                                                           const SegmentIdentity& identity,
                                                            const std::filesystem::path& dir,
-                                                           const TopicConfig& config, RecoveredLog recovered) {
+                                                           const TopicConfig& config,
+                                                           const RecoveredLog& recovered) {
   std::unique_ptr<SegmentWriter> writer(new SegmentWriter(backend, identity, dir, config, recovered));
   if (auto reopened = writer->reopen_last(recovered); !reopened) return std::unexpected(reopened.error());
   return writer;
@@ -50,7 +52,9 @@ Status SegmentWriter::reopen_last(const RecoveredLog& recovered) {
   if (!file) return std::unexpected(file.error());
   active.file = std::move(*file);
   auto ready = backend_.preallocate(active.file, prepared_bytes());
-  if (ready) ready = open_indexes(active_info(), active, raw_entries(recovered.index), raw_entries(recovered.time_index));
+  if (ready)
+    ready =
+        open_indexes(active_info(), active, raw_entries(recovered.index), raw_entries(recovered.time_index));
   if (ready) {
     const auto bytes = file_size(active.file, active_info().path);
     if (!bytes) return std::unexpected(bytes.error());
@@ -78,7 +82,9 @@ bool SegmentWriter::wants_prepared() const {
 }
 
 std::uint64_t SegmentWriter::index_capacity() const {
-  return static_cast<std::uint64_t>(config_.segment_bytes / std::max<std::int64_t>(config_.index_interval_bytes, 1)) + 2;
+  return static_cast<std::uint64_t>(config_.segment_bytes /
+                                    std::max<std::int64_t>(config_.index_interval_bytes, 1)) +
+         2;
 }
 
 // --- Which segment -------------------------------------------------------------------------------
@@ -166,9 +172,9 @@ Status SegmentWriter::begin_segment(const FrameRun& first) {
   if (auto opened = open_indexes(info, active, {}, {}); !opened) return opened;
 
   AlignedBuffer block(format::kBlockBytes);
-  format::encode_header(format::make_header(FileKind::log, identity_, info.base_offset, info.base_position,
-                                            active.created_ns),
-                        block.span());
+  format::encode_header(
+      format::make_header(FileKind::log, identity_, info.base_offset, info.base_position, active.created_ns),
+      block.span());
   const std::int64_t result = run_blocking(backend_, [&](std::uint64_t token) {
     backend_.submit_write_and_sync(prepared_->file, block.span(), 0, token);
   });
@@ -228,8 +234,9 @@ Result<unsigned> SegmentWriter::enforce_retention(std::int64_t now_ns) {
     const bool too_much = config_.retention_bytes >= 0 &&
                           bytes - front.file_bytes >= static_cast<std::uint64_t>(config_.retention_bytes);
     if (!too_old && !too_much) break;
-    // The log goes first: an index without its log is removed by recovery, a log without its index costs a scan.
-    for (const auto& path : {front.path, sibling(front.path, FileKind::index), sibling(front.path, FileKind::time_index)}) {
+    // The log goes first: recovery removes an index without its log, and scans a log without its index.
+    for (const auto& path :
+         {front.path, sibling(front.path, FileKind::index), sibling(front.path, FileKind::time_index)}) {
       auto removed = backend_.unlink(path);
       if (!removed && removed.error().code != Code::not_found) return std::unexpected(removed.error());
     }

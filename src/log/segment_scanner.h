@@ -27,7 +27,11 @@ struct ScanRange {
 class FrameScanner {
  public:
   FrameScanner(io::Backend& backend, const io::File& file, std::filesystem::path path, const ScanRange& range)
-      : backend_(backend), file_(file), path_(std::move(path)), range_(range), position_(range.from),
+      : backend_(backend),
+        file_(file),
+        path_(std::move(path)),
+        range_(range),
+        position_(range.from),
         expected_offset_(range.expected_offset) {}
 
   // A frame, or what is wrong at `position`. At the limit: FrameFault::empty.
@@ -47,8 +51,8 @@ class FrameScanner {
 
   // What stands behind a fault at position(): decides between a torn tail and damage.
   struct Remains {
-    Position garbage_end{0};                // behind the last byte that is not zero; else position()
-    std::optional<Position> valid_frame;    // the first valid frame whose offset may follow
+    Position garbage_end{0};              // behind the last byte that is not zero; else position()
+    std::optional<Position> valid_frame;  // the first valid frame whose offset may follow
     std::uint64_t valid_offset = 0;
   };
   // Looks at everything up to the limit. Blocks. Errors: storage_failed.

@@ -43,7 +43,8 @@ Status SegmentWalk::go(FrameScanner& scanner) {
       if (next_offset.value() > covered) time_index.push_back({max_timestamp_ns, next_offset.value()});
     }
     next_offset = Offset(static_cast<std::uint64_t>(scanner.expected_offset()));
-    if (has_timestamp(step->header.type)) max_timestamp_ns = std::max(max_timestamp_ns, step->header.timestamp_ns);
+    if (has_timestamp(step->header.type))
+      max_timestamp_ns = std::max(max_timestamp_ns, step->header.timestamp_ns);
     walked_bytes += step->frame.size();
   }
 }
@@ -54,7 +55,8 @@ Status write_indexes(io::Backend& backend, const std::filesystem::path& log_path
     auto header = format::make_header(kind, format::identity_of(log_header), walk.base_offset,
                                       walk.base_position, log_header.created_ns);
     prepare(header);
-    return IndexFile::create(backend, sibling(log_path, kind), header, raw_entries(entries), entries.size() + 1);
+    return IndexFile::create(backend, sibling(log_path, kind), header, raw_entries(entries),
+                             entries.size() + 1);
   };
   auto index = create(FileKind::index, walk.index, [&](format::FileHeader& header) {
     header.synced_position = walk.end.position.value();

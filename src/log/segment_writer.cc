@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cerrno>
 #include <cstring>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -20,12 +21,25 @@ constexpr std::uint64_t kBounceBytes = 64 << 10;
 }  // namespace
 
 SegmentWriter::SegmentWriter(io::Backend& backend, const SegmentIdentity& identity,
-                             const std::filesystem::path& dir, const TopicConfig& config, RecoveredLog recovered)
-    : backend_(backend), identity_(identity), dir_(dir), config_(config),
-      segments_(std::move(recovered.segments)), assigned_end_(recovered.end_position),
-      assigned_offset_(recovered.next_offset), end_(recovered.end_position), end_offset_(recovered.next_offset),
-      next_block_(format::block_down(end_)), tail_(end_), written_(end_), durable_(end_),
-      durable_offset_(end_offset_), bounce_(kBounceBytes), sync_end_(end_), sync_wanted_(end_) {
+                             const std::filesystem::path& dir, const TopicConfig& config,
+                             const RecoveredLog& recovered)
+    : backend_(backend),
+      identity_(identity),
+      dir_(dir),
+      config_(config),
+      segments_(recovered.segments),
+      assigned_end_(recovered.end_position),
+      assigned_offset_(recovered.next_offset),
+      end_(recovered.end_position),
+      end_offset_(recovered.next_offset),
+      next_block_(format::block_down(end_)),
+      tail_(end_),
+      written_(end_),
+      durable_(end_),
+      durable_offset_(end_offset_),
+      bounce_(kBounceBytes),
+      sync_end_(end_),
+      sync_wanted_(end_) {
   for (WriteOperation& operation : writes_) operation.writer = this;
   sync_.writer = this;
 }
@@ -34,7 +48,7 @@ SegmentWriter::~SegmentWriter() {
   while (busy() && (reap_and_dispatch(backend_, true) > 0 || backend_.in_flight() > 0)) {
   }
   // Should this fail, recovery removes the file.
-  if (prepared_) static_cast<void>(backend_.unlink(prepared_->path));
+  if (prepared_) std::ignore = backend_.unlink(prepared_->path);
 }
 
 void SegmentWriter::set_source(const SourceWindow& source) {
@@ -141,8 +155,8 @@ bool SegmentWriter::tail_in_flight() const {
 }
 
 std::size_t SegmentWriter::writes_in_flight() const {
-  return kMaxWrites - static_cast<std::size_t>(std::ranges::count(writes_, WriteOperation::State::free,
-                                                                  &WriteOperation::state));
+  return kMaxWrites - static_cast<std::size_t>(
+                          std::ranges::count(writes_, WriteOperation::State::free, &WriteOperation::state));
 }
 
 bool SegmentWriter::busy() const {
@@ -207,8 +221,8 @@ bool SegmentWriter::submit_linked() {
 
 // The block that the sync's end lies in, unless it goes out whole with what came after.
 void SegmentWriter::submit_tail() {
-  if (sync_state_ != SyncState::writing || next_block_ != format::block_down(sync_end_) || tail_ >= sync_end_ ||
-      next_block_ == sync_end_) {
+  if (sync_state_ != SyncState::writing || next_block_ != format::block_down(sync_end_) ||
+      tail_ >= sync_end_ || next_block_ == sync_end_) {
     return;
   }
   WriteOperation* const operation = free_operation();

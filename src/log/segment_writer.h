@@ -46,8 +46,9 @@ class SegmentWriter {
   // Errors: permission_denied, read_only, storage_failed, system; no_space when not even the indexes
   // of the last segment can be written.
   static Result<std::unique_ptr<SegmentWriter>> open(io::Backend& backend, const SegmentIdentity& identity,
-                                                     const std::filesystem::path& dir, const TopicConfig& config,
-                                                     RecoveredLog recovered);
+                                                     const std::filesystem::path& dir,
+                                                     const TopicConfig& config,
+                                                     const RecoveredLog& recovered);
   ~SegmentWriter();
   SegmentWriter(const SegmentWriter&) = delete;
   SegmentWriter& operator=(const SegmentWriter&) = delete;
@@ -71,8 +72,8 @@ class SegmentWriter {
   void request_sync();
 
   // Syncs everything, preparing segments itself where there are none, and writes the indexes' rest.
-  // Durable on return: everything appended. Blocks. Errors: storage_failed, no_space (then try again later), permission_denied,
-  // read_only, system.
+  // Durable on return: everything appended. Blocks.
+  // Errors: storage_failed, no_space (then try again later), permission_denied, read_only, system.
   Status flush_blocking();
 
   Position end_position() const { return end_; }
@@ -92,8 +93,12 @@ class SegmentWriter {
 
   // Ascending; the last one is the one being written.
   std::span<const SegmentInfo> segments() const { return segments_; }
-  Offset log_start_offset() const { return segments_.empty() ? durable_offset_ : segments_.front().base_offset; }
-  Position log_start_position() const { return segments_.empty() ? durable_ : segments_.front().base_position; }
+  Offset log_start_offset() const {
+    return segments_.empty() ? durable_offset_ : segments_.front().base_offset;
+  }
+  Position log_start_position() const {
+    return segments_.empty() ? durable_ : segments_.front().base_position;
+  }
   // Bytes of all segments, without preallocated space.
   std::uint64_t disk_bytes() const;
 
@@ -114,7 +119,7 @@ class SegmentWriter {
     Position begin{0};      // of the bytes written: a block
     Position new_bytes{0};  // from here on they have not been written before
     Position end{0};
-    bool bounced = false;   // from the bounce buffer; ends with the block that holds `end`
+    bool bounced = false;  // from the bounce buffer; ends with the block that holds `end`
     bool syncs = false;
   };
   struct SyncOperation final : IoOperation {
@@ -134,7 +139,7 @@ class SegmentWriter {
   };
 
   SegmentWriter(io::Backend& backend, const SegmentIdentity& identity, const std::filesystem::path& dir,
-                const TopicConfig& config, RecoveredLog recovered);
+                const TopicConfig& config, const RecoveredLog& recovered);
 
   // segment_writer.cc: the flow of bytes.
   void submit_blocks();

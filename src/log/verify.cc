@@ -59,9 +59,10 @@ class IndexCheck {
     }
     for (; time_ < times_.size() && times_[time_].offset <= next_offset.value(); ++time_) {
       if (times_[time_].max_timestamp_ns < max_timestamp_ns) {
-        wrong = fmt::format("time index entry {} says that records before offset {} are not later than {} ns, "
-                            "but one is of {} ns",
-                            time_, times_[time_].offset, times_[time_].max_timestamp_ns, max_timestamp_ns);
+        wrong = fmt::format(
+            "time index entry {} says that records before offset {} are not later than {} ns, "
+            "but one is of {} ns",
+            time_, times_[time_].offset, times_[time_].max_timestamp_ns, max_timestamp_ns);
       }
     }
     return wrong;
@@ -87,8 +88,8 @@ class Verification {
   Status verify_segment(const std::filesystem::path& path, bool last);
   Status walk(const OpenedFile& opened, IndexCheck& index, SegmentVerification& segment, bool last);
   void count(const FrameScanner::Step& step, SegmentVerification& segment);
-  Result<bool> go_on_behind(FrameScanner& scanner, const FrameScanner::Step& step, SegmentVerification& segment,
-                            std::optional<Position> durable, bool last);
+  Result<bool> go_on_behind(FrameScanner& scanner, const FrameScanner::Step& step,
+                            SegmentVerification& segment, std::optional<Position> durable, bool last);
   void fault(const std::filesystem::path& path, Position position, std::string message) {
     result_.faults.push_back({path, position, std::move(message)});
   }
@@ -119,7 +120,8 @@ Status Verification::verify_segment(const std::filesystem::path& path, bool last
     const auto header = peek_header(backend_, path);
     if (header) identity_ = format::identity_of(*header);
   }
-  const auto opened = open_checked(backend_, path, FileKind::log, identity_.value_or(format::SegmentIdentity{}));
+  const auto opened =
+      open_checked(backend_, path, FileKind::log, identity_.value_or(format::SegmentIdentity{}));
   if (!opened) {
     const Code code = opened.error().code;
     if (code != Code::corrupt && code != Code::incompatible_layout) return std::unexpected(opened.error());
@@ -135,8 +137,9 @@ Status Verification::verify_segment(const std::filesystem::path& path, bool last
     if (before.end_position != segment.base_position || before.next_offset != segment.base_offset) {
       fault(path, segment.base_position,
             fmt::format("begins at position {}, offset {}, but {} ends at position {}, offset {}",
-                        segment.base_position.value(), segment.base_offset.value(), before.path.filename().string(),
-                        before.end_position.value(), before.next_offset.value()));
+                        segment.base_position.value(), segment.base_offset.value(),
+                        before.path.filename().string(), before.end_position.value(),
+                        before.next_offset.value()));
     }
   }
   IndexCheck index(backend_, path, opened->header);
@@ -147,7 +150,8 @@ Status Verification::verify_segment(const std::filesystem::path& path, bool last
   return {};
 }
 
-Status Verification::walk(const OpenedFile& opened, IndexCheck& index, SegmentVerification& segment, bool last) {
+Status Verification::walk(const OpenedFile& opened, IndexCheck& index, SegmentVerification& segment,
+                          bool last) {
   std::optional<Position> durable = options_.durable_limit ? options_.durable_limit : index.mark();
   Position limit = format::end_in_file(segment.base_position, std::max(opened.bytes, format::kBlockBytes));
   FrameScanner scanner(backend_, opened.file, segment.path,
@@ -156,7 +160,8 @@ Status Verification::walk(const OpenedFile& opened, IndexCheck& index, SegmentVe
   while (true) {
     if (auto wrong = index.at_boundary(scanner.position(), segment.next_offset, segment.max_timestamp_ns);
         !wrong.empty()) {
-      fault(segment.path, scanner.position(), wrong + fmt::format(", but offset {} is there", segment.next_offset.value()));
+      fault(segment.path, scanner.position(),
+            wrong + fmt::format(", but offset {} is there", segment.next_offset.value()));
     }
     const auto step = scanner.next();
     if (!step) return std::unexpected(step.error());
@@ -192,7 +197,8 @@ void Verification::count(const FrameScanner::Step& step, SegmentVerification& se
 
 // Judges what ended the walk; moves the scanner to the next valid frame and returns true if it is to go on.
 Result<bool> Verification::go_on_behind(FrameScanner& scanner, const FrameScanner::Step& step,
-                                        SegmentVerification& segment, std::optional<Position> durable, bool last) {
+                                        SegmentVerification& segment, std::optional<Position> durable,
+                                        bool last) {
   const auto remains = scanner.look_behind();
   if (!remains) return std::unexpected(remains.error());
   const Position at = step.position;
@@ -203,17 +209,19 @@ Result<bool> Verification::go_on_behind(FrameScanner& scanner, const FrameScanne
   }
   if (remains->valid_frame) {
     fault(segment.path, at,
-          fmt::format("no valid frame ({}); records go on at position {}, offset {}", format::to_string(step.fault),
-                      remains->valid_frame->value(), remains->valid_offset));
+          fmt::format("no valid frame ({}); records go on at position {}, offset {}",
+                      format::to_string(step.fault), remains->valid_frame->value(), remains->valid_offset));
     scanner.resume(*remains->valid_frame, remains->valid_offset);
     segment.next_offset = Offset(remains->valid_offset);
     return true;
   }
   if (remains->garbage_end > at) {
-    fault(segment.path, at, fmt::format("no valid frame ({}) in the {} bytes up to the end",
-                                        format::to_string(step.fault), remains->garbage_end - at));
+    fault(segment.path, at,
+          fmt::format("no valid frame ({}) in the {} bytes up to the end", format::to_string(step.fault),
+                      remains->garbage_end - at));
   } else if (last && durable && at < *durable) {
-    fault(segment.path, at, fmt::format("the log ends here, but was synced up to position {}", durable->value()));
+    fault(segment.path, at,
+          fmt::format("the log ends here, but was synced up to position {}", durable->value()));
   }
   return false;
 }
@@ -241,7 +249,8 @@ SegmentVerification PartitionVerification::total() const {
   return sum;
 }
 
-Result<PartitionVerification> verify_partition(const std::filesystem::path& dir, const VerifyOptions& options) {
+Result<PartitionVerification> verify_partition(const std::filesystem::path& dir,
+                                               const VerifyOptions& options) {
   auto backend = io::make_backend(IoBackend::pwrite, 1);
   if (!backend) return std::unexpected(backend.error());
   return Verification(**backend, dir, options).run();

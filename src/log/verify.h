@@ -37,7 +37,7 @@ struct SegmentVerification {
   std::uint64_t aborted_records = 0;  // offsets that aborted frames use up
   std::uint64_t pad_frames = 0;
   std::uint64_t pad_bytes = 0;
-  std::uint64_t bytes = 0;            // of valid frames
+  std::uint64_t bytes = 0;  // of valid frames
   std::uint64_t index_entries = 0;
   std::int64_t max_timestamp_ns = format::kNoTimestamp;
 };
@@ -61,7 +61,8 @@ struct VerifyOptions {
 // Checks all segments in `dir`: headers, every frame with its CRC, continuity within and between
 // segments, and each index entry. Faults are results, not errors; after one it goes on at the next
 // valid frame. Blocks. Errors: not_found, permission_denied, storage_failed (unreadable), system.
-Result<PartitionVerification> verify_partition(const std::filesystem::path& dir, const VerifyOptions& options = {});
+Result<PartitionVerification> verify_partition(const std::filesystem::path& dir,
+                                               const VerifyOptions& options = {});
 
 // A frame, or a stretch without one.
 struct DumpedFrame {

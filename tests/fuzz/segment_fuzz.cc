@@ -45,7 +45,8 @@ class SegmentFuzz : public SegmentTest {
 
   Files snapshot() const {
     Files files;
-    for (const auto& entry : fs::directory_iterator(dir())) files[entry.path().filename()] = get_file(entry.path());
+    for (const auto& entry : fs::directory_iterator(dir()))
+      files[entry.path().filename()] = get_file(entry.path());
     return files;
   }
   void restore(const Files& files) {
@@ -53,14 +54,18 @@ class SegmentFuzz : public SegmentTest {
     for (const auto& [name, bytes] : files) put_file(dir() / name, bytes);
   }
 
-  std::uint64_t pick(std::uint64_t n) { return std::uniform_int_distribution<std::uint64_t>(0, n - 1)(random_); }
+  std::uint64_t pick(std::uint64_t n) {
+    return std::uniform_int_distribution<std::uint64_t>(0, n - 1)(random_);
+  }
   // Mostly where something is, not in the free space behind it.
   std::uint64_t pick_place(const std::string& bytes) {
     const std::size_t last = bytes.find_last_not_of('\0');
     const std::uint64_t used = last == std::string::npos ? bytes.size() : last + 1;
     return pick(pick(8) == 0 ? bytes.size() : used);
   }
-  Files::iterator pick_file(Files& files) { return std::next(files.begin(), static_cast<long>(pick(files.size()))); }
+  Files::iterator pick_file(Files& files) {
+    return std::next(files.begin(), static_cast<long>(pick(files.size())));
+  }
 
   void mutate(Files& files) {
     if (files.empty()) return;
@@ -83,7 +88,9 @@ class SegmentFuzz : public SegmentTest {
         case 5: bytes.insert(at / 8 * 8, std::string(8 * (1 + pick(10)), '\0')); break;
         case 6: bytes.replace(at, length, length, '\0'); break;
         case 7: bytes.replace(at, length, bytes.substr(pick_place(bytes), length)); break;
-        case 8: for (std::uint64_t i = 0; i < length; ++i) bytes[at + i] = static_cast<char>(pick(256)); break;
+        case 8:
+          for (std::uint64_t i = 0; i < length; ++i) bytes[at + i] = static_cast<char>(pick(256));
+          break;
         default: bytes[at] = static_cast<char>(bytes[at] ^ (1 << pick(8)));
       }
     }
@@ -168,9 +175,11 @@ class SegmentFuzz : public SegmentTest {
 };
 
 TEST_F(SegmentFuzz, MutatedFilesAreRecoveredOrRefused) {
-  const std::uint64_t seed = from_environment("RINGTAIL_FUZZ_SEED", static_cast<std::uint64_t>(wall_clock_ns()));
+  const std::uint64_t seed =
+      from_environment("RINGTAIL_FUZZ_SEED", static_cast<std::uint64_t>(wall_clock_ns()));
   const std::uint64_t rounds = from_environment("RINGTAIL_FUZZ_ROUNDS", 300);
-  std::printf("seed %llu, %llu rounds\n", static_cast<unsigned long long>(seed), static_cast<unsigned long long>(rounds));
+  std::printf("seed %llu, %llu rounds\n", static_cast<unsigned long long>(seed),
+              static_cast<unsigned long long>(rounds));
   for (std::uint64_t round = 0; round < rounds; ++round) {
     random_.seed(seed + round);
     story_.clear();

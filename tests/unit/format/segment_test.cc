@@ -70,14 +70,15 @@ TEST(SegmentHeaderTest, EveryFlippedBitIsNoticed) {
     bytes[bit / 8] ^= std::byte{1} << (bit % 8);
     const auto header = decode_header(bytes, FileKind::log, "file");
     ASSERT_FALSE(header) << "bit " << bit;
-    const bool in_version = bit / 8 >= offsetof(FileHeader, layout_version) &&
-                            bit / 8 < offsetof(FileHeader, header_bytes);
+    const bool in_version =
+        bit / 8 >= offsetof(FileHeader, layout_version) && bit / 8 < offsetof(FileHeader, header_bytes);
     EXPECT_EQ(header.error().code, in_version ? Code::incompatible_layout : Code::corrupt) << "bit " << bit;
   }
 }
 
 TEST(SegmentHeaderTest, AnotherLayoutNamesBothVersions) {
-  const auto header = decode_header(forged([](FileHeader& h) { h.layout_version = 7; }), FileKind::log, "a.log");
+  const auto header =
+      decode_header(forged([](FileHeader& h) { h.layout_version = 7; }), FileKind::log, "a.log");
   ASSERT_FALSE(header);
   EXPECT_EQ(header.error().code, Code::incompatible_layout);
   EXPECT_NE(header.error().message.find("a.log"), std::string::npos);
@@ -141,8 +142,8 @@ TEST(SegmentNameTest, RoundTrip) {
 
 TEST(SegmentNameTest, OtherNamesAreNone) {
   for (const char* name : {"", ".log", "42.log", "0000000000000000004x.log", "00000000000000000042.index",
-                           "00000000000000000042.log.bak", "000000000000000000042.log", "-0000000000000000042.log",
-                           "99999999999999999999.log", ".prepared-1"}) {
+                           "00000000000000000042.log.bak", "000000000000000000042.log",
+                           "-0000000000000000042.log", "99999999999999999999.log", ".prepared-1"}) {
     EXPECT_EQ(parse_segment_file_name(FileKind::log, name), std::nullopt) << name;
   }
 }

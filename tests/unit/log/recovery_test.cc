@@ -1,11 +1,9 @@
-// One test for each row of the table in log/recovery.h, and a log that is cut at every byte.
+// One test for each row of the table in log/recovery.h.
 #include "log/recovery.h"
 
 #include <cerrno>
-#include <cstdio>
 #include <map>
 
-#include "base/clock.h"
 #include "log/verify.h"
 #include "segment_test_support.h"
 
@@ -43,9 +41,8 @@ class RecoveryTest : public SegmentTest {
   }
   // The frame in the middle of what the file `base_offset` holds.
   const MadeFrame& frame_in(std::uint64_t base_offset, std::size_t index) const {
-    return *std::ranges::find_if(ring_.frames(), [&](const MadeFrame& f) {
-      return f.offset.value() == base_offset + index;
-    });
+    return *std::ranges::find_if(ring_.frames(),
+                                 [&](const MadeFrame& f) { return f.offset.value() == base_offset + index; });
   }
   std::uint64_t place(std::uint64_t base_offset, const MadeFrame& frame) const {
     return format::file_offset(frame_in(base_offset, 0).position, frame.position);
@@ -215,7 +212,8 @@ TEST_F(RecoveryTest, ASealedSegmentsMissingIndexIsRebuilt) {
 }
 
 TEST_F(RecoveryTest, ASealedSegmentsInvalidIndexIsRebuilt) {
-  for (const std::uint64_t at : {std::uint64_t{0}, format::kBlockBytes + 16, fs::file_size(index_file(0)) - 8}) {
+  for (const std::uint64_t at :
+       {std::uint64_t{0}, format::kBlockBytes + 16, fs::file_size(index_file(0)) - 8}) {
     overwrite(index_file(0), at, "\xff\xff\xff");
     expect_kept_whole();
     EXPECT_TRUE(has_finding(RecoveryCase::index_rebuilt)) << at;
@@ -381,7 +379,8 @@ TEST_F(RecoveryTest, PaddingNeedsRoomForItsHeader) {
     writer_.reset();
     const Position end = ring_.end();
     ASSERT_TRUE(recover({.pad_to_block = true}));
-    EXPECT_EQ(recovered_.end_position - end, static_cast<std::uint64_t>(missing) + (missing < 32 ? 4096u : 0u));
+    EXPECT_EQ(recovered_.end_position - end,
+              static_cast<std::uint64_t>(missing) + (missing < 32 ? 4096u : 0u));
     ring_.lose_from(end, recovered_.end_position);
     expect_readable(ring_, Position(0), ring_.end());
   }
@@ -406,8 +405,9 @@ TEST_F(RecoveryTest, ReadOnlyReportsAndChangesNothing) {
   const auto before = snapshot();
   ASSERT_TRUE(recover({.writable = false, .pad_to_block = true}));
   EXPECT_TRUE(snapshot() == before);
-  for (const RecoveryCase what : {RecoveryCase::prepared_file, RecoveryCase::orphan_index, RecoveryCase::sealed_too_long,
-                                  RecoveryCase::index_rebuilt, RecoveryCase::torn_tail, RecoveryCase::padded}) {
+  for (const RecoveryCase what :
+       {RecoveryCase::prepared_file, RecoveryCase::orphan_index, RecoveryCase::sealed_too_long,
+        RecoveryCase::index_rebuilt, RecoveryCase::torn_tail, RecoveryCase::padded}) {
     EXPECT_TRUE(has_finding(what)) << to_string(what);
   }
   const Position would_be = recovered_.end_position;
@@ -417,63 +417,6 @@ TEST_F(RecoveryTest, ReadOnlyReportsAndChangesNothing) {
   open_writer(ring_);
   writer_.reset();
   EXPECT_TRUE(verify_partition(dir())->faults.empty());
-}
-
-// --- every byte ---
-
-class CutRecoveryTest : public SegmentTest {};
-
-TEST_F(CutRecoveryTest, AFileCutAtAnyByteOfItsLast4KiBKeepsItsPrefix) {
-  FakeRing ring(1 << 20);
-  write_log(ring, 80, 60);
-  const fs::path path = log_file(0);
-  const std::uint64_t end = format::file_offset(Position(0), ring.end());
-  const std::string whole = get_file(path).substr(0, end);
-  for (std::uint64_t bytes = end - 4'096; bytes <= end; ++bytes) {
-    put_file(path, whole.substr(0, bytes));
-    SCOPED_TRACE(::testing::Message() << "cut at byte " << bytes);
-    // Exactly the frames that are whole.
-    Position kept(0);
-    Offset next(0);
-    for (const MadeFrame& frame : ring.frames()) {
-      if (format::file_offset(Position(0), frame.position + frame.extent) > bytes) break;
-      kept = frame.position + frame.extent;
-      next = frame.offset + 1;
-    }
-    // The decision at every byte; what is done about it, which costs syncs, at every 64th.
-    const bool writable = bytes % 64 == 0;
-    const Status done = recover({.writable = writable});
-    ASSERT_TRUE(done) << done.error().message;
-    ASSERT_EQ(recovered_.next_offset, next);
-    ASSERT_EQ(recovered_.end_position, kept);
-    ASSERT_EQ(has_finding(RecoveryCase::torn_tail), bytes < end);
-    ASSERT_EQ(get_file(path), whole.substr(0, writable ? format::file_offset(Position(0), kept) : bytes));
-  }
-}
-
-TEST_F(CutRecoveryTest, AFileCutAtAnyByteGoesOn) {
-  // Fewer cuts, each of them followed by a writer that appends again.
-  const auto seed = static_cast<unsigned>(wall_clock_ns());
-  std::printf("seed %u\n", seed);
-  SCOPED_TRACE(::testing::Message() << "seed " << seed);
-  std::mt19937 random(seed);
-  for (int round = 0; round < 10; ++round) {
-    for (const auto& entry : fs::directory_iterator(dir())) fs::remove(entry.path());
-    FakeRing ring(1 << 20);
-    write_log(ring, 100, 60);
-    const std::uint64_t end = format::file_offset(Position(0), ring.end());
-    fs::resize_file(log_file(0), end - std::uniform_int_distribution<std::uint64_t>(0, 4'096)(random));
-    ASSERT_TRUE(recover());
-    const Position kept = recovered_.end_position;
-    ASSERT_TRUE(recover({.pad_to_block = true}));
-    ring.lose_from(kept, recovered_.end_position);
-    open_writer(ring);
-    ring.add_record(5, "after the cut");
-    flush(ring);
-    expect_readable(ring, Position(0), ring.end());
-    writer_.reset();
-    ASSERT_TRUE(verify_partition(dir())->faults.empty());
-  }
 }
 
 }  // namespace

@@ -59,8 +59,13 @@ class FakeRing {
     std::erase_if(frames_, [&](const MadeFrame& f) { return f.position >= end; });
     next_offset_ = frames_.empty() ? Offset(0) : frames_.back().offset + frames_.back().records;
     if (padded_end > end) {
-      frames_.push_back({end, static_cast<std::uint32_t>(padded_end - end), next_offset_, 0, 0,
-                         format::FrameType::pad, {}});
+      frames_.push_back({end,
+                         static_cast<std::uint32_t>(padded_end - end),
+                         next_offset_,
+                         0,
+                         0,
+                         format::FrameType::pad,
+                         {}});
     }
     end_ = padded_end;
     taken_ = frames_.size();
