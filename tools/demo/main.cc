@@ -1,9 +1,12 @@
 // ringtail-demo: the actors of scripts/demo, one sub-command each.
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
 #include <ctime>
 #include <functional>
+#include <utility>
 
 #include "tools/demo/demo.h"
 #include "tools/session.h"
@@ -17,6 +20,13 @@ void sleep_until(std::int64_t monotonic_ns) {
 }
 
 namespace {
+
+// What the library has to say (recovery, a repair) is part of the show.
+void set_up_logging() {
+  auto logger = spdlog::stderr_color_mt("ringtail");
+  logger->set_pattern("  %^(keeper)%$   %v");
+  spdlog::set_default_logger(std::move(logger));
+}
 
 using Act = std::function<Status(const Log&)>;
 
@@ -66,6 +76,7 @@ int run(int argc, char** argv) {
     return root.exit(error) == 0 ? tools::kDone : tools::kUsage;
   }
 
+  set_up_logging();
   tools::interrupt::install();
   ::prctl(PR_SET_TIMERSLACK, 1UL);  // sleep to the microsecond, not to the default 50 of them
   auto log = tools::open_log(global, tools::OpenMode::existing);
