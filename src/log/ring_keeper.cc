@@ -129,6 +129,8 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
   }
   if (waiting) return false;
   inquiry_.active = false;
+  // Terms of a memory topic may have been recycled meanwhile: what is zero there is no hole.
+  skip_to_term_of_head();
   // All that is unresolved now below the noted tail, but for open claims, belongs to nobody.
   for (std::uint64_t term = ring_.term_of(frontier_); term <= inquiry_.term; ++term)
     if (auto filled = fill_term(term); !filled) return std::unexpected(filled.error());
