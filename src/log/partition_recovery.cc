@@ -119,13 +119,13 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   } else {
     Ring& oldest = rings[first];
     const Position head(oldest.header().head.load(memory_order_relaxed));
-    if (end < head || end > oldest.claimed_end().position)
+    if (end < head || end > oldest.frame_limit())
       return fail(Code::corrupt,
                   fmt::format("the segment files in {} end at position {}, but the ring in {} holds {} to {}: one of "
                               "them is not of this log's last run; put the missing files back, or remove the ring's "
                               "file to go on from the end of the segments",
                               partition_.disk_dir.string(), end.value(), partition_.shm_dir.string(), head.value(),
-                              oldest.claimed_end().position.value()));
+                              oldest.frame_limit().value()));
     if (const Position tail = oldest.claimed_end().position; tail > end)
       spdlog::info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(), tail - end,
                    end.value());

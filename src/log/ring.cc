@@ -127,6 +127,13 @@ std::optional<Ring::End> Ring::exact_end() const {
   return end_of(header_->active_term.load(memory_order_acquire));  // SYNC: pairs with rotate
 }
 
+Position Ring::frame_limit() const {
+  const std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
+  const std::uint64_t tail = line(term).tail.load(memory_order_acquire);       // SYNC: see end_of
+  const bool may_be_padded = tail_fenced(tail) || tail_bytes(tail) > usable_term_bytes();
+  return may_be_padded ? term_start(term + 1) : term_start(term) + tail_bytes(tail);
+}
+
 // The end of claims in the active term; nothing while only its tripper knows it, or when a lap went by.
 std::optional<Ring::End> Ring::end_of(std::uint64_t term) const {
   const TermLine& l = line(term);

@@ -174,6 +174,9 @@ class Ring {
   End claimed_end() const;
   // The same, or nothing while it cannot be known exactly.
   std::optional<End> exact_end() const;
+  // The farthest that frames reach: the end of claims, or that of the pad which may follow the last of a
+  // term or of the ring.
+  Position frame_limit() const;
 
   // Completes the rotation behind `term`, if its end is known: pads it and opens the next. Any
   // process may call it, several at once; needs the caller's slot in Phase::helping, or the keeper.
