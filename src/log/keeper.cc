@@ -26,6 +26,7 @@ constexpr unsigned kIoDepth = 64;
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kWatchPeriodNs = 5 * kMillisecond;
 constexpr std::int64_t kBusyRestNs = kMillisecond / 4;  // between rounds while records come
+constexpr std::uint64_t kMuchBytes = 512 << 10;         // in one round: go on at once
 constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
 constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
 
@@ -44,12 +45,13 @@ Status Keeper::run() {
     // SYNC: read before the work: a bump after this ends the rest at once.
     wake_seen_ = control_.header().keeper_wake.load(memory_order_acquire);
     const std::int64_t now_ns = monotonic_ns();
-    bool worked = reap_and_dispatch(*backend_, false) > 0;
-    worked |= workshop_->deliver() > 0;
+    reap_and_dispatch(*backend_, false);
+    workshop_->deliver();
     if (auto synced = sync_catalog(); !synced) spdlog::error("cannot read the catalog: {}", to_string(synced.error()));
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
-    for (auto& [index, entry] : partitions_) worked |= entry.keeper->tick(now_ns);
-    rest(worked, now_ns);
+    std::uint64_t bytes = 0;
+    for (auto& [index, entry] : partitions_) bytes += entry.keeper->tick(now_ns);
+    rest(bytes, now_ns);
   }
   for (auto& [index, entry] : partitions_) entry.keeper->flush_blocking();
   workshop_.reset();
@@ -203,7 +205,8 @@ void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, cons
 void Keeper::watch_slots(std::int64_t now_ns) {
   watch_due_ns_ = now_ns + kWatchPeriodNs;
   for (const std::uint32_t slot : slots_.find_deaths()) bury(slot);
-  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+  const auto used = static_cast<std::uint32_t>(control_.slots().size());
+  for (std::uint32_t i = 0; i < used; ++i) {
     SlotWatch& watch = watched_[i];
     const std::uint64_t op = control_.slot(i).op.load(memory_order_acquire);  // SYNC: pairs with OwnedSlot
     if (op != watch.op) {
@@ -225,8 +228,7 @@ void Keeper::watch_slots(std::int64_t now_ns) {
 // Takes from a dead process what it held.
 void Keeper::bury(std::uint32_t slot) {
   const shm::Slot& entry = control_.slot(slot);
-  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
-    shm::Reader& reader = control_.reader(i);
+  for (shm::Reader& reader : control_.readers()) {
     if (reader.owner.load(memory_order_relaxed) != slot + 1) continue;
     reader.pin.store(shm::kNotPinned, memory_order_relaxed);
     reader.owner.store(0, memory_order_release);  // SYNC: pairs with the next reader's CAS
@@ -244,13 +246,14 @@ void Keeper::bury(std::uint32_t slot) {
 
 // Between two rounds: not at all while there is much to do, a quarter of a millisecond while records
 // come, and until the bell rings when there are none.
-void Keeper::rest(bool worked, std::int64_t now_ns) {
+void Keeper::rest(std::uint64_t bytes, std::int64_t now_ns) {
   for (auto& [index, entry] : partitions_) {
     if (!entry.keeper->is_awaited()) continue;
     reap_and_dispatch(*backend_, true);
     return;
   }
-  if (worked || idle_since_ns_ == 0) idle_since_ns_ = now_ns;
+  if (bytes > 0 || idle_since_ns_ == 0) idle_since_ns_ = now_ns;
+  if (bytes >= kMuchBytes) return;
   shm::ControlHeader& header = control_.header();
   const bool idle = now_ns - idle_since_ns_ > kIdleAfterNs && arm_bells();
   // SYNC: before the comparison within futex_wait; pairs with Control::wake_keeper.

@@ -59,7 +59,7 @@ class Keeper {
   std::optional<std::uint32_t> allocate_entry(std::uint64_t topic_id, PartitionId partition) const;
   void watch_slots(std::int64_t now_ns);
   void bury(std::uint32_t slot);
-  void rest(bool worked, std::int64_t now_ns);
+  void rest(std::uint64_t bytes, std::int64_t now_ns);
   bool arm_bells();
 
   const shm::Control& control_;

@@ -31,18 +31,18 @@ PartitionKeeper::~PartitionKeeper() {
   for (RingKeeper& ring : rings_) context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
 }
 
-bool PartitionKeeper::tick(std::int64_t now_ns) {
-  if (failed_) return false;
-  bool worked = false;
+std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
+  if (failed_) return 0;
+  std::uint64_t bytes = 0;
   if (is_disk()) {
-    worked = flush(now_ns);
+    bytes = flush(now_ns);
   } else {
     current().skip_to_term_of_head();
     const Position end = current().ring().claimed_end().position;
-    worked = end != last_end_;
+    bytes = end != last_end_ ? 1 : 0;
     last_end_ = end;
   }
-  if (!failed_) recycle(now_ns);
+  if (!failed_) bytes += recycle(now_ns);
   if (!failed_) repair(now_ns);
   if (!failed_) step_retire(now_ns);
   if (!failed_ && now_ns >= retention_due_ns_) {
@@ -50,26 +50,24 @@ bool PartitionKeeper::tick(std::int64_t now_ns) {
     if (is_disk()) enforce_retention();
     else unlink_retired();
   }
-  return worked;
+  return bytes;
 }
 
 // --- Flush ---------------------------------------------------------------------------------------
 
-bool PartitionKeeper::flush(std::int64_t now_ns) {
-  bool worked = drop_drained_ring();
-  if (!prepare_copy()) worked = true;
-  else {
-    for (std::uint64_t walked = 0; walked < kTickBytes;) {
+std::uint64_t PartitionKeeper::flush(std::int64_t now_ns) {
+  std::uint64_t walked = drop_drained_ring() ? 1 : 0;
+  if (prepare_copy()) {
+    while (walked < kTickBytes) {
       auto run = draining().scan(kRunBytes);
       if (!run) {
         fail_with(run.error());
-        return true;
+        return walked;
       }
       if (run->bytes == 0) break;
       if (unsynced_since_ns_ == 0) unsynced_since_ns_ = now_ns;
       writer_->append(*run);
       walked += run->bytes;
-      worked = true;
     }
   }
   if (sync_is_due(now_ns)) {
@@ -80,7 +78,7 @@ bool PartitionKeeper::flush(std::int64_t now_ns) {
   publish_durable();
   want_segment(now_ns);
   if (writer_->failure()) fail_with(*writer_->failure());
-  return worked;
+  return walked;
 }
 
 bool PartitionKeeper::sync_is_due(std::int64_t now_ns) const {
@@ -187,27 +185,28 @@ void PartitionKeeper::flush_blocking() {
 
 // --- Space ---------------------------------------------------------------------------------------
 
-void PartitionKeeper::recycle(std::int64_t now_ns) {
-  if (rings_.size() > 1 || retire_ == Retire::fenced) return;
+// Returns how much was done in a hurry: then there should be no rest.
+std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
+  if (rings_.size() > 1 || retire_ == Retire::fenced) return 0;
   const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
   const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
   if (!is_disk() && result.progressed) publish_memory_start();
   if (result.progressed) shm::notify_waiters(entry_.space_seq, entry_.space_waiters);
   if (!result.blocked_by_pin) {
     pinned_since_ns_ = 0;
-    return;
+    return result.hurry ? 2 * result.zeroed : std::min<std::uint64_t>(result.zeroed, 1);
   }
   if (pinned_since_ns_ == 0) pinned_since_ns_ = now_ns;
   if (result.starving || now_ns - pinned_since_ns_ >= config_.reader_pin_ms * kMillisecond)
     begin_retire("a reader holds space that is needed");
+  return 0;
 }
 
 // How far the ring of a memory topic may be recycled.
 Position PartitionKeeper::slowest_reader() const {
   Position slowest(~std::uint64_t{0});
   if (config_.on_full == OnFull::overwrite) return slowest;
-  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
-    const shm::Reader& reader = context_.control->reader(i);
+  for (const shm::Reader& reader : context_.control->readers()) {
     if (reader.owner.load(memory_order_acquire) == 0) continue;  // SYNC: pairs with the reader's attach
     if (reader.partition.load(memory_order_relaxed) != partition_.index) continue;
     slowest = std::min(slowest, Position(reader.position.load(memory_order_relaxed)));
@@ -302,7 +301,8 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
 // --- State ---------------------------------------------------------------------------------------
 
 bool PartitionKeeper::is_awaited() const {
-  return !failed_ && writer_ && writer_->busy() && entry_.durable_waiters.load(memory_order_relaxed) != 0;
+  if (failed_ || !writer_ || !writer_->busy()) return false;
+  return entry_.durable_waiters.load(memory_order_relaxed) != 0 || entry_.space_waiters.load(memory_order_relaxed) != 0;
 }
 
 bool PartitionKeeper::arm_bell() {

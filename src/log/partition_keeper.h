@@ -35,8 +35,8 @@ class PartitionKeeper {
                                                const TopicConfig& config);
   ~PartitionKeeper();
 
-  // One round of work. Does not block on data; true if there was something to do.
-  bool tick(std::int64_t now_ns);
+  // One round of work. Does not block on data. Returns about how many bytes it moved; 0: it was idle.
+  std::uint64_t tick(std::int64_t now_ns);
   // Everything appended so far to disk. Blocks. For a keeper that ends in good order.
   void flush_blocking();
 
@@ -48,7 +48,7 @@ class PartitionKeeper {
   void on_slot_dead(std::uint32_t slot);
   void on_slot_stuck(std::uint32_t slot, std::uint64_t op);
 
-  // Whether somebody waits for a sync that is under way.
+  // Whether somebody waits for what is being written, to be durable or to make room.
   bool is_awaited() const;
   // Whether there is nothing to do until somebody appends; arms the bell that producers ring then.
   bool arm_bell();
@@ -79,7 +79,7 @@ class PartitionKeeper {
   RingKeeper& draining() { return rings_.front(); }
   RingKeeper& current() { return rings_.back(); }
   std::string name() const;
-  bool flush(std::int64_t now_ns);
+  std::uint64_t flush(std::int64_t now_ns);
   bool prepare_copy();
   bool sync_is_due(std::int64_t now_ns) const;
   void publish_durable();
@@ -87,7 +87,7 @@ class PartitionKeeper {
   void use_as_source(RingKeeper& ring);
   void want_segment(std::int64_t now_ns);
   void take_segment(Result<PreparedSegment> prepared);
-  void recycle(std::int64_t now_ns);
+  std::uint64_t recycle(std::int64_t now_ns);
   Position slowest_reader() const;
   void publish_memory_start();
   void enforce_retention();

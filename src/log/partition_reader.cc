@@ -35,6 +35,7 @@ Status PartitionReader::take_entry(std::uint32_t slot) {
     if (entry.owner.load(memory_order_relaxed) != 0 ||
         !entry.owner.compare_exchange_strong(expected, slot + 1, memory_order_acq_rel))
       continue;
+    partition_.control->use_reader(i);
     entry.pin.store(shm::kNotPinned, memory_order_relaxed);
     entry.ring_generation.store(partition_.entry().ring_generation.load(memory_order_relaxed), memory_order_relaxed);
     entry.position.store(0, memory_order_relaxed);

@@ -92,8 +92,7 @@ void PartitionKeeper::unlink_retired() {
     oldest_is_settled_ = false;
   }
   std::erase_if(retired_, [this](std::uint64_t generation) {
-    for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
-      const shm::Reader& reader = context_.control->reader(i);
+    for (const shm::Reader& reader : context_.control->readers()) {
       if (reader.owner.load(memory_order_acquire) != 0 &&  // SYNC: pairs with the reader's attach
           reader.partition.load(memory_order_relaxed) == partition_.index &&
           reader.ring_generation.load(memory_order_relaxed) <= generation)

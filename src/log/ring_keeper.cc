@@ -9,6 +9,12 @@
 
 namespace ringtail::log {
 
+namespace {
+
+constexpr std::uint64_t kZeroSlice = 256 << 10;
+
+}  // namespace
+
 using format::FrameType;
 using shm::Phase;
 using shm::SlotState;
@@ -110,7 +116,9 @@ void RingKeeper::begin_inquiry() {
   // full barrier), or has moved on already.
   inquiry_.term = ring_.header().active_term.load(memory_order_acquire);
   inquiry_.tail = ring_.line(inquiry_.term).tail.load(std::memory_order_seq_cst);
-  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+  inquiry_.waiting_for.fill(shm::kNoOp);
+  const auto used = static_cast<std::uint32_t>(control_->slots().size());
+  for (std::uint32_t i = 0; i < used; ++i) {
     const std::uint64_t op = control_->slot(i).op.load(std::memory_order_seq_cst);  // SYNC: see above
     const bool claims = shm::op_phase(op) == Phase::claiming && shm::op_partition(op) == partition_;
     inquiry_.waiting_for[i] = claims ? op : shm::kNoOp;
@@ -119,7 +127,8 @@ void RingKeeper::begin_inquiry() {
 
 Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
   bool waiting = false;
-  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+  const auto used = static_cast<std::uint32_t>(control_->slots().size());
+  for (std::uint32_t i = 0; i < used; ++i) {
     std::uint64_t& op = inquiry_.waiting_for[i];
     if (op == shm::kNoOp) continue;
     // SYNC: pairs with OwnedSlot::finish: the claim's frame is visible.
@@ -244,27 +253,32 @@ void RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offset
 RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonitor& slots) {
   RingHeader& header = ring_.header();
   Recycled result;
-  for (;;) {
-    const std::uint64_t active = header.active_term.load(memory_order_acquire);  // SYNC: as in scan
-    const std::uint64_t limit = header.term_limit.load(memory_order_relaxed);
-    if (limit >= active + 1 + ring_.term_count() / 2) return result;
-    result.starving = limit <= active + 1;
-    const std::uint64_t term = limit - ring_.term_count();
-    const Position end = ring_.term_start(term + 1);
-    if (term >= active || end > reusable || !grace_passed(term, slots)) return result;
-    // SYNC: readers that pin below `end` from here on see the new head and leave; those that did
-    // before are seen below. Pairs with the pin and look of PartitionReader.
-    header.head.exchange(end.value(), std::memory_order_seq_cst);
-    if (readers_pin_below(end)) {
-      result.blocked_by_pin = true;
-      return result;
-    }
-    std::memset(ring_.term_data(term), 0, ring_.term_bytes());
-    // SYNC: publishes the zeroes; pairs with the acquire load in Ring::rotate.
-    header.term_limit.store(limit + 1, memory_order_release);
-    result.progressed = true;
-    result.starving = false;
+  const std::uint64_t active = header.active_term.load(memory_order_acquire);  // SYNC: as in scan
+  const std::uint64_t limit = header.term_limit.load(memory_order_relaxed);
+  if (limit >= active + 1 + ring_.term_count() / 2) return result;
+  result.starving = limit <= active + 1;
+  result.hurry = result.starving ||
+                 tail_bytes(ring_.line(active).tail.load(memory_order_relaxed)) > ring_.term_bytes() / 2;
+  const std::uint64_t term = limit - ring_.term_count();
+  const Position end = ring_.term_start(term + 1);
+  if (term >= active || end > reusable || !grace_passed(term, slots)) return result;
+  // SYNC: readers that pin below `end` from here on see the new head and leave; those that did
+  // before are seen below. Pairs with the pin and look of PartitionReader.
+  header.head.exchange(end.value(), std::memory_order_seq_cst);
+  if (readers_pin_below(end)) {
+    result.blocked_by_pin = true;
+    return result;
   }
+  const std::uint64_t rest = ring_.term_bytes() - zeroed_;
+  result.zeroed = result.starving ? rest : std::min(rest, kZeroSlice);
+  std::memset(ring_.term_data(term) + zeroed_, 0, result.zeroed);
+  zeroed_ += result.zeroed;
+  if (zeroed_ < ring_.term_bytes()) return result;
+  zeroed_ = 0;
+  // SYNC: publishes the zeroes; pairs with the acquire load in Ring::rotate.
+  header.term_limit.store(limit + 1, memory_order_release);
+  result.progressed = true;
+  return result;
 }
 
 // Whether everybody who was at work in this ring when `term` was already behind has moved on since:
@@ -273,7 +287,9 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
   const bool first = grace_term_ != term;
   grace_term_ = term;
   bool passed = true;
-  for (std::uint32_t i = 0; i < shm::kMaxSlots; ++i) {
+  if (first) grace_ops_.fill(shm::kNoOp);
+  const auto used = static_cast<std::uint32_t>(control_->slots().size());
+  for (std::uint32_t i = 0; i < used; ++i) {
     const shm::Slot& slot = control_->slot(i);
     if (!first && grace_ops_[i] == shm::kNoOp) continue;
     // SYNC: pairs with OwnedSlot::announce_fenced, and with announce by the claim's full barrier.
@@ -290,8 +306,7 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
 }
 
 bool RingKeeper::readers_pin_below(Position end) const {
-  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
-    const shm::Reader& reader = control_->reader(i);
+  for (const shm::Reader& reader : control_->readers()) {
     if (reader.owner.load(memory_order_relaxed) == 0) continue;
     // SYNC: pairs with the reader's seq_cst store of its pin before it looks at head.
     const std::uint64_t pin = reader.pin.load(std::memory_order_seq_cst);

@@ -54,8 +54,12 @@ class RingKeeper {
   std::uint64_t repaired_records() const { return repaired_records_; }
 
   // Recycling: makes terms clean ahead of the active one as far as everything below `reusable` allows.
+  // Zeroes one slice at a call, so that on a crowded machine nobody is kept off his CPU for long; all
+  // that is missing when producers wait for it.
   struct Recycled {
+    std::uint64_t zeroed = 0;     // bytes; more are to come at the next call, unless it progressed
     bool progressed = false;      // the limit rose: producers may go on
+    bool hurry = false;           // producers have used half of what is clean
     bool blocked_by_pin = false;  // a reader holds what is needed
     bool starving = false;        // not one clean term is left behind the active one
   };
@@ -92,6 +96,7 @@ class RingKeeper {
   std::vector<std::uint32_t> given_up_;  // slots whose claim in this ring is void
   std::uint64_t repaired_records_ = 0;
 
+  std::uint64_t zeroed_ = 0;  // bytes of the term being recycled
   std::uint64_t grace_term_ = ~std::uint64_t{0};
   std::array<std::uint64_t, shm::kMaxSlots> grace_ops_{};
 };

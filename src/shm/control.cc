@@ -72,6 +72,28 @@ Result<Control> Control::open_or_create(const std::filesystem::path& shm_dir, st
   }
 }
 
+namespace {
+
+void raise(Shared<std::uint32_t>& mark, std::uint32_t to) {
+  std::uint32_t seen = mark.load(std::memory_order_relaxed);
+  // SYNC: a full barrier ahead of what the caller does in its entry; pairs with used().
+  while (seen < to && !mark.compare_exchange_weak(seen, to, std::memory_order_seq_cst)) {
+  }
+}
+
+std::uint32_t used(const Shared<std::uint32_t>& mark, std::uint32_t limit) {
+  return std::min(mark.load(std::memory_order_seq_cst), limit);  // SYNC: pairs with raise
+}
+
+}  // namespace
+
+std::span<Slot> Control::slots() const { return {layout_->slots.data(), used(header().slots_used, kMaxSlots)}; }
+std::span<Reader> Control::readers() const {
+  return {layout_->readers.data(), used(header().readers_used, kMaxReaders)};
+}
+void Control::use_slot(std::uint32_t index) const { raise(header().slots_used, index + 1); }
+void Control::use_reader(std::uint32_t index) const { raise(header().readers_used, index + 1); }
+
 void Control::wake_keeper() const {
   ControlHeader& h = header();
   // SYNC: the bump before the look at keeper_asleep; the keeper sets that before it compares the word.

@@ -186,6 +186,9 @@ struct alignas(kLine) ControlHeader {
   Shared<std::uint32_t> keeper_ready;                 // 1 once a keeper has recovered the log
   alignas(kLine) Shared<std::uint32_t> catalog_wanted;  // bumped after each change on disk
   Shared<std::uint32_t> catalog_done;                 // futex: what the keeper has applied
+  // How many entries of the tables were ever in use, so that nobody looks through the rest.
+  Shared<std::uint32_t> slots_used;                   // by claimers; rises only
+  Shared<std::uint32_t> readers_used;
 };
 
 struct ControlLayout {
@@ -213,6 +216,13 @@ class Control {
   Slot& slot(std::uint32_t index) const { return layout_->slots[index]; }
   Reader& reader(std::uint32_t index) const { return layout_->readers[index]; }
   Partition& partition(std::uint32_t index) const { return layout_->partitions[index]; }
+
+  // The parts of the tables that were ever in use. Entries taken before the call are in them.
+  std::span<Slot> slots() const;
+  std::span<Reader> readers() const;
+  // Notes that an entry is in use; before anything is stored in it.
+  void use_slot(std::uint32_t index) const;
+  void use_reader(std::uint32_t index) const;
 
   // Makes the keeper look now. Lock-free; a system call only when it sleeps.
   void wake_keeper() const;

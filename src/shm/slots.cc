@@ -38,6 +38,7 @@ Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks
     const std::uint64_t taken = slot_word(generation, SlotState::taken);
     // SYNC: decides between claimers of the slot.
     if (!slot.word.compare_exchange_strong(word, taken, std::memory_order_acq_rel)) continue;
+    control.use_slot(index);
     slot.op.store(op_word(0, Phase::idle, 0), std::memory_order_relaxed);
     slot.given_up.store(kNoOp, std::memory_order_relaxed);
     slot.given_up_done.store(kNoOp, std::memory_order_relaxed);
@@ -99,7 +100,8 @@ void OwnedSlot::release() {
 
 std::vector<std::uint32_t> SlotMonitor::find_deaths() {
   std::vector<std::uint32_t> dead;
-  for (std::uint32_t index = 0; index < kMaxSlots; ++index) {
+  const auto used = static_cast<std::uint32_t>(control_.slots().size());
+  for (std::uint32_t index = 0; index < used; ++index) {
     Slot& slot = control_.slot(index);
     std::uint64_t word = slot.word.load(std::memory_order_acquire);  // SYNC: pairs with the owner's CAS
     const SlotState state = slot_state(word);
