@@ -109,6 +109,11 @@ constexpr std::uint8_t word_attributes(std::uint64_t word) {
 constexpr bool word_is_resolved(std::uint64_t word) {
   return word_length(word) > 0 || word_type(word) == FrameType::aborted;
 }
+// Bytes that a claim holds, for a word with a negative length; bytes of other processes: any number.
+constexpr std::uint64_t claimed_bytes(std::uint64_t word) {
+  constexpr std::uint64_t mask = kFrameAlignment - 1;
+  return (std::uint64_t{0u - static_cast<std::uint32_t>(word)} + mask) & ~mask;
+}
 // Bytes the frame occupies, for a resolved word.
 constexpr std::uint32_t word_extent(std::uint64_t word) {
   return word_type(word) == FrameType::aborted

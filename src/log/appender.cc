@@ -173,12 +173,14 @@ bool Appender::was_kept(const std::byte* frame) {
     partition_.control->wake_keeper();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  const std::byte* const end = term_data_ + ring_.term_bytes();
-  for (const std::byte* at = term_data_; at < end;) {
+  for (const std::byte* at = term_data_; at < frame;) {
     const std::uint64_t word = format::load_state_word(at, memory_order_acquire);  // SYNC: see commit_word
-    if (!format::word_is_resolved(word)) return false;
-    if (at == frame) return format::word_type(word) == format::FrameType::data;
-    at += format::word_extent(word);
+    // What is still claimed belongs to somebody who lives and writes in place: his to resolve, later.
+    if (format::word_is_resolved(word)) at += format::word_extent(word);
+    else if (format::word_length(word) < 0) at += format::claimed_bytes(word);
+    else return false;
+    if (at == frame)
+      return format::word_type(format::load_state_word(at, memory_order_acquire)) == format::FrameType::data;  // SYNC: as above
   }
   return false;
 }

@@ -88,8 +88,9 @@ class Appender {
       // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op.
       const std::uint64_t old = line_->tail.fetch_add(make_tail(0, records, bytes), std::memory_order_acq_rel);
       const std::uint64_t at = tail_bytes(old);
-      // One comparison: the fence is clear and the lap is the one this appender knows.
-      if (old >> kLapShift == lap_ && at + bytes <= usable_) [[likely]] {
+      // Laps recur after 512; the term's number does not, and stands for as long as the claim does.
+      const bool known = !tail_fenced(old) && line_->number.load(std::memory_order_relaxed) == term_;
+      if (known && at + bytes <= usable_) [[likely]] {
         out = {term_data_ + at, Position(start_ + at), Offset(base_offset_ + tail_records(old)), 0};
         return std::nullopt;
       }
@@ -100,10 +101,11 @@ class Appender {
   std::optional<SendError> take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out);
   bool place(std::uint64_t tail, std::uint32_t bytes, Claimed& out);
   std::uint64_t advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns);
-  void adopt(std::uint64_t tail);
+  void adopt();
   void attach_term(std::uint64_t term);
   std::optional<SendError> next_term();
   std::optional<SendError> next_ring(std::int64_t& deadline_ns);
+  std::optional<SendError> yield_to_keeper(std::int64_t& deadline_ns);
   std::optional<SendError> wait_for_space(std::int64_t& deadline_ns);
   Status open_ring();
 
@@ -153,7 +155,6 @@ class Appender {
   // The term that claims go to, as far as this appender knows.
   TermLine* line_ = nullptr;
   std::byte* term_data_ = nullptr;
-  std::uint64_t lap_ = 0;        // with the fence bit clear above it: compared in one go
   std::uint64_t base_offset_ = 0;
   std::uint64_t start_ = 0;      // position of the term
   std::uint64_t usable_ = 0;

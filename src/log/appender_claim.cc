@@ -39,21 +39,17 @@ std::optional<SendError> Appender::take_slowly(std::uint32_t bytes, std::uint32_
 
 // What became of a claim that found `tail`. True when it has its place; otherwise the term is exhausted.
 bool Appender::place(std::uint64_t tail, std::uint32_t bytes, Claimed& out) {
-  if (tail_fenced(tail)) {
-    exhausted_ = true;
-    return false;
-  }
-  if (tail_lap(tail) != lap_) adopt(tail);
   const std::uint64_t at = tail_bytes(tail);
-  if (at + bytes <= usable_) {
+  if (!tail_fenced(tail) && at + bytes <= usable_) {
+    // Nobody opens this line's next term while a claim of the present one is under way.
+    if (line_->number.load(memory_order_relaxed) != term_) adopt();
     out.frame = term_data_ + at;
     out.position = Position(start_ + at);
     out.offset = Offset(base_offset_ + tail_records(tail));
     return true;
   }
   // This claim or an earlier one tripped over the term's end. The one that did says where it ended.
-  // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation.
-  if (at <= usable_) line_->end.store(tail, memory_order_release);
+  if (!tail_fenced(tail) && at <= usable_) ring_.publish_end(term_, tail);
   exhausted_ = true;
   return false;
 }
@@ -79,10 +75,9 @@ std::uint64_t Appender::advance_tail(std::uint32_t bytes, std::uint32_t records,
   }
 }
 
-// A claim hit a later lap of the same term index than expected: this appender slept for a lap.
-void Appender::adopt(std::uint64_t tail) {
+// A claim hit a later term on the same line than expected: this appender slept for a lap or more.
+void Appender::adopt() {
   term_ = line_->number.load(memory_order_relaxed);
-  lap_ = tail_lap(tail);
   base_offset_ = line_->base_offset.load(memory_order_relaxed);
   start_ = ring_.term_start(term_).value();
 }
@@ -92,7 +87,6 @@ void Appender::attach_term(std::uint64_t term) {
   line_ = &ring_.line(term);
   term_ = term;
   term_data_ = ring_.term_data(term);
-  lap_ = ring_.lap(term);
   base_offset_ = line_->base_offset.load(memory_order_relaxed);
   start_ = ring_.term_start(term).value();
   usable_ = ring_.usable_term_bytes();
@@ -136,12 +130,22 @@ std::optional<SendError> Appender::next_term() {
           cpu_relax();
         } else {
           slot_->finish();
-          partition_.control->wake_keeper();
-          ::sched_yield();
+          if (auto error = yield_to_keeper(deadline_ns)) return error;
         }
         break;
     }
   }
+}
+
+// Lets the keeper find out about a tripper that says nothing.
+std::optional<SendError> Appender::yield_to_keeper(std::int64_t& deadline_ns) {
+  if (auto error = check_entry()) return error;
+  const std::int64_t now = monotonic_ns();
+  if (deadline_ns == 0) deadline_ns = now + std::chrono::nanoseconds(max_block_).count();
+  if (now >= deadline_ns) return SendError::timed_out;
+  partition_.control->wake_keeper();
+  ::sched_yield();
+  return std::nullopt;
 }
 
 std::optional<SendError> Appender::wait_for_space(std::int64_t& deadline_ns) {

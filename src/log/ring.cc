@@ -200,6 +200,14 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
   return Rotation::done;
 }
 
+bool Ring::publish_end(std::uint64_t term, std::uint64_t tail) const {
+  auto& end = line(term).end;
+  std::uint64_t seen = end.load(memory_order_relaxed);
+  // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation.
+  return tail_lap(seen) != tail_lap(tail) &&
+         end.compare_exchange_strong(seen, tail, memory_order_release, memory_order_relaxed);
+}
+
 // --- Sealing -------------------------------------------------------------------------------------
 
 void Ring::fence() const {

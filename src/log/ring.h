@@ -183,6 +183,10 @@ class Ring {
   enum class Rotation { done, unknown_end, full, sealed };
   Rotation rotate(std::uint64_t term) const;
 
+  // Says where the claims of `term` end: the tail that its tripper found. The first to say it counts, be
+  // it the tripper or the keeper that took him for dead; false for the other.
+  bool publish_end(std::uint64_t term, std::uint64_t tail) const;
+
   // Forbids all further claims by fencing every tail. For the keeper; idempotent.
   void fence() const;
   // After fence(): the exact end of claims, or nothing while the last term's end is not known yet
