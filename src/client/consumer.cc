@@ -175,10 +175,8 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
     if (!found) [[unlikely]] return std::unexpected(found.error());
     if (*found > 0) return std::span<const Record>(records_.data(), *found);
     if (take_wake() || timeout.count() <= 0) return std::span<const Record>();
-    if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) {
-      __builtin_ia32_pause();
-      continue;
-    }
+    // Without a pause instruction: on current processors it takes as long as a record takes to come.
+    if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) continue;
     const std::int64_t now = monotonic_ns();
     if (deadline_ns == 0) deadline_ns = timeout > std::chrono::hours(24 * 365) ? now + 31'536'000'000'000'000
                                                                               : now + timeout.count();
