@@ -79,15 +79,18 @@ class CliTest : public ::testing::Test {
   }
 
  private:
-  // The rings of the test's log; without a log there are none.
+  // The rings of every log below the test's directory.
   void remove_shared_memory() const {
-    std::ifstream file(log_dir() / "ringtail.toml");
-    for (std::string line; std::getline(file, line);) {
-      const std::size_t quote = line.find('"');
-      if (!line.starts_with("log_id") || quote == std::string::npos) continue;
-      const std::string id = line.substr(quote + 1, line.find('"', quote + 1) - quote - 1);
-      std::error_code ignored;
-      if (!id.empty()) std::filesystem::remove_all("/dev/shm/ringtail-" + id, ignored);
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(directory_, ignored)) {
+      if (entry.path().filename() != "ringtail.toml") continue;
+      std::ifstream file(entry.path());
+      for (std::string line; std::getline(file, line);) {
+        const std::size_t quote = line.find('"');
+        if (!line.starts_with("log_id") || quote == std::string::npos) continue;
+        const std::string id = line.substr(quote + 1, line.find('"', quote + 1) - quote - 1);
+        if (!id.empty()) std::filesystem::remove_all("/dev/shm/ringtail-" + id, ignored);
+      }
     }
   }
 

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
+#include <map>
+
 #include "integration/cli.h"
 
 namespace ringtail::test {
@@ -82,12 +84,12 @@ TEST_F(CliReplayTest, PartitionsAreMergedByTime) {
       {"topic", "create", "times", "--partitions", "2", "--config", "message.timestamp.type=LogAppendTime"});
   run_ok({"replay", "two", "--speed", "max", "--to", "times"});
   // The target's own times tell in which order the records came.
-  std::vector<std::string> in_order = lines_of(consume_all("times", {"--format", "%T %s\\n"}));
-  std::stable_sort(in_order.begin(), in_order.end(), [](const std::string& a, const std::string& b) {
-    return a.substr(0, a.find(' ')) < b.substr(0, b.find(' '));
-  });
+  std::multimap<std::string, std::string> in_order;
+  for (const std::string& line : lines_of(consume_all("times", {"--format", "%T %s\\n"}))) {
+    in_order.emplace(line.substr(0, line.find(' ')), line.substr(line.find(' ') + 1));
+  }
   std::string values;
-  for (const std::string& line : in_order) values += line.substr(line.find(' ') + 1);
+  for (const auto& [time, value] : in_order) values += value;
   EXPECT_EQ(values, "0123456789");
 }
 
