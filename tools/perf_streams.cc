@@ -89,7 +89,7 @@ class Counter {
       if (!records) return std::unexpected(records.error());
       if (records->empty()) continue;
       if (records->front().offset != next_) return lost(records->front().offset);
-      last_ticks_ = run_.clock.now();
+      last_ticks_ = run_.clock.now_when_done();
       for (const Record& record : *records) {
         const std::uint64_t stamp = stamp_of(record);
         if (stamp >= since) run_.shared.latency_ns.record(run_.clock.ns_between(stamp, last_ticks_));

@@ -78,7 +78,7 @@ Status run_pinger(const RunContext& run) {
   while (trips < count && end < deadline) {
     const std::uint64_t sent = run.clock.now();
     if (const Status done = round_trip(*sender, *replies, sent); !done) return done;
-    end = run.clock.now();
+    end = run.clock.now_when_done();
     run.shared.latency_ns.record(run.clock.ns_between(sent, end));
     run.shared.progress.store(++trips, std::memory_order_relaxed);
   }

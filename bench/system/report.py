@@ -69,7 +69,7 @@ def figures_svg(figures):
     height = row * len(shown) + 40
 
     def x(share):
-        return left + (width - left - 70) / most * min(share, most)
+        return left + (width - left - 110) / most * min(share, most)
 
     parts = [text(left - 10, height - 8, "share of the target", "end")]
     for share in (0, 0.5, 1, 1.5, 2, 2.5):
