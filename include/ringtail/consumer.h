@@ -60,7 +60,7 @@ class Consumer {
   ~Consumer();
 
   // Replaces the set of partitions. New ones start at the log start offset.
-  // Errors: not_found, limit_exceeded (reader table or 128 partitions).
+  // Errors: not_found, limit_exceeded (reader table, or more than 127 partitions).
   Status assign(std::span<const TopicPartition> partitions);
   // All partitions of one topic.
   Status assign(std::string_view topic);

@@ -23,7 +23,7 @@ enum class Code {
   would_block,          // the ring is full and the topic's on.full is `fail`
   timed_out,            // the wait ended before the event came
   no_keeper,            // no process holds the keeper role, so nothing is made durable
-  storage_failed,       // a write or sync failed; the partition refuses durable writes until reopened
+  storage_failed,       // a write or sync failed; the partition refuses records until a keeper opens it anew
   claim_expired,        // the claim was given up after claim.timeout.ms; the record was not appended
   not_enough_replicas,  // fewer in-sync replicas than min.insync.replicas
   offset_out_of_range,  // before the log start offset or beyond the log end offset

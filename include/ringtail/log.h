@@ -15,7 +15,7 @@ class LogCore;  // internal
 // Whether this process may take the keeper role (flushing, recycling, repair, retention).
 enum class KeeperMode {
   embedded,  // a thread of this process stands by and takes the role when it is free
-  none,      // never: `ringtaild` or another process is relied upon
+  none,      // never: another process is relied upon
 };
 
 // How the keeper writes segment files.

@@ -22,8 +22,7 @@ std::filesystem::path keeper_lock_path(const std::filesystem::path& dir) { retur
 
 Error nobody_keeps(const std::filesystem::path& dir) {
   return {Code::no_keeper, 0,
-          fmt::format("nobody keeps the log in {}; start ringtaild or a process that opens it with "
-                      "KeeperMode::embedded", dir.string())};
+          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded", dir.string())};
 }
 
 }  // namespace

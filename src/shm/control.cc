@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "shm/futex.h"
+#include "shm/process.h"
 
 namespace ringtail::shm {
 
@@ -28,6 +29,9 @@ Status check(const ControlHeader& header, const std::string& path, std::array<st
                             "processes that use the log, then start one version only (the file goes with a reboot, "
                             "or may be removed once they are stopped)",
                             path, header.version, header.total_bytes, kControlVersion, sizeof(ControlLayout)));
+  if (auto boot = boot_id(); boot && header.boot_id != *boot)
+    return fail(Code::corrupt, fmt::format("{} is of an earlier boot: its folder has outlived memory; remove the "
+                                           "folder", path));
   if (header.log_id != log_id)
     return fail(Code::corrupt, fmt::format("{} belongs to another log; remove it", path));
   return {};
@@ -53,6 +57,7 @@ Result<Control> Control::open_or_create(const std::filesystem::path& shm_dir, st
       header.partition_count = kMaxPartitions;
       header.total_bytes = sizeof(ControlLayout);
       header.log_id = log_id;
+      header.boot_id = boot_id().value_or(std::array<std::uint64_t, 2>{});
       const std::string dir = std::filesystem::absolute(log_dir).string();
       std::memcpy(header.dir.data(), dir.data(), std::min(dir.size(), header.dir.size() - 1));
       auto published = created->publish_new();
