@@ -99,7 +99,8 @@ class Claim {
 // returned, and leaves no partial record.
 //
 // Progress: an append is wait-free within a term and lock-free across terms (lock-free throughout in
-// topics with message.timestamp.type=LogAppendTime), except where the topic asks for waiting (on.full=block with a full ring; acks=all; durable).
+// topics with message.timestamp.type=LogAppendTime), except where the topic asks for waiting
+// (on.full=block with a full ring; acks=all; durable).
 class Producer {
  public:
   // Errors: not_found, limit_exceeded (all slots taken), closed, no_keeper, unsupported.

@@ -1,7 +1,7 @@
 // A file descriptor that closes itself.
 //
-// Thread safety: none. Process safety: a forked child owns a copy of its own; UnsharedFile in
-// LockFile in lock_file.h is for descriptors that a child must not keep.
+// Thread safety: none. Process safety: a forked child owns a copy of its own; LockFile in lock_file.h
+// is for descriptors that a child must not keep.
 #pragma once
 
 #include <unistd.h>
