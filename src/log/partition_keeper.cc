@@ -94,10 +94,11 @@ void PartitionKeeper::publish_durable() {
   if (durable.value() == entry_.durable_position.load(memory_order_relaxed)) return;
   if (durable == writer_->end_position()) unsynced_since_ns_ = 0;
   shm::store_mark(entry_, durable.value(), writer_->durable_offset().value());
-  entry_.durable_offset.store(writer_->durable_offset().value(), memory_order_relaxed);
   entry_.disk_bytes.store(writer_->disk_bytes(), memory_order_relaxed);
   // SYNC: pairs with the acquire loads of those who wait for durability and of segment readers.
   entry_.durable_position.store(durable.value(), memory_order_release);
+  // SYNC: behind the position; pairs with PartitionReader::seek_to_time.
+  entry_.durable_offset.store(writer_->durable_offset().value(), memory_order_release);
   shm::notify_waiters(entry_.durable_seq, entry_.durable_waiters);
 }
 
@@ -291,7 +292,7 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
   // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
   for (RingKeeper& ring : rings_) {
-    ring.give_up(slot);
+    ring.give_up(slot, op);
     ring.ring().header().scribbled.store(1, memory_order_relaxed);
   }
   given_up_.push_back({slot, op, current().ring().generation()});
@@ -361,7 +362,10 @@ void PartitionKeeper::remove() {
   // SYNC: pairs with the acquire loads of state.
   entry_.state.store(static_cast<std::uint32_t>(PartitionState::deleted), memory_order_release);
   bump_version();
-  for (RingKeeper& ring : rings_) ring.ring().fence();
+  for (RingKeeper& ring : rings_) {
+    ring.ring().fence();
+    ring.ring().close();
+  }
   for (const std::uint32_t slot : dead_slots_) context_.slots->release_dead(slot);
   dead_slots_.clear();
   remove_ring_files();

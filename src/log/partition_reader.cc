@@ -106,13 +106,17 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
     }
     frame_ += format::word_extent(word);
   }
-  if (look.records == 0 && ring_->sealed() &&
-      position_.value() >= ring_->header().next_position.load(memory_order_relaxed)) [[unlikely]] {
+  if (look.records == 0 && left_ring()) [[unlikely]] {
     mode_ = Mode::detached;
     release_pin();
     look.moved = true;
   }
   return look;
+}
+
+// Whether all of the ring is behind this reader, and nothing more will come.
+bool PartitionReader::left_ring() const {
+  return ring_->sealed() && position_.value() >= ring_->header().next_position.load(memory_order_relaxed);
 }
 
 // At the end of a term: on to the next one, if it has been opened.
@@ -154,6 +158,8 @@ Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t w
   const std::uint32_t extent = format::word_extent(word);
   if (extent < format::kFrameHeaderBytes || extent > room) return corrupt_frame("its length");
   const format::FrameHeader header = format::load_header(frame);
+  if (may_jump_ && header.offset > offset_.value()) offset_ = Offset(header.offset);
+  may_jump_ = false;
   if (header.offset != offset_.value()) return corrupt_frame("its offset");
   const FrameType type = format::word_type(word);
   bool wanted = false;
@@ -164,7 +170,10 @@ Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t w
     ++offset_;
   } else {
     if (type == FrameType::none || type > FrameType::compressed) return corrupt_frame("its type");
-    offset_ += format::frame_records(header);
+    // The owner of a claim that was given up may have written his header over this one.
+    may_jump_ = type == FrameType::aborted && mode_ == Mode::ring &&
+                ring_->header().scribbled.load(memory_order_relaxed) != 0;
+    if (!may_jump_) offset_ += format::frame_records(header);
   }
   position_ += extent;
   return wanted;
@@ -209,9 +218,9 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
 bool PartitionReader::has_data() const {
   if (mode_ != Mode::ring) return true;
   // SYNC: pairs with the release CAS in Ring::rotate.
-  if (frame_ == term_end_) return ring_->header().active_term.load(memory_order_acquire) > term_ || ring_->sealed();
+  if (frame_ == term_end_) return ring_->header().active_term.load(memory_order_acquire) > term_ || left_ring();
   // SYNC: pairs with the release CAS of commit_word; behind the waiter's fetch_or of its flag.
-  return format::word_is_resolved(format::load_state_word(frame_, std::memory_order_seq_cst)) || ring_->sealed();
+  return format::word_is_resolved(format::load_state_word(frame_, std::memory_order_seq_cst)) || left_ring();
 }
 
 // --- Where to read from --------------------------------------------------------------------------
@@ -232,7 +241,8 @@ Status PartitionReader::map_current() {
     if (!ring) continue;
     if (ring->header().topic_id != partition_.topic_id)
       return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
-    if (ring_ == &current_) retired_ = std::move(current_), ring_ = nullptr;
+    // In the middle of it: it is read to its end first.
+    if (ring_ == &current_) retired_ = std::move(current_), ring_ = &retired_;
     current_ = std::move(*ring);
     return {};
   }
@@ -246,18 +256,12 @@ Status PartitionReader::attach() {
     auto attached = attach_to(current_);
     if (!attached) return std::unexpected(attached.error());
     if (*attached) return {};
-    if (is_memory()) {
-      jump_to_head();
-      return {};
-    }
+    if (is_memory()) return jump_to_head();
   } else {
     auto attached = attach_to_retired();
     if (!attached) return std::unexpected(attached.error());
     if (*attached) return {};
-    if (is_memory()) {
-      jump_to_head();
-      return {};
-    }
+    if (is_memory()) return jump_to_head();
   }
   // SYNC: pairs with the keeper's release store after the sync.
   if (position_.value() < partition_.entry().durable_position.load(memory_order_acquire)) {
@@ -293,8 +297,9 @@ Result<bool> PartitionReader::attach_to_retired() {
     auto ring = Ring::open(path, true);
     if (!ring && ring.error().code == Code::not_found) continue;
     if (!ring) return std::unexpected(ring.error());
-    const Position next(ring->header().next_position.load(memory_order_relaxed));
-    if (!ring->sealed() || position_ < ring->base_position() || position_ >= next) continue;
+    if (!ring->sealed() || position_ < ring->base_position() ||
+        position_.value() >= ring->header().next_position.load(memory_order_relaxed))
+      continue;
     retired_ = std::move(*ring);
     return attach_to(retired_);
   }
@@ -318,9 +323,11 @@ void PartitionReader::enter(Ring& ring) {
 }
 
 // The ring of a memory topic went past this reader: it goes on at the oldest record there is.
-void PartitionReader::jump_to_head() {
+Status PartitionReader::jump_to_head() {
   for (;;) {
     const Position head(current_.header().head.load(memory_order_relaxed));
+    if (head < current_.base_position() || (head - current_.base_position()) % current_.term_bytes() != 0)
+      return corrupt_frame("being the ring's first");
     entry_->ring_generation.store(current_.generation(), memory_order_relaxed);
     entry_->pin.exchange(head.value(), std::memory_order_seq_cst);  // SYNC: as in attach_to
     if (current_.header().head.load(std::memory_order_seq_cst) != head.value()) continue;
@@ -328,8 +335,9 @@ void PartitionReader::jump_to_head() {
     if (offset > offset_) missed_ += offset - std::max(offset_, std::min(offset, skip_below_));
     position_ = head;
     offset_ = offset;
+    may_jump_ = false;
     enter(current_);
-    return;
+    return {};
   }
 }
 

@@ -69,7 +69,7 @@ class PartitionReader {
   Result<bool> attach_to(Ring& ring);
   Result<bool> attach_to_retired();
   void enter(Ring& ring);
-  void jump_to_head();
+  Status jump_to_head();
 
   // What a look at ring or files brought: records, or a change of place after which to look again.
   struct Look {
@@ -78,6 +78,7 @@ class PartitionReader {
   };
   Result<Look> poll_ring(std::span<Record> out);
   Result<Look> poll_segments(std::span<Record> out);
+  bool left_ring() const;
   bool next_term();
   // Steps over the resolved frame with state word `word`; true if it is a record that was asked for,
   // now in `record`. Errors: corrupt.
@@ -105,6 +106,7 @@ class PartitionReader {
   Position position_{0};
   Offset offset_{0};
   Offset skip_below_{0};  // records below were not asked for
+  bool may_jump_ = false;  // the frame before did not tell for sure how many offsets it uses up
   std::uint64_t missed_ = 0;
 
   Ring current_;  // the newest ring this reader has mapped

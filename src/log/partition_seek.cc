@@ -64,6 +64,7 @@ Status PartitionReader::seek(Offset offset) {
   release_pin();
   position_ = *position;
   offset_ = skip_below_ = offset;
+  may_jump_ = false;
   mode_ = Mode::segments;
   return fix_offset();
 }
@@ -92,6 +93,11 @@ std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offse
 
   std::uint64_t term = ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with Ring::rotate
   const std::uint64_t first = ring.term_of(head);
+  // Other processes wrote these.
+  if ((head - ring.base_position()) % ring.term_bytes() != 0 || term - first > ring.term_count()) {
+    release_pin();
+    return std::nullopt;
+  }
   auto base_of = [&ring](std::uint64_t t) { return Offset(ring.line(t).base_offset.load(memory_order_relaxed)); };
   while (term > first && base_of(term) > offset) --term;
   if (term < first || base_of(term) > offset) {
@@ -105,8 +111,10 @@ std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offse
     const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see poll_ring
     if (!format::word_is_resolved(word)) break;
     const std::uint32_t extent = format::word_extent(word);
-    const format::FrameHeader header = format::load_header(frame);
     if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(end - frame)) break;
+    const format::FrameHeader header = format::load_header(frame);
+    place.offset = Offset(header.offset);
+    if (place.offset > offset) break;
     const Offset following = place.offset + format::frame_records(header);
     if (following > offset && format::word_type(word) != FrameType::pad) break;
     place = {place.position + extent, following};
@@ -122,6 +130,7 @@ void PartitionReader::start_at(const Place& place, Offset wanted) {
   position_ = place.position;
   offset_ = place.offset;
   skip_below_ = wanted;
+  may_jump_ = false;
   entry_->pin.store(position_.value(), std::memory_order_release);  // SYNC: pairs with readers_pin_below
   enter(ring);
 }
@@ -132,9 +141,10 @@ Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
   Offset from = log_start();
   if (!is_memory()) {
     if (auto opened = open_segments(); !opened) return opened;
-    // SYNC: pairs with the keeper's release store after the sync; the offset was stored before it.
+    // SYNC: in the reverse order of the keeper's stores: what lies below the offset lies below the position,
+    // and so in the files that are searched.
+    const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_acquire));
     const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
-    const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_relaxed));
     auto found = segments_->locate_time(timestamp_ns, durable);
     if (!found) return std::unexpected(found.error());
     if (*found) return seek(**found);

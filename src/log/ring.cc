@@ -124,7 +124,14 @@ Ring::End Ring::claimed_end() const {
 }
 
 std::optional<Ring::End> Ring::exact_end() const {
-  return end_of(header_->active_term.load(memory_order_acquire));  // SYNC: pairs with rotate
+  if (sealed())
+    return End{Position(header_->sealed_position.load(memory_order_relaxed)),
+               Offset(header_->sealed_offset.load(memory_order_relaxed))};
+  const std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
+  const auto end = end_of(term);
+  // Claims behind a fence fail, but move the tail.
+  if (tail_fenced(line(term).tail.load(memory_order_relaxed))) return std::nullopt;
+  return end;
 }
 
 Position Ring::frame_limit() const {
@@ -173,8 +180,8 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
   TermLine& from = line(term);
   // SYNC: pairs with the tripper's release store of `end`.
   const std::uint64_t end = from.end.load(memory_order_acquire);
-  if (tail_lap(end) != lap(term)) return Rotation::unknown_end;
   const std::uint64_t bytes = tail_bytes(end);
+  if (tail_lap(end) != lap(term) || bytes > usable_term_bytes()) return Rotation::unknown_end;
   const Offset next_offset(from.base_offset.load(memory_order_relaxed) + tail_records(end));
   publish_filler(term_data(term) + bytes, 0, FrameType::pad, static_cast<std::uint32_t>(term_bytes_ - bytes),
                  next_offset, 0);
@@ -194,9 +201,12 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
     const WideWord opened{make_tail(lap(term + 1), 0, 0), static_cast<std::uint64_t>(last_append_ns)};
     if (wide_compare_exchange(&to.tail, seen, opened)) break;
   }
-  std::uint64_t expected = term;
-  // SYNC: pairs with the acquire loads of active_term; a failure means somebody else did it.
-  header_->active_term.compare_exchange_strong(expected, term + 1, memory_order_release, memory_order_relaxed);
+  // Whoever opened `term` may have died before it said so: then active_term rises by more than one.
+  std::uint64_t active = header_->active_term.load(memory_order_relaxed);
+  // SYNC: pairs with the acquire loads of active_term.
+  while (active <= term && !header_->active_term.compare_exchange_weak(active, term + 1, memory_order_release,
+                                                                       memory_order_relaxed)) {
+  }
   return Rotation::done;
 }
 
@@ -219,16 +229,20 @@ void Ring::fence() const {
 
 Ring::SealPoint Ring::seal_point() const {
   std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: as in claimed_end
-  // A helper may have opened the next term just before the fence, without telling active_term yet.
-  if (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1)) ++term;  // SYNC: see fence
+  // Helpers may have opened the next term just before the fence, without telling active_term yet.
+  while (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1)) ++term;  // SYNC: see fence
   const TermLine& last = line(term);
   const std::uint64_t tail = last.tail.load(memory_order_acquire);  // SYNC: see fence
   const Offset base(last.base_offset.load(memory_order_relaxed));
   const std::int64_t append_ns = last.last_append_ns.load(memory_order_relaxed);
+  // Decided already, by a keeper that died before the next ring was in its place. The tail has moved since.
+  if (sealed())
+    return {true, Position(header_->sealed_position.load(memory_order_relaxed)),
+            Offset(header_->sealed_offset.load(memory_order_relaxed)), append_ns};
   if (tail_bytes(tail) <= usable_term_bytes())
     return {true, term_start(term) + tail_bytes(tail), base + tail_records(tail), append_ns};
   const std::uint64_t end = last.end.load(memory_order_acquire);  // SYNC: pairs with the tripper's store
-  if (tail_lap(end) != lap(term)) return {false, Position(0), Offset(0), 0};
+  if (tail_lap(end) != lap(term) || tail_bytes(end) > usable_term_bytes()) return {false, Position(0), Offset(0), 0};
   // The term is used up: its pad, which a helper may have written already, reaches to its end.
   publish_filler(term_data(term) + tail_bytes(end), 0, FrameType::pad,
                  static_cast<std::uint32_t>(term_bytes_ - tail_bytes(end)), base + tail_records(end), 0);
@@ -243,14 +257,20 @@ Position Ring::position_after_seal(Position end) {
 
 Position Ring::finish_seal(Position end, Offset offset) const {
   const Position next = position_after_seal(end);
-  if (next > end)
-    publish_filler(at(end), 0, FrameType::pad, static_cast<std::uint32_t>(next - end), offset, 0);
   header_->sealed_position.store(end.value(), memory_order_relaxed);
   header_->sealed_offset.store(offset.value(), memory_order_relaxed);
   header_->next_position.store(next.value(), memory_order_relaxed);
-  // SYNC: publishes the three above to sealed().
+  // SYNC: publishes the three above to sealed(). Ahead of the pad: a pad without a decision could lie
+  // before what the next keeper decides.
   header_->state.store(static_cast<std::uint32_t>(RingState::sealed), memory_order_release);
+  if (next > end)
+    publish_filler(at(end), 0, FrameType::pad, static_cast<std::uint32_t>(next - end), offset, 0);
   return next;
+}
+
+void Ring::close() const {
+  header_->next_position.store(0, memory_order_relaxed);
+  header_->state.store(static_cast<std::uint32_t>(RingState::sealed), memory_order_release);  // SYNC: as above
 }
 
 // --- Names ---------------------------------------------------------------------------------------

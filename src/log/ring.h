@@ -189,8 +189,9 @@ class Ring {
 
   // Forbids all further claims by fencing every tail. For the keeper; idempotent.
   void fence() const;
-  // After fence(): the exact end of claims, or nothing while the last term's end is not known yet
-  // (its tripper is between two instructions, or dead).
+  // After fence(): where the ring is to end, or nothing while the last term's end is not known yet
+  // (its tripper is between two instructions, or dead). Claims that failed at the fence may have moved
+  // the tail a little beyond the last one that did not; nobody owns those bytes, and repair fills them.
   struct SealPoint {
     bool known;
     Position position;
@@ -201,6 +202,8 @@ class Ring {
   // Pads from `end` to the next ring's start and publishes the sealed state.
   // Returns the next ring's base position.
   Position finish_seal(Position end, Offset offset) const;
+  // Tells readers of a fenced ring that nothing follows it: its topic was deleted.
+  void close() const;
   // Where finish_seal will let the log go on.
   static Position position_after_seal(Position end);
 

@@ -60,9 +60,10 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
                   fmt::format("ring generation {}: the frame at position {} has offset {}, expected {}",
                               ring_.generation(), run.position.value() + run.bytes, header.offset,
                               run.next_offset.value()));
-    settle(frame, extent, static_cast<std::uint32_t>(format::word_length(word)), is_filler);
+    const std::uint32_t records = records_of(run.position + run.bytes, header);
+    settle(frame, extent, static_cast<std::uint32_t>(format::word_length(word)), is_filler ? &records : nullptr);
     if (!is_filler) run.max_timestamp_ns = std::max(run.max_timestamp_ns, header.timestamp_ns);
-    run.next_offset += format::frame_records(header);
+    run.next_offset += records;
     run.bytes += extent;
     frame += extent;
     room -= extent;
@@ -74,19 +75,30 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
 }
 
 // Gives a resolved frame its checksum, where it stands or in the copy. `length` was read once and
-// checked: other processes could change what stands in the ring.
-void RingKeeper::settle(std::byte* frame, std::uint32_t extent, std::uint32_t length, bool is_filler) {
+// checked: other processes could change what stands in the ring. `filler_records`: null for records.
+void RingKeeper::settle(std::byte* frame, std::uint32_t extent, std::uint32_t length,
+                        const std::uint32_t* filler_records) {
+  const bool is_filler = filler_records != nullptr;
   if (copy_ != nullptr) {
     std::byte* const target = copy_ + (frame - ring_.data());
     std::memcpy(target, frame, extent);
-    // The late owner of an aborted claim may have touched its length.
-    if (is_filler) std::memcpy(target, &extent, sizeof extent);
+    // The late owner of an aborted claim may have written his header over it.
+    if (is_filler) {
+      std::memcpy(target, &extent, sizeof extent);
+      std::memcpy(target + offsetof(format::FrameHeader, key_length), filler_records, sizeof *filler_records);
+    }
     frame = target;
   }
   constexpr std::size_t crc_at = offsetof(format::FrameHeader, crc32c);
   std::uint32_t crc = crc32c(0, {frame, crc_at});
   if (!is_filler) crc = crc32c(crc, {frame + format::kFrameHeaderBytes, length - format::kFrameHeaderBytes});
   std::memcpy(frame + crc_at, &crc, sizeof crc);
+}
+
+std::uint32_t RingKeeper::records_of(Position position, const format::FrameHeader& header) const {
+  if (header.type == FrameType::aborted && !filled_.empty())
+    if (const auto known = filled_.find(position); known != filled_.end()) return known->second;
+  return static_cast<std::uint32_t>(format::frame_records(header));
 }
 
 void RingKeeper::walk_into(std::byte* copy) {
@@ -97,7 +109,7 @@ void RingKeeper::walk_into(std::byte* copy) {
 
 void RingKeeper::skip_to_term_of_head() {
   const Position head(ring_.header().head.load(memory_order_relaxed));
-  if (head <= frontier_) return;
+  if (head <= frontier_ || (head - ring_.base_position()) % ring_.term_bytes() != 0) return;
   frontier_ = head;
   offset_ = Offset(ring_.line(ring_.term_of(head)).base_offset.load(memory_order_relaxed));
 }
@@ -141,17 +153,24 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
   // Terms of a memory topic may have been recycled meanwhile: what is zero there is no hole.
   skip_to_term_of_head();
   // All that is unresolved now below the noted tail, but for open claims, belongs to nobody.
-  for (std::uint64_t term = ring_.term_of(frontier_); term <= inquiry_.term; ++term)
+  const std::uint64_t first = ring_.term_of(frontier_);
+  if (inquiry_.term > first && inquiry_.term - first > ring_.term_count())
+    return corrupt_term(inquiry_.term, "is said to be the active one");
+  for (std::uint64_t term = first; term <= inquiry_.term; ++term)
     if (auto filled = fill_term(term); !filled) return std::unexpected(filled.error());
   return true;
 }
 
-void RingKeeper::give_up(std::uint32_t slot) {
-  if (!is_given_up(slot)) given_up_.push_back(slot);
+void RingKeeper::give_up(std::uint32_t slot, std::uint64_t op) {
+  if (!is_given_up(slot)) given_up_.push_back({slot, op});
 }
 
+// Once its owner has gone on to another operation, the claim is settled, and the next one counts.
 bool RingKeeper::is_given_up(std::uint32_t slot) const {
-  return std::find(given_up_.begin(), given_up_.end(), slot) != given_up_.end();
+  return std::any_of(given_up_.begin(), given_up_.end(), [&](const GivenUp& given_up) {
+    // SYNC: pairs with OwnedSlot's stores of op.
+    return given_up.slot == slot && control_->slot(slot).op.load(memory_order_acquire) == given_up.op;
+  });
 }
 
 // Whether the claimed frame is that of a living try_claim: resolved by its owner, later.
@@ -164,65 +183,91 @@ bool RingKeeper::is_live_open(const std::byte* frame) const {
   return shm::frame_owner(index, shm::slot_generation(word)) == owner;
 }
 
+std::unexpected<Error> RingKeeper::corrupt_term(std::uint64_t term, const char* what) const {
+  return fail(Code::corrupt, fmt::format("ring generation {}: term {} {}: some process wrote where it must not",
+                                         ring_.generation(), term, what));
+}
+
+Result<RingKeeper::Bounds> RingKeeper::bounds_of(std::uint64_t term) const {
+  const Position start = ring_.term_start(term);
+  const Offset base(ring_.line(term).base_offset.load(memory_order_relaxed));
+  // Claims that failed at the fence moved the tail, but nothing lies behind the seal.
+  if (const auto end = ring_.sealed() ? ring_.exact_end() : std::nullopt) {
+    if ((end->position - start) % format::kFrameAlignment != 0) return corrupt_term(term, "has an impossible seal");
+    if (end->position <= start) return Bounds{0, end->offset, true};
+    if (end->position <= ring_.term_start(term + 1)) return Bounds{end->position - start, end->offset, true};
+  }
+  if (term == inquiry_.term && tail_bytes(inquiry_.tail) <= ring_.usable_term_bytes())
+    return Bounds{tail_bytes(inquiry_.tail), base + tail_records(inquiry_.tail), true};
+  const std::uint64_t end = ring_.line(term).end.load(memory_order_acquire);  // SYNC: pairs with publish_end
+  if (tail_lap(end) != ring_.lap(term)) return Bounds{ring_.usable_term_bytes(), base, false};
+  if (tail_bytes(end) > ring_.usable_term_bytes()) return corrupt_term(term, "has an impossible end");
+  return Bounds{tail_bytes(end), base + tail_records(end), true};
+}
+
 Status RingKeeper::fill_term(std::uint64_t term) {
-  const TermLine& line = ring_.line(term);
   const Position start = ring_.term_start(term);
   std::byte* const data = ring_.term_data(term);
-  const Offset base(line.base_offset.load(memory_order_relaxed));
   std::uint64_t at = frontier_ > start ? frontier_ - start : 0;
-  Offset next = frontier_ > start ? offset_ : base;
-
-  // How far claims of this term are accounted for.
-  const std::uint64_t end = line.end.load(memory_order_acquire);  // SYNC: pairs with the tripper's store
-  const bool open = term == inquiry_.term && tail_bytes(inquiry_.tail) <= ring_.usable_term_bytes();
-  const bool end_known = open || tail_lap(end) == ring_.lap(term);
-  const std::uint64_t bounds = open ? inquiry_.tail : end;
-  const std::uint64_t limit = end_known ? tail_bytes(bounds) : ring_.usable_term_bytes();
+  Offset next = frontier_ > start ? offset_ : Offset(ring_.line(term).base_offset.load(memory_order_relaxed));
+  const auto bounds = bounds_of(term);
+  if (!bounds) return std::unexpected(bounds.error());
+  const std::uint64_t limit = bounds->limit;
 
   while (at < limit) {
     const std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
     if (format::word_is_resolved(word)) {
       if (auto valid = check_word(word, ring_.term_bytes() - at); !valid) return valid;
       const format::FrameHeader header = format::load_header(data + at);
-      next = Offset(header.offset) + format::frame_records(header);
+      next = Offset(header.offset) + records_of(start + at, header);
       at += format::word_extent(word);
       continue;
     }
     if (format::word_length(word) < 0 && is_live_open(data + at)) {
+      if (format::claimed_bytes(word) > limit - at) return corrupt_term(term, "holds an impossible claim");
       next = Offset(format::load_header(data + at).offset) + 1;
-      at += static_cast<std::uint32_t>(-format::word_length(word));
+      at += format::claimed_bytes(word);
       continue;
     }
     const std::uint64_t hole_end = end_of_hole(data, at, limit);
-    if (hole_end == limit && !end_known) break;
-    const Offset following = hole_end == limit ? base + tail_records(bounds)
-                                               : Offset(format::load_header(data + hole_end).offset);
+    if (hole_end == limit && !bounds->known) break;
+    const Offset following =
+        hole_end == limit ? bounds->following : Offset(format::load_header(data + hole_end).offset);
     const std::uint64_t records = following - next;
-    if (following < next || records > kRecordsMask)
-      return fail(Code::corrupt, fmt::format("ring generation {}: the hole at position {} lies between offsets {} "
-                                             "and {}", ring_.generation(), (start + at).value(), next.value(),
-                                             following.value()));
+    if (following < next || records > kRecordsMask || hole_end - at < format::kFrameHeaderBytes)
+      return fail(Code::corrupt, fmt::format("ring generation {}: the hole at position {} ({} bytes) lies between "
+                                             "offsets {} and {}", ring_.generation(), (start + at).value(),
+                                             hole_end - at, next.value(), following.value()));
     // Fails when a claim that was given up woke just now; then look at it again.
     if (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(hole_end - at), next,
                         static_cast<std::uint32_t>(records)))
       continue;
+    if (!given_up_.empty()) filled_[start + at] = static_cast<std::uint32_t>(records);
     repaired_records_ += records;
     at = hole_end;
     next = following;
   }
-  if (!end_known) close_tripped_term(term, at, next);
-  return {};
+  return bounds->known ? Status{} : close_tripped_term(term, at, next);
 }
 
 // From the hole's start over everything that nobody wrote or will finish.
 std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const {
+  std::uint64_t untouched = at;  // from here to `at` all words were zero
   while (at < limit) {
     const std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
-    const std::int32_t length = format::word_length(word);
     if (word == 0) {
       at += format::kFrameAlignment;
-    } else if (length < 0 && !format::word_is_resolved(word) && !is_live_open(data + at)) {
-      at += std::min<std::uint64_t>(static_cast<std::uint32_t>(-length), limit - at);
+      continue;
+    }
+    // A claim's length is written before all else of it. If a word passed as zero is so no more, the
+    // owner of a claim that was given up woke just now: his frame begins there, and `word` is within it.
+    // SYNC: see scan
+    while (untouched < at && format::load_state_word(data + untouched, memory_order_acquire) == 0)
+      untouched += format::kFrameAlignment;
+    if (untouched < at) {
+      at = untouched;
+    } else if (!format::word_is_resolved(word) && !is_live_open(data + at)) {
+      at = untouched = at + std::min(format::claimed_bytes(word), limit - at);
     } else {
       return at;
     }
@@ -232,20 +277,21 @@ std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, s
 
 // The claimer that tripped over the term's end died before it said where. Nothing that was committed
 // lies at or behind `at`; the rest is given to one aborted frame and a last pad.
-void RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next) {
-  TermLine& line = ring_.line(term);
-  std::byte* const data = ring_.term_data(term);
+Status RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next) {
   const std::uint64_t usable = ring_.usable_term_bytes();
-  if (usable - at >= format::kFrameHeaderBytes) {
-    std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
-    while (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(usable - at), next, 0))
-      word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
-    at = usable;
-  }
-  const Offset base(line.base_offset.load(memory_order_relaxed));
-  // SYNC: pairs with the acquire loads of `end` by those who rotate.
-  line.end.store(make_tail(ring_.lap(term), next - base, at), memory_order_release);
+  const Offset base(ring_.line(term).base_offset.load(memory_order_relaxed));
+  if (at > usable || next < base || next - base > kRecordsMask)
+    return corrupt_term(term, "is filled beyond its end");
+  const std::uint64_t end = usable - at >= format::kFrameHeaderBytes ? usable : at;
+  // It was given up, but has woken and said it: then there is an end to go by.
+  if (!ring_.publish_end(term, make_tail(ring_.lap(term), next - base, end))) return fill_term(term);
+  std::byte* const frame = ring_.term_data(term) + at;
+  std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
+  while (end > at && !publish_filler(frame, word, FrameType::aborted, static_cast<std::uint32_t>(end - at), next, 0))
+    word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
+  if (end > at && !given_up_.empty()) filled_[ring_.term_start(term) + at] = 0;
   ring_.rotate(term);
+  return {};
 }
 
 // --- Recycling -----------------------------------------------------------------------------------
@@ -255,7 +301,7 @@ RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonit
   Recycled result;
   const std::uint64_t active = header.active_term.load(memory_order_acquire);  // SYNC: as in scan
   const std::uint64_t limit = header.term_limit.load(memory_order_relaxed);
-  if (limit >= active + 1 + ring_.term_count() / 2) return result;
+  if (limit <= active || limit >= active + 1 + ring_.term_count() / 2) return result;
   result.starving = limit <= active + 1;
   result.hurry = result.starving ||
                  tail_bytes(ring_.line(active).tail.load(memory_order_relaxed)) > ring_.term_bytes() / 2;
@@ -298,8 +344,9 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
     const bool concerned = phase != Phase::idle && shm::op_partition(op) == partition_ &&
                            !(phase == Phase::open && slot.open_position.load(memory_order_relaxed) >=
                                                          ring_.term_start(term + 1).value());
-    if (first) grace_ops_[i] = concerned ? op : shm::kNoOp;
-    else if (op != grace_ops_[i] || !concerned || slots.state(i) != SlotState::active) grace_ops_[i] = shm::kNoOp;
+    // A claim that has become an open one is the same claim still.
+    const bool goes_on = first || op == grace_ops_[i] || phase == Phase::open;
+    grace_ops_[i] = concerned && goes_on && slots.state(i) == SlotState::active ? op : shm::kNoOp;
     passed = passed && grace_ops_[i] == shm::kNoOp;
   }
   return passed;

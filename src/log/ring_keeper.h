@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -49,8 +50,8 @@ class RingKeeper {
   bool inquiring() const { return inquiry_.active; }
   // Fills the holes once every live claimer that could own one has moved on. True when complete.
   Result<bool> step_inquiry(const shm::SlotMonitor& slots);
-  // Takes `slot`'s operation for that of a dead one from now on.
-  void give_up(std::uint32_t slot);
+  // Takes what `slot` claimed in operation `op`, as long as that lasts, for the claim of a dead one.
+  void give_up(std::uint32_t slot, std::uint64_t op);
   std::uint64_t repaired_records() const { return repaired_records_; }
 
   // Recycling: makes terms clean ahead of the active one as far as everything below `reusable` allows.
@@ -76,13 +77,23 @@ class RingKeeper {
     std::array<std::uint64_t, shm::kMaxSlots> waiting_for{};  // op that has to change; kNoOp: none
   };
 
-  void settle(std::byte* frame, std::uint32_t extent, std::uint32_t length, bool is_filler);
+  void settle(std::byte* frame, std::uint32_t extent, std::uint32_t length, const std::uint32_t* filler_records);
   Status check_word(std::uint64_t word, std::uint64_t room) const;
   bool is_given_up(std::uint32_t slot) const;
   bool is_live_open(const std::byte* frame) const;
+  // How far the claims of a term are to be accounted for: bytes, the offset there, and whether that is
+  // where they end or only where they could.
+  struct Bounds {
+    std::uint64_t limit;
+    Offset following;
+    bool known;
+  };
+  Result<Bounds> bounds_of(std::uint64_t term) const;
   Status fill_term(std::uint64_t term);
+  std::uint32_t records_of(Position position, const format::FrameHeader& header) const;
   std::uint64_t end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const;
-  void close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
+  Status close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
+  std::unexpected<Error> corrupt_term(std::uint64_t term, const char* what) const;
   bool readers_pin_below(Position end) const;
   bool grace_passed(std::uint64_t term, const shm::SlotMonitor& slots);
 
@@ -93,7 +104,14 @@ class RingKeeper {
   Offset offset_;
   std::byte* copy_ = nullptr;
   Inquiry inquiry_;
-  std::vector<std::uint32_t> given_up_;  // slots whose claim in this ring is void
+  struct GivenUp {
+    std::uint32_t slot;
+    std::uint64_t op;
+  };
+  std::vector<GivenUp> given_up_;  // claims in this ring that are void
+  // How many offsets aborted frames use up. Their headers do not tell it for sure in a ring with claims
+  // that were given up: the owner of one may wake and write his own header over it.
+  std::map<Position, std::uint32_t> filled_;
   std::uint64_t repaired_records_ = 0;
 
   std::uint64_t zeroed_ = 0;  // bytes of the term being recycled

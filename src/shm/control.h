@@ -62,6 +62,7 @@ constexpr std::uint64_t op_word(std::uint64_t sequence, Phase phase, std::uint32
   return sequence << 24 | static_cast<std::uint64_t>(phase) << 20 | partition;
 }
 constexpr Phase op_phase(std::uint64_t op) { return static_cast<Phase>(op >> 20 & 0xf); }
+constexpr std::uint64_t op_sequence(std::uint64_t op) { return op >> 24; }
 constexpr std::uint32_t op_partition(std::uint64_t op) { return static_cast<std::uint32_t>(op & 0xfffff); }
 inline constexpr std::uint64_t kNoOp = ~std::uint64_t{0};
 static_assert(kMaxPartitions <= 1u << 20);

@@ -39,7 +39,9 @@ Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks
     // SYNC: decides between claimers of the slot.
     if (!slot.word.compare_exchange_strong(word, taken, std::memory_order_acq_rel)) continue;
     control.use_slot(index);
-    slot.op.store(op_word(0, Phase::idle, 0), std::memory_order_relaxed);
+    // The sequence goes on from the last owner's: no op ever recurs.
+    const std::uint64_t sequence = op_sequence(slot.op.load(std::memory_order_relaxed));
+    slot.op.store(op_word(sequence, Phase::idle, 0), std::memory_order_relaxed);
     slot.given_up.store(kNoOp, std::memory_order_relaxed);
     slot.given_up_done.store(kNoOp, std::memory_order_relaxed);
     slot.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
@@ -63,6 +65,8 @@ Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks
     owned.slot_ = &slot;
     owned.locks_ = &locks;
     owned.index_ = index;
+    owned.op_ = op_word(sequence, Phase::idle, 0);
+    owned.sequence_ = sequence;
     owned.generation_ = generation;
     owned.owner_ = frame_owner(index, generation);
     return owned;
@@ -128,7 +132,8 @@ void SlotMonitor::release_dead(std::uint32_t index) const {
   Slot& slot = control_.slot(index);
   const std::uint64_t word = slot.word.load(std::memory_order_relaxed);
   if (slot_state(word) != SlotState::dead) return;
-  slot.op.store(op_word(0, Phase::idle, 0), std::memory_order_relaxed);
+  slot.op.store(op_word(op_sequence(slot.op.load(std::memory_order_relaxed)), Phase::idle, 0),
+                std::memory_order_relaxed);
   // SYNC: the next claimer acquires it; all traces of the last owner are repaired.
   slot.word.store(slot_word(slot_generation(word), SlotState::free), std::memory_order_release);
 }

@@ -32,11 +32,12 @@ class OwnedSlot {
   std::uint32_t index() const { return index_; }
   std::uint32_t owner() const { return owner_; }  // as frame_owner
 
-  // Says what comes next. Wait-free: one relaxed store to the slot's own line. The claim that follows
-  // is a locked instruction, which orders it.
+  // Says what comes next. Wait-free: one store to the slot's own line. The claim that follows is a
+  // locked instruction, which orders it.
   void announce(Phase phase, std::uint32_t partition) {
     op_ = op_word(++sequence_, phase, partition);
-    slot_->op.store(op_, std::memory_order_relaxed);
+    // SYNC: pairs with the keeper's acquire load of op, as finish does for what was before.
+    slot_->op.store(op_, std::memory_order_release);
   }
   // The same with a full barrier, for what is followed by plain loads. Wait-free.
   void announce_fenced(Phase phase, std::uint32_t partition) {
