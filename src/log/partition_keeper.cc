@@ -37,6 +37,7 @@ std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
   if (is_disk()) {
     bytes = flush(now_ns);
   } else {
+    drop_settled_rings();
     current().skip_to_term_of_head();
     const Position end = current().ring().claimed_end().position;
     bytes = end != last_end_ ? 1 : 0;
@@ -253,7 +254,9 @@ void PartitionKeeper::repair(std::int64_t now_ns) {
   stuck_at_ = ring.frontier();
   // Rings of memory topics are not walked, so a sealed one is looked through once to settle it.
   const bool unsettled = !is_disk() && rings_.size() > 1 && !oldest_is_settled_;
-  const bool owed = !dead_slots_.empty() || owes_answer(ring.ring().generation()) || unsettled;
+  // Fenced for longer than a tick: the end of its claims is not known, and only repair can tell it.
+  const bool sealing = retire_ == Retire::fenced;
+  const bool owed = !dead_slots_.empty() || owes_answer(ring.ring().generation()) || unsettled || sealing;
   if (!owed && !(is_disk() && stuck)) return;
   if (!owed && now_ns < inquiry_due_ns_) return;
   inquiry_due_ns_ = now_ns + kInquiryPeriodNs;

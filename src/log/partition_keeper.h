@@ -104,6 +104,7 @@ class PartitionKeeper {
   void step_retire(std::int64_t now_ns);
   void request_next_ring(std::int64_t now_ns);
   Status replace_ring(const Ring::SealPoint& seal);
+  void drop_settled_rings();
   void unlink_retired();
 
   KeeperContext context_;

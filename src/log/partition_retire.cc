@@ -83,14 +83,17 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   return {};
 }
 
-// A sealed ring of a memory topic stays under its second name while a reader is in it or before it.
-void PartitionKeeper::unlink_retired() {
-  // Holes in it are filled first: every round of repair looks at the oldest ring.
+// The sealed ring of a memory topic is let go when its holes are filled: repair looks at the oldest ring.
+void PartitionKeeper::drop_settled_rings() {
   while (rings_.size() > 1 && oldest_is_settled_ && !owes_answer(draining().ring().generation())) {
     retired_.push_back(draining().ring().generation());
     rings_.pop_front();
     oldest_is_settled_ = false;
   }
+}
+
+// It stays under its second name while a reader is in it or before it.
+void PartitionKeeper::unlink_retired() {
   std::erase_if(retired_, [this](std::uint64_t generation) {
     for (const shm::Reader& reader : context_.control->readers()) {
       if (reader.owner.load(memory_order_acquire) != 0 &&  // SYNC: pairs with the reader's attach
