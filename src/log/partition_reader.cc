@@ -187,19 +187,22 @@ std::unexpected<Error> PartitionReader::corrupt_frame(const char* what) const {
 }
 
 Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> out) {
-  // SYNC: pairs with the keeper's release store after the sync.
-  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
-  const bool in_ring = position_ >= current_.base_position() &&
-                       position_.value() >= current_.header().head.load(memory_order_relaxed);
-  if (in_ring || position_ >= durable) {
-    if (auto attached = attach(); !attached) return std::unexpected(attached.error());
-    return Look{0, mode_ != Mode::segments};
+  if (unread_.empty()) {
+    // SYNC: pairs with the keeper's release store after the sync.
+    const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+    const bool in_ring = position_ >= current_.base_position() &&
+                         position_.value() >= current_.header().head.load(memory_order_relaxed);
+    if (in_ring || position_ >= durable) {
+      if (auto attached = attach(); !attached) return std::unexpected(attached.error());
+      return Look{0, mode_ != Mode::segments};
+    }
+    auto bytes = segments_->read(position_, durable);
+    if (!bytes) return std::unexpected(bytes.error());
+    unread_ = *bytes;
   }
-  auto bytes = segments_->read(position_, durable);
-  if (!bytes) return std::unexpected(bytes.error());
   Look look{0, true};
-  const std::byte* frame = bytes->data();
-  const std::byte* const end = frame + bytes->size();
+  const std::byte* frame = unread_.data();
+  const std::byte* const end = frame + unread_.size();
   while (frame < end && look.records < out.size()) {
     const std::uint64_t word = format::load_state_word(frame, memory_order_relaxed);
     const auto room = static_cast<std::uint64_t>(end - frame);
@@ -212,6 +215,8 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
     }
     frame += format::word_extent(word);
   }
+  unread_ = {frame, end};
+  if (look.records > 0) last_timestamp_ns_ = out[look.records - 1].timestamp_ns;
   return look;
 }
 
@@ -251,6 +256,7 @@ Status PartitionReader::map_current() {
 Status PartitionReader::attach() {
   mode_ = Mode::detached;
   ring_ = nullptr;
+  unread_ = {};
   if (auto mapped = map_current(); !mapped) return mapped;
   if (position_ >= current_.base_position()) {
     auto attached = attach_to(current_);

@@ -108,6 +108,7 @@ class PartitionReader {
   Offset skip_below_{0};  // records below were not asked for
   bool may_jump_ = false;  // the frame before did not tell for sure how many offsets it uses up
   std::uint64_t missed_ = 0;
+  std::optional<std::int64_t> last_timestamp_ns_;  // of the last record taken from a file
 
   Ring current_;  // the newest ring this reader has mapped
   Ring retired_;  // an older one, while the reader is still in it
@@ -117,6 +118,7 @@ class PartitionReader {
   std::uint64_t term_ = 0;
 
   std::unique_ptr<SegmentReader> segments_;
+  std::span<const std::byte> unread_;  // of what segments_ gave last: from position_ on
 };
 
 }  // namespace ringtail::log

@@ -42,6 +42,7 @@ Status PartitionReader::seek(Offset offset) {
                             source_.topic, source_.partition.value(), offset.value(), log_start().value(),
                             end->offset.value()));
   mode_ = Mode::detached;
+  unread_ = {};
   if (auto place = find_in(current_, offset)) {
     start_at(*place, offset);
     return {};
@@ -76,7 +77,8 @@ Status PartitionReader::fix_offset() {
   if (position_ >= durable) return {};
   auto bytes = segments_->read(position_, durable);
   if (!bytes) return std::unexpected(bytes.error());
-  offset_ = Offset(format::load_header(bytes->data()).offset);
+  unread_ = *bytes;
+  offset_ = Offset(format::load_header(unread_.data()).offset);
   return {};
 }
 
@@ -170,13 +172,11 @@ std::optional<std::int64_t> PartitionReader::next_timestamp() {
     if (!format::word_is_resolved(word) || format::word_type(word) != FrameType::data) return std::nullopt;
     return format::load_header(frame_).timestamp_ns;
   }
+  // Reading on would take back what poll has handed out; at the end of what was read, the record before
+  // tells the age well enough.
   if (mode_ != Mode::segments) return std::nullopt;
-  // SYNC: pairs with the keeper's release store after the sync.
-  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
-  if (position_ >= durable) return std::nullopt;
-  auto bytes = segments_->read(position_, durable);
-  if (!bytes || bytes->empty()) return std::nullopt;
-  return format::load_header(bytes->data()).timestamp_ns;
+  if (unread_.empty()) return last_timestamp_ns_;
+  return format::load_header(unread_.data()).timestamp_ns;
 }
 
 }  // namespace ringtail::log
