@@ -31,8 +31,8 @@ def markdown(figures, surroundings):
         f"{surroundings['machine']}, {surroundings['kernel']}, {surroundings['file_system']}, CPUs "
         f"{surroundings['cpus']}; commit {surroundings['commit'][:12]}{changed}; {surroundings['date']}. "
         f"Median of {surroundings['repeat']} interleaved repetitions; R is the round trip of a cache line, "
-        "in ns, over all samples. Samples during which R moved by more than a sixth are left out while others "
-        "remain.",
+        "in ns, over all samples. Samples during which R moved by more than a sixth are left out while "
+        "others remain.",
         "",
         "| figure | target | median | min | max | unit | samples | R | met |",
         "|---|---:|---:|---:|---:|---|---:|---:|---|",
