@@ -45,8 +45,13 @@ class Scene {
   }
   Scene(const Scene&) = delete;
   Scene& operator=(const Scene&) = delete;
+  // RINGTAIL_CRASH_KEEP leaves the files of a failed test where they are.
   ~Scene() {
     std::error_code ignored;
+    if (::testing::Test::HasFailure() && std::getenv("RINGTAIL_CRASH_KEEP") != nullptr) {
+      std::cout << "kept: " << dir_ << " and " << shm_ << '\n';
+      return;
+    }
     std::filesystem::remove_all(dir_, ignored);
     std::filesystem::remove_all(shm_, ignored);
   }
@@ -202,9 +207,10 @@ inline int produce(const Scene& scene, KeeperMode mode, const Load& load, std::u
     if (sent) {
       number += *sent;
     } else if (sent.error() == SendError::would_block || sent.error() == SendError::claim_expired) {
-      // Nothing was appended; the number is still to be sent.
+      // Nothing was appended; the number is still to be sent. Not by yielding: a few processes that only
+      // yield keep the kernel's own workers, which complete direct writes, from the CPUs for seconds.
       page.attempted.store(number);
-      ::sched_yield();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
     } else {
       return give_up(page.error, to_string(producer->error()));
     }
