@@ -1,5 +1,6 @@
 #include "log/segment_scanner.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -49,6 +50,8 @@ Result<FrameScanner::Step> FrameScanner::next() {
 Result<FrameScanner::Remains> FrameScanner::look_behind() {
   Remains remains;
   remains.garbage_end = position_;
+  // What read-ahead put into the page cache would count as data, and never let skip_hole see a hole.
+  ::posix_fadvise(file_.fd(), 0, 0, POSIX_FADV_RANDOM);
   Position p = position_;
   while (p < range_.limit) {
     if (p == format::block_down(p)) p = skip_hole(p);
