@@ -60,9 +60,8 @@ std::uint64_t Histogram::percentile(double percent) const {
 double Histogram::mean() const {
   if (count_ == 0) return 0;
   double sum = 0;
-  for_each_bucket([&](std::size_t index, std::uint64_t n) {
-    sum += middle_of(index) * static_cast<double>(n);
-  });
+  for_each_bucket(
+      [&](std::size_t index, std::uint64_t n) { sum += middle_of(index) * static_cast<double>(n); });
   return sum / static_cast<double>(count_);
 }
 
@@ -97,8 +96,8 @@ std::vector<Histogram::CurvePoint> Histogram::percentile_curve(unsigned ticks) c
 }
 
 std::string Histogram::to_hgrm(double unit) const {
-  std::string text = fmt::format("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount",
-                                 "1/(1-Percentile)");
+  std::string text =
+      fmt::format("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
   auto out = std::back_inserter(text);
   for (const CurvePoint& point : percentile_curve()) {
     const double share = point.percentile / 100.0;
