@@ -50,7 +50,9 @@ Result<FrameScanner::Step> FrameScanner::next() {
 Result<FrameScanner::Remains> FrameScanner::look_behind() {
   Remains remains;
   remains.garbage_end = position_;
-  // What read-ahead put into the page cache would count as data, and never let skip_hole see a hole.
+  // What read-ahead put into the page cache would count as data, and it would go on ahead of us: skip_hole
+  // would never see a hole.
+  ::posix_fadvise(file_.fd(), 0, 0, POSIX_FADV_DONTNEED);
   ::posix_fadvise(file_.fd(), 0, 0, POSIX_FADV_RANDOM);
   Position p = position_;
   while (p < range_.limit) {
