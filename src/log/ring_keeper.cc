@@ -343,7 +343,9 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
     const Phase phase = shm::op_phase(op);
     const bool concerned = phase != Phase::idle && shm::op_partition(op) == partition_ &&
                            !(phase == Phase::open && slot.open_position.load(memory_order_relaxed) >=
-                                                         ring_.term_start(term + 1).value());
+                                                         ring_.term_start(term + 1).value()) &&
+                           // Settled: it stands still in a ring before this one.
+                           slot.given_up_done.load(memory_order_relaxed) != op;
     // A claim that has become an open one is the same claim still.
     const bool goes_on = first || op == grace_ops_[i] || phase == Phase::open;
     grace_ops_[i] = concerned && goes_on && slots.state(i) == SlotState::active ? op : shm::kNoOp;
