@@ -142,6 +142,7 @@ struct Load {
   std::uint64_t records = 0;       // numbers below are sent
   std::uint64_t durable_every = 0; // numbers between two waits for durability; 0: none
   std::uint64_t abort_every = 0;   // claims between two that are preceded by an aborted one; 0: none
+  std::uint32_t rest_us = 0;       // within each claim
 };
 
 // Sends one stretch of numbers, from `number` on; returns its length.
@@ -172,6 +173,7 @@ inline SendResult<std::uint64_t> send_some(Producer& producer, const Load& load,
     auto claim = producer.try_claim(value.size());
     if (!claim) return std::unexpected(claim.error());
     value.write(claim->value().data(), id, number);
+    if (load.rest_us != 0) ::usleep(load.rest_us);
     auto sent = claim->commit();
     if (!sent) return std::unexpected(sent.error());
     last = *sent;
