@@ -35,7 +35,9 @@ class ConsumerCore {
     records_.resize(options_.max_poll_records);
   }
   ~ConsumerCore() {
-    if (!log_->is_mine()) slot_.abandon();
+    if (log_->is_mine()) return;
+    slot_.abandon();
+    for (const auto& reader : readers_) reader->abandon();
   }
 
   Status assign(std::span<const TopicPartition> partitions);
@@ -109,6 +111,7 @@ Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
 }
 
 Result<PartitionReader*> ConsumerCore::find(const TopicPartition& partition) const {
+  if (auto mine = log_->check_mine(); !mine) return std::unexpected(mine.error());
   for (const auto& reader : readers_)
     if (reader->source() == partition) return reader.get();
   return fail(Code::not_found, fmt::format("topic '{}' partition {} is not assigned to this consumer",

@@ -54,6 +54,9 @@ class PartitionReader {
   std::uint64_t missed() const { return missed_; }
   void count_missed(std::uint64_t records) { missed_ += records; }
 
+  // Forgets its entry without a word, in a forked child: it is the parent's.
+  void abandon() { entry_ = nullptr; }
+
  private:
   enum class Mode : std::uint8_t { detached, ring, segments };
 
