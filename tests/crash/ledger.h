@@ -85,6 +85,10 @@ class Truth {
     if (from < to) in_doubt_.insert({producer, from, to});
     page.returned.store(to);
   }
+  // Numbers from `from` on were lost and are sent anew.
+  void forget(std::uint32_t producer, std::uint64_t from) {
+    std::erase_if(in_doubt_, [&](const auto& d) { return std::get<0>(d) == producer && std::get<1>(d) >= from; });
+  }
   bool is_in_doubt(std::uint32_t producer, std::uint64_t from, std::uint64_t to) const {
     // Several neighbours in a row, when it was killed again at once.
     while (from < to) {
