@@ -23,6 +23,7 @@ constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
 constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
 constexpr std::int64_t kInquiryPeriodNs = kMillisecond;
+constexpr std::int64_t kSettlePeriodNs = 20 * kMillisecond;  // it walks whole rings
 
 }  // namespace
 
@@ -109,7 +110,7 @@ bool PartitionKeeper::drop_drained_ring() {
   Ring& ring = draining().ring();
   const Position end(ring.header().next_position.load(memory_order_relaxed));
   if (draining().frontier() < end || writer_->durable_position() < end) return true;
-  if (draining().inquiring() || owes_answer(ring.generation())) return true;
+  if (inquiring() || owes_answer(ring.generation())) return true;
   context_.backend->unregister_buffer({ring.data(), ring.ring_bytes()});
   const std::uint64_t generation = ring.generation();
   rings_.pop_front();
@@ -189,7 +190,7 @@ void PartitionKeeper::flush_blocking() {
 
 // Returns how much was done in a hurry: then there should be no rest.
 std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
-  if (rings_.size() > 1 || retire_ == Retire::fenced) return 0;
+  if ((is_disk() && rings_.size() > 1) || retire_ == Retire::fenced) return 0;
   const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
   const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
   if (!is_disk() && result.progressed) publish_memory_start();
@@ -235,55 +236,71 @@ void PartitionKeeper::enforce_retention() {
 // --- Repair --------------------------------------------------------------------------------------
 
 void PartitionKeeper::repair(std::int64_t now_ns) {
-  RingKeeper& ring = draining();
-  if (ring.inquiring()) {
-    const std::uint64_t before = ring.repaired_records();
-    auto complete = ring.step_inquiry(*context_.slots);
-    if (!complete) return fail_with(complete.error());
-    if (!*complete) return;
-    if (const std::uint64_t repaired = ring.repaired_records() - before; repaired > 0) {
-      spdlog::info("{}: repaired holes of {} records that were never committed", name(), repaired);
-      entry_.repaired_records.fetch_add(repaired, memory_order_relaxed);
-      wake_readers();
-    }
-    settle_inquiry();
-    return;
-  }
-  ring.help_rotate();
-  const bool stuck = ring.has_unresolved() && ring.frontier() == stuck_at_;
-  stuck_at_ = ring.frontier();
-  // Rings of memory topics are not walked, so a sealed one is looked through once to settle it.
-  const bool unsettled = !is_disk() && rings_.size() > 1 && !oldest_is_settled_;
+  if (inquiring()) return step_inquiries();
+  current().help_rotate();
+  const RingKeeper& oldest = draining();
+  const bool stuck = is_disk() && oldest.has_unresolved() && oldest.frontier() == stuck_at_;
+  stuck_at_ = oldest.frontier();
+  // Rings of memory topics are not walked, so sealed ones are looked through until they are whole.
+  const bool unsettled = !is_disk() && rings_.size() > 1;
   // Fenced for longer than a tick: the end of its claims is not known, and only repair can tell it.
   const bool sealing = retire_ == Retire::fenced;
-  const bool owed = !dead_slots_.empty() || owes_answer(ring.ring().generation()) || unsettled || sealing;
-  if (!owed && !(is_disk() && stuck)) return;
-  if (!owed && now_ns < inquiry_due_ns_) return;
-  inquiry_due_ns_ = now_ns + kInquiryPeriodNs;
-  // What this inquiry settles when it is complete: it must have begun after the deaths.
-  settling_dead_ = rings_.size() == 1 ? dead_slots_.size() : 0;
-  settling_generation_ = tail_fenced(ring.ring().line(0).tail.load(memory_order_acquire))  // SYNC: see Ring::fence
-                             ? ring.ring().generation()
-                             : 0;
-  ring.begin_inquiry();
+  if (dead_slots_.empty() && !owes_answer(fenced_generation()) && !sealing) {
+    if ((!stuck && !unsettled) || now_ns < inquiry_due_ns_) return;
+  }
+  inquiry_due_ns_ = now_ns + (is_disk() ? kInquiryPeriodNs : kSettlePeriodNs);
+  // What this inquiry settles when it is complete: what was so before it began.
+  settling_dead_ = dead_slots_.size();
+  settling_generation_ = fenced_generation();
+  settling_rings_ = rings_.size() - 1;
+  for (RingKeeper& ring : rings_) ring.begin_inquiry();
+}
+
+bool PartitionKeeper::inquiring() const {
+  return std::any_of(rings_.begin(), rings_.end(), [](const RingKeeper& ring) { return ring.inquiring(); });
+}
+
+void PartitionKeeper::step_inquiries() {
+  std::uint64_t repaired = 0;
+  for (RingKeeper& ring : rings_) {
+    if (!ring.inquiring()) continue;
+    const std::uint64_t before = ring.repaired_records();
+    if (auto complete = ring.step_inquiry(*context_.slots); !complete) return fail_with(complete.error());
+    repaired += ring.repaired_records() - before;
+  }
+  if (repaired > 0) {
+    spdlog::info("{}: repaired holes of {} records that were never committed", name(), repaired);
+    entry_.repaired_records.fetch_add(repaired, memory_order_relaxed);
+    wake_readers();
+  }
+  if (!inquiring()) settle_inquiry();
 }
 
 void PartitionKeeper::settle_inquiry() {
   for (std::size_t i = 0; i < settling_dead_; ++i) context_.slots->release_dead(dead_slots_[i]);
   dead_slots_.erase(dead_slots_.begin(), dead_slots_.begin() + static_cast<std::ptrdiff_t>(settling_dead_));
   settling_dead_ = 0;
-  oldest_is_settled_ = rings_.size() > 1 && settling_generation_ == draining().ring().generation();
+  for (std::size_t i = 0; i < settling_rings_ && rings_[i].open_claims() == 0; ++i)
+    whole_generation_ = rings_[i].ring().generation();
   std::erase_if(given_up_, [this](const GivenUp& given_up) {
-    if (given_up.generation != settling_generation_) return false;
+    if (given_up.generation > settling_generation_) return false;
     // SYNC: pairs with OwnedSlot::given_up_done: the ring now tells what became of the claim.
     context_.control->slot(given_up.slot).given_up_done.store(given_up.op, memory_order_release);
     return true;
   });
 }
 
+// The last ring that will have no new claims.
+std::uint64_t PartitionKeeper::fenced_generation() const {
+  const Ring& ring = rings_.back().ring();
+  const bool fenced = tail_fenced(ring.line(0).tail.load(memory_order_acquire));  // SYNC: see Ring::fence
+  return fenced ? ring.generation() : ring.generation() - 1;
+}
+
+// Whether a claim in a ring up to that one was given up, and its owner has not been told what became of it.
 bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
   return std::any_of(given_up_.begin(), given_up_.end(),
-                     [generation](const GivenUp& g) { return g.generation == generation; });
+                     [generation](const GivenUp& g) { return g.generation <= generation; });
 }
 
 void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(slot); }
@@ -292,12 +309,9 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
   if (failed_) return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
   spdlog::warn("{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
                name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
+  for (RingKeeper& ring : rings_) ring.ring().header().scribbled.store(1, memory_order_relaxed);
   // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
-  for (RingKeeper& ring : rings_) {
-    ring.give_up(slot, op);
-    ring.ring().header().scribbled.store(1, memory_order_relaxed);
-  }
   given_up_.push_back({slot, op, current().ring().generation()});
   begin_retire("a claim was given up while its owner lives");
 }

@@ -93,6 +93,9 @@ class PartitionKeeper {
   void enforce_retention();
   void repair(std::int64_t now_ns);
   void settle_inquiry();
+  bool inquiring() const;
+  void step_inquiries();
+  std::uint64_t fenced_generation() const;
   bool owes_answer(std::uint64_t generation) const;
   void bump_version();
   void wake_readers();
@@ -138,8 +141,9 @@ class PartitionKeeper {
   Position stuck_at_{0};
   std::int64_t inquiry_due_ns_ = 0;
   std::size_t settling_dead_ = 0;          // how many of dead_slots_ the inquiry under way settles
-  std::uint64_t settling_generation_ = 0;  // and whose given-up claims: no new ones can come to it
-  bool oldest_is_settled_ = false;
+  std::uint64_t settling_generation_ = 0;  // and up to which ring the given-up claims: no new ones can come
+  std::size_t settling_rings_ = 0;         // how many of rings_ were sealed
+  std::uint64_t whole_generation_ = 0;     // rings up to this one have neither holes nor claims under way
 
   Retire retire_ = Retire::no;
   bool next_requested_ = false;

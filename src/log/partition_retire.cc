@@ -83,12 +83,12 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   return {};
 }
 
-// The sealed ring of a memory topic is let go when its holes are filled: repair looks at the oldest ring.
+// The sealed ring of a memory topic is let go when it is whole: nobody would repair it later.
 void PartitionKeeper::drop_settled_rings() {
-  while (rings_.size() > 1 && oldest_is_settled_ && !owes_answer(draining().ring().generation())) {
+  while (rings_.size() > 1 && !inquiring() && draining().ring().generation() <= whole_generation_ &&
+         !owes_answer(draining().ring().generation())) {
     retired_.push_back(draining().ring().generation());
     rings_.pop_front();
-    oldest_is_settled_ = false;
   }
 }
 

@@ -95,6 +95,10 @@ void RingKeeper::settle(std::byte* frame, std::uint32_t extent, std::uint32_t le
   std::memcpy(frame + crc_at, &crc, sizeof crc);
 }
 
+void RingKeeper::remember_filler(Position position, std::uint32_t records) {
+  if (ring_.header().scribbled.load(memory_order_relaxed) != 0) filled_[position] = records;
+}
+
 std::uint32_t RingKeeper::records_of(Position position, const format::FrameHeader& header) const {
   if (header.type == FrameType::aborted && !filled_.empty())
     if (const auto known = filled_.find(position); known != filled_.end()) return known->second;
@@ -150,6 +154,7 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
   }
   if (waiting) return false;
   inquiry_.active = false;
+  open_claims_ = 0;
   // Terms of a memory topic may have been recycled meanwhile: what is zero there is no hole.
   skip_to_term_of_head();
   // All that is unresolved now below the noted tail, but for open claims, belongs to nobody.
@@ -161,16 +166,11 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
   return true;
 }
 
-void RingKeeper::give_up(std::uint32_t slot, std::uint64_t op) {
-  if (!is_given_up(slot)) given_up_.push_back({slot, op});
-}
-
 // Once its owner has gone on to another operation, the claim is settled, and the next one counts.
 bool RingKeeper::is_given_up(std::uint32_t slot) const {
-  return std::any_of(given_up_.begin(), given_up_.end(), [&](const GivenUp& given_up) {
-    // SYNC: pairs with OwnedSlot's stores of op.
-    return given_up.slot == slot && control_->slot(slot).op.load(memory_order_acquire) == given_up.op;
-  });
+  const shm::Slot& entry = control_->slot(slot);
+  // SYNC: pairs with OwnedSlot's stores of op.
+  return entry.op.load(memory_order_acquire) == entry.given_up.load(memory_order_relaxed);
 }
 
 // Whether the claimed frame is that of a living try_claim: resolved by its owner, later.
@@ -227,6 +227,7 @@ Status RingKeeper::fill_term(std::uint64_t term) {
       if (format::claimed_bytes(word) > limit - at) return corrupt_term(term, "holds an impossible claim");
       next = Offset(format::load_header(data + at).offset) + 1;
       at += format::claimed_bytes(word);
+      ++open_claims_;
       continue;
     }
     const std::uint64_t hole_end = end_of_hole(data, at, limit);
@@ -242,7 +243,7 @@ Status RingKeeper::fill_term(std::uint64_t term) {
     if (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(hole_end - at), next,
                         static_cast<std::uint32_t>(records)))
       continue;
-    if (!given_up_.empty()) filled_[start + at] = static_cast<std::uint32_t>(records);
+    remember_filler(start + at, static_cast<std::uint32_t>(records));
     repaired_records_ += records;
     at = hole_end;
     next = following;
@@ -289,7 +290,7 @@ Status RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offs
   std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
   while (end > at && !publish_filler(frame, word, FrameType::aborted, static_cast<std::uint32_t>(end - at), next, 0))
     word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  if (end > at && !given_up_.empty()) filled_[ring_.term_start(term) + at] = 0;
+  if (end > at) remember_filler(ring_.term_start(term) + at, 0);
   ring_.rotate(term);
   return {};
 }

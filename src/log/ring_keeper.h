@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <vector>
 
 #include "log/frame_run.h"
 #include "log/ring.h"
@@ -48,11 +47,12 @@ class RingKeeper {
   // Repair of holes: begin, then call step each tick until it says done.
   void begin_inquiry();
   bool inquiring() const { return inquiry_.active; }
-  // Fills the holes once every live claimer that could own one has moved on. True when complete.
+  // Fills the holes once every live claimer that could own one has moved on, or his operation has been
+  // given up (Slot::given_up). True when complete.
   Result<bool> step_inquiry(const shm::SlotMonitor& slots);
-  // Takes what `slot` claimed in operation `op`, as long as that lasts, for the claim of a dead one.
-  void give_up(std::uint32_t slot, std::uint64_t op);
   std::uint64_t repaired_records() const { return repaired_records_; }
+  // Claims of the living that the last inquiry found, when it was complete: to be resolved by their owners.
+  std::uint64_t open_claims() const { return open_claims_; }
 
   // Recycling: makes terms clean ahead of the active one as far as everything below `reusable` allows.
   // Zeroes one slice at a call, so that on a crowded machine nobody is kept off his CPU for long; all
@@ -90,6 +90,7 @@ class RingKeeper {
   };
   Result<Bounds> bounds_of(std::uint64_t term) const;
   Status fill_term(std::uint64_t term);
+  void remember_filler(Position position, std::uint32_t records);
   std::uint32_t records_of(Position position, const format::FrameHeader& header) const;
   std::uint64_t end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const;
   Status close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
@@ -104,15 +105,11 @@ class RingKeeper {
   Offset offset_;
   std::byte* copy_ = nullptr;
   Inquiry inquiry_;
-  struct GivenUp {
-    std::uint32_t slot;
-    std::uint64_t op;
-  };
-  std::vector<GivenUp> given_up_;  // claims in this ring that are void
   // How many offsets aborted frames use up. Their headers do not tell it for sure in a ring with claims
   // that were given up: the owner of one may wake and write his own header over it.
   std::map<Position, std::uint32_t> filled_;
   std::uint64_t repaired_records_ = 0;
+  std::uint64_t open_claims_ = 0;
 
   std::uint64_t zeroed_ = 0;  // bytes of the term being recycled
   std::uint64_t grace_term_ = ~std::uint64_t{0};

@@ -316,8 +316,8 @@ class GivenUpAppender : public AppenderTest {
   void give_up(RingKeeper& keeper, Producer& producer) {
     const std::uint32_t slot = producer.slot.index();
     const std::uint64_t op = control_.slot(slot).op.load();
+    keeper.ring().header().scribbled.store(1);
     control_.slot(slot).given_up.store(op);
-    keeper.give_up(slot, op);
     keeper.begin_inquiry();
     ASSERT_TRUE(*keeper.step_inquiry(monitor_));
     control_.slot(slot).given_up_done.store(op);

@@ -137,6 +137,27 @@ TEST_F(DiskPartition, AClaimThatStandsStillIsGivenUpAndItsOwnerHearsOfIt) {
   expect_rest(*reader, Offset(0));
 }
 
+// He is as still as before when the next rings need repair, and space.
+TEST_F(DiskPartition, AClaimerThatStandsStillForEverHoldsUpNothing) {
+  open_keeper();
+  auto producer = new_producer();
+  const Ring first = open_ring();
+  HandClaim still(first, new_slot(), 128);
+  append(*producer, 5);
+  keeper_->on_slot_stuck(still.slot().index(), control_.slot(still.slot().index()).op.load());
+  turn_until([&] { return still.slot().given_up_done(); });
+  for (int round = 0; round < 3; ++round) {
+    { HandClaim(open_ring(), new_slot(), 64); }
+    append_while_turning(*producer, 3'000);
+    const std::uint64_t before = generation();
+    keeper_->on_slot_stuck(producer->slot.index(), 0);
+    turn_until([&] { return generation() > before; });
+  }
+  turn_until_durable(Offset(9'009));
+  EXPECT_EQ(entry().repaired_records.load(), 4u);
+  still.finish();
+}
+
 // The owner stood still between his claim and its header, and writes that over the aborted frame while a
 // reader is not there yet.
 TEST_F(DiskPartition, AHeaderThatComesTooLateMisleadsNoReaderOfTheRing) {
@@ -354,6 +375,44 @@ TEST_F(MemoryPartition, ARetiredRingStaysUntilItsLastReaderHasLeftIt) {
   expect_rest(*reader, Offset(5));
   EXPECT_EQ(reader->missed(), 0u);
   turn_until([&] { return retired_rings(dir_.path(), "topic", PartitionId(0)).empty(); });
+}
+
+// The owner of an open claim in a retired ring dies after the ring was looked through. It is repaired still.
+TEST_F(MemoryPartition, ARetiredRingIsWatchedWhileAClaimInItIsOpen) {
+  open_keeper();
+  auto producer = new_producer();
+  auto slow = new_producer();
+  auto reader = new_reader();
+  append(*producer, 5);
+  auto claim = (*slow)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  append(*producer, 5);
+  keeper_->on_slot_stuck(producer->slot.index(), 0);
+  turn_until([&] { return generation() == 2; });
+  const std::int64_t until = monotonic_ns() + 60'000'000;
+  turn_until([&] { return monotonic_ns() > until; });
+  slow.reset();  // dies
+  append(*producer, 5);
+  expect_rest(*reader, Offset(0));
+  EXPECT_EQ(entry().repaired_records.load(), 1u);
+}
+
+// Holes in the new ring do not wait for those who are slow in the old one.
+TEST_F(DiskPartition, HolesInEveryRingAreRepairedAtOnce) {
+  open_keeper();
+  auto producer = new_producer();
+  auto slow = new_producer();
+  append(*producer, 5);
+  auto claim = (*slow)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  keeper_->on_slot_stuck(producer->slot.index(), 0);
+  turn_until([&] { return generation() == 2; });
+  { HandClaim(open_ring(), new_slot(), 64); }
+  append(*producer, 5);
+  turn_until([&] { return entry().repaired_records.load() == 1; });
+  EXPECT_EQ(frames_of(open_ring(), 0).size(), 6u);
+  ASSERT_TRUE((*slow)->commit(*claim));
+  turn_until_durable(Offset(12));
 }
 
 TEST_F(MemoryPartition, OutlivesItsKeeper) {

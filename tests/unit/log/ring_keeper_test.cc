@@ -25,6 +25,12 @@ class RingKeeperTest : public RingScene {
   }
   void commit(const Ring& ring, std::uint32_t bytes) { commit(ring, new_slot(), bytes); }
 
+  // As PartitionKeeper::on_slot_stuck.
+  void give_up(const Ring& ring, std::uint32_t slot) {
+    ring.header().scribbled.store(1);
+    control_.slot(slot).given_up.store(control_.slot(slot).op.load());
+  }
+
   // Repairs until done, which must not take more than two steps once nobody is waited for.
   void repair(RingKeeper& keeper) {
     for (const std::uint32_t slot : monitor_.find_deaths()) dead_.push_back(slot);
@@ -322,7 +328,7 @@ TEST_F(RingKeeperTest, AClaimThatWasGivenUpIsAHoleThoughItsOwnerLives) {
     if (step == 2) still.open();
     commit(ring, 64);
     RingKeeper keeper = keeper_of(open_ring());
-    keeper.give_up(still.slot().index(), control_.slot(still.slot().index()).op.load());
+    give_up(ring, still.slot().index());
     repair(keeper);
     EXPECT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 128, 0, 1), data_at(128, 64, 1)));
     if (step < 2) still.write_header();
@@ -338,7 +344,7 @@ TEST_F(RingKeeperTest, OnlyTheOperationThatStoodStillIsGivenUp) {
   slot.announce(shm::Phase::claiming, 0);
   const std::uint32_t index = slot.index();
   RingKeeper keeper = keeper_of(open_ring());
-  keeper.give_up(index, control_.slot(index).op.load());
+  give_up(ring, index);
   HandClaim(ring, new_slot(), 128);  // a dead neighbour
   HandClaim next(ring, std::move(slot), 64);
   static_cast<void>(monitor_.find_deaths());
@@ -358,8 +364,7 @@ TEST_F(RingKeeperTest, ALateHeaderOverAnAbortedFrameMisleadsNoScan) {
   HandClaim(ring, new_slot(), 64);
   commit(ring, 64);
   RingKeeper keeper = keeper_of(open_ring());
-  keeper.give_up(late.slot().index(), control_.slot(late.slot().index()).op.load());
-  ring.header().scribbled.store(1);
+  give_up(ring, late.slot().index());
   repair(keeper);
   ASSERT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 192, 0, 2), data_at(192, 64, 2)));
   late.write_header(77).write_body();
@@ -386,7 +391,7 @@ TEST_F(RingKeeperTest, ATripperWhoWasGivenUpButSaysTheEndFirstIsHeard) {
   HandClaim(ring, new_slot(), kEighth, 3);
   HandClaim tripper(ring, new_slot(), kEighth);
   RingKeeper keeper = keeper_of(open_ring());
-  keeper.give_up(tripper.slot().index(), control_.slot(tripper.slot().index()).op.load());
+  give_up(ring, tripper.slot().index());
   static_cast<void>(monitor_.find_deaths());
   keeper.begin_inquiry();
   tripper.publish_end();
@@ -401,7 +406,7 @@ TEST_F(RingKeeperTest, ATripperWhoWasGivenUpAndWakesLateChangesNothing) {
   HandClaim(ring, new_slot(), kEighth, 3);
   HandClaim tripper(ring, new_slot(), kEighth);
   RingKeeper keeper = keeper_of(open_ring());
-  keeper.give_up(tripper.slot().index(), control_.slot(tripper.slot().index()).op.load());
+  give_up(ring, tripper.slot().index());
   repair(keeper);
   const std::uint64_t end = ring.line(0).end.load();
   EXPECT_FALSE(ring.publish_end(0, tripper.tail()));

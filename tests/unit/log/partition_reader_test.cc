@@ -1,0 +1,415 @@
+#include "log/partition_reader.h"
+
+#include <gmock/gmock.h>
+
+#include "shm/futex.h"
+#include "unit/log/partition_test_support.h"
+
+namespace ringtail::log {
+namespace {
+
+using ::testing::HasSubstr;
+
+class DiskReader : public PartitionScene {};
+
+class MemoryReader : public PartitionScene {
+ protected:
+  MemoryReader() { config_.storage = Storage::memory; }
+};
+
+// --- Order ---------------------------------------------------------------------------------------
+
+TEST_F(DiskReader, GoesFromFilesToRingAndFallsBackWithoutGapOrDuplicate) {
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 3'000);  // several laps: the start is in files only
+  auto reader = new_reader();
+  EXPECT_EQ(reader->offset(), Offset(0));
+  std::vector<Record> records(50);
+  std::uint64_t next = 0;
+  for (int round = 0; round < 8; ++round) {
+    // Reads a while, then stands still while the ring goes on, so that it falls back to the files; the
+    // even rounds let it catch up before.
+    for (int polls = 0; polls < (round % 2 == 0 ? 1'000 : 3); ++polls) {
+      auto polled = reader->poll(records);
+      ASSERT_TRUE(polled) << polled.error().message;
+      for (const Record& record : std::span(records).first(*polled)) {
+        ASSERT_EQ(record.offset, Offset(next));
+        ASSERT_EQ(record.value, value_of(next));
+        ++next;
+      }
+    }
+    if (round % 2 == 0) {
+      EXPECT_EQ(next, next_number_);
+    }
+    append_while_turning(*producer, 1'500);
+  }
+  expect_rest(*reader, Offset(next));
+  EXPECT_EQ(reader->missed(), 0u);
+}
+
+TEST_F(DiskReader, FollowsTheEndRecordByRecord) {
+  open_keeper();
+  auto producer = new_producer();
+  auto reader = new_reader();
+  std::array<Record, 4> records;
+  EXPECT_EQ(*reader->poll(records), 0u);
+  EXPECT_FALSE(reader->has_data());
+  for (std::uint64_t i = 0; i < 2'000; ++i) {
+    append_while_turning(*producer, 1);
+    EXPECT_TRUE(reader->has_data());
+    ASSERT_EQ(*reader->poll(records), 1u);
+    ASSERT_EQ(records[0].value, value_of(i));
+    ASSERT_EQ(*reader->poll(records), 0u);
+    ASSERT_EQ(reader->offset(), Offset(i + 1));
+  }
+}
+
+TEST_F(DiskReader, GivesRecordsOfEveryKindFromRingAndFilesAlike) {
+  config_.ring_terms = 8;
+  open_keeper();
+  auto producer = new_producer();
+  const std::string most(kTestTerm / 8, 'M');
+  const std::array<Header, 2> headers{Header{"h", "1"}, Header{"null", {}}};
+  ASSERT_TRUE((*producer)->append({.value = most}));
+  ASSERT_TRUE((*producer)->append({}));
+  ASSERT_TRUE((*producer)->append({.key = "", .value = ""}));
+  ASSERT_TRUE((*producer)->append({.key = "k", .value = "v", .headers = headers}));
+  const std::vector<ProducerRecord> batch{{.value = "b0"}, {.key = "b", .value = {}}, {.value = "b2"}};
+  ASSERT_TRUE((*producer)->append_batch(batch));
+  for (const bool from_files : {false, true}) {
+    SCOPED_TRACE(from_files);
+    auto reader = new_reader();
+    std::vector<Record> records(10);
+    ASSERT_GE(*reader->poll(records), 7u);
+    EXPECT_EQ(records[0].value, most);
+    EXPECT_TRUE(records[1].is_tombstone() && !records[1].has_key());
+    EXPECT_TRUE(records[2].has_key() && !records[2].is_tombstone() && records[2].value.empty());
+    EXPECT_EQ(records[3].key, "k");
+    EXPECT_EQ(records[3].headers.begin()->key, "h");
+    EXPECT_EQ(std::next(records[3].headers.begin())->value.data(), nullptr);
+    EXPECT_EQ(records[4].value, "b0");
+    EXPECT_TRUE(records[5].is_tombstone());
+    EXPECT_EQ(records[5].key, "b");
+    EXPECT_EQ(records[6].offset, Offset(6));
+    EXPECT_EQ(*records[6].source, (TopicPartition{"topic", PartitionId(0)}));
+    if (!from_files) {
+      reader.reset();
+      append_while_turning(*producer, 4'000);
+      turn_until_durable(Offset(4'007));
+    }
+  }
+}
+
+// --- Seeking -------------------------------------------------------------------------------------
+
+// Offsets with records, and those that aborted frames use up, singly and several at once.
+class Seeking : public PartitionScene {
+ protected:
+  void fill(Producer& producer) {
+    for (int i = 0; i < 30; ++i) {
+      append_while_turning(producer, static_cast<std::uint64_t>(i % 4));
+      { HandClaim(open_ring(), new_slot(), static_cast<std::uint32_t>(64 + 8 * i), static_cast<std::uint32_t>(1 + i % 3)); }
+      if (i % 5 == 0) { HandClaim(open_ring(), new_slot(), 512, 2); }
+    }
+    append_while_turning(producer, 1);
+    const std::uint64_t end = open_ring().claimed_end().offset.value();
+    turn_until([&] { return PartitionReaderEnd() >= end; });
+  }
+  // The offset up to which everything is resolved, seen by a reader.
+  std::uint64_t PartitionReaderEnd() {
+    auto reader = new_reader();
+    std::vector<Record> records(1'000);
+    while (*reader->poll(records) > 0) {
+    }
+    return reader->offset().value();
+  }
+  void expect_seek(PartitionReader& reader, Offset offset) {
+    auto sought = reader.seek(offset);
+    ASSERT_TRUE(sought) << offset.value() << ": " << sought.error().message;
+    ASSERT_EQ(reader.offset(), offset);
+    expect_rest(reader, offset);
+  }
+  void expect_seek_to_time(PartitionReader& reader, std::int64_t time) {
+    auto sought = reader.seek_to_time(time);
+    ASSERT_TRUE(sought) << time << ": " << sought.error().message;
+    const auto wanted = std::find_if(numbers_.begin(), numbers_.end(), [&](const auto& n) { return time_of(n.second) >= time; });
+    expect_rest(reader, wanted == numbers_.end() ? Offset(~std::uint64_t{0}) : wanted->first);
+  }
+  void expect_all_seeks() {
+    auto reader = new_reader();
+    const Offset end = reader->log_end()->offset;
+    for (Offset offset = reader->log_start(); offset <= end; ++offset) expect_seek(*reader, offset);
+    EXPECT_EQ(reader->seek(end + 1).error().code, Code::offset_out_of_range);
+    for (std::int64_t time = time_of(0) - 5; time <= time_of(next_number_); time += 5) expect_seek_to_time(*reader, time);
+  }
+};
+
+TEST_F(Seeking, ToEveryOffsetAndTimeOfARing) {
+  open_keeper();
+  auto producer = new_producer();
+  fill(*producer);
+  expect_all_seeks();
+}
+
+TEST_F(Seeking, ToEveryOffsetAndTimeOfAMemoryTopic) {
+  config_.storage = Storage::memory;
+  open_keeper();
+  auto producer = new_producer();
+  fill(*producer);
+  expect_all_seeks();
+}
+
+TEST_F(Seeking, ToEveryOffsetAndTimeOfARetiredRingAndItsSuccessor) {
+  config_.storage = Storage::memory;
+  open_keeper();
+  auto holder = new_reader();
+  auto producer = new_producer();
+  fill(*producer);
+  keeper_->on_slot_stuck(producer->slot.index(), 0);
+  turn_until([&] { return generation() == 2; });
+  append_while_turning(*producer, 5);
+  ASSERT_EQ(retired_rings(dir_.path(), "topic", PartitionId(0)).size(), 1u);
+  expect_all_seeks();
+}
+
+TEST_F(Seeking, ToEveryOffsetAndTimeOfFiles) {
+  open_keeper();
+  auto producer = new_producer();
+  fill(*producer);
+  const Offset filled = open_ring().claimed_end().offset;
+  const std::int64_t last = time_of(next_number_);
+  append_while_turning(*producer, 3'000);
+  turn_until_durable(filled + 3'000);
+  auto reader = new_reader();
+  std::array<Record, 1> first;
+  std::vector<Record> records(1);
+  // The whole rest is long; the first record behind each place tells as much.
+  for (Offset offset{0}; offset <= filled; ++offset) {
+    ASSERT_TRUE(reader->seek(offset));
+    ASSERT_EQ(*reader->poll(first), 1u);
+    const auto wanted = std::lower_bound(numbers_.begin(), numbers_.end(), offset,
+                                         [](const auto& item, Offset o) { return item.first < o; });
+    ASSERT_EQ(first[0].offset, wanted->first);
+    ASSERT_EQ(first[0].value, value_of(wanted->second));
+  }
+  for (std::int64_t time = time_of(0) - 5; time <= last; time += 5) {
+    ASSERT_TRUE(reader->seek_to_time(time));
+    ASSERT_EQ(*reader->poll(first), 1u);
+    ASSERT_GE(first[0].timestamp_ns, time);
+    ASSERT_LT(first[0].timestamp_ns - time, 10);
+  }
+}
+
+TEST_F(Seeking, ToATimeBehindTheLastRecordIsTheEnd) {
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 100);
+  auto reader = new_reader();
+  ASSERT_TRUE(reader->seek_to_time(time_of(1'000'000)));
+  EXPECT_EQ(reader->offset(), Offset(100));
+  append_while_turning(*producer, 5);
+  expect_rest(*reader, Offset(100));
+}
+
+TEST_F(Seeking, OutsideTheLogNamesItsLimits) {
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 3);
+  auto reader = new_reader();
+  auto sought = reader->seek(Offset(4));
+  ASSERT_FALSE(sought);
+  EXPECT_EQ(sought.error().code, Code::offset_out_of_range);
+  EXPECT_THAT(sought.error().message, HasSubstr("offset 4 is outside the log, which has 0 to 3"));
+}
+
+// --- Pins ----------------------------------------------------------------------------------------
+
+TEST_F(MemoryReader, TheHeadMakesAReaderLeaveWhatIsWanted) {
+  config_.on_full = OnFull::overwrite;
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 10);
+  auto reader = new_reader();
+  std::array<Record, 4> records;
+  ASSERT_EQ(*reader->poll(records), 4u);
+  const Ring ring = open_ring();
+  while (ring.header().active_term.load() < 2) append_while_turning(*producer, 1);
+  ring.header().head.store(kTestTerm);  // as the keeper does before it looks at the pins
+  const Offset second(ring.line(1).base_offset.load());
+  ASSERT_EQ(*reader->poll(records), 4u);
+  EXPECT_EQ(records[0].offset, second);
+  EXPECT_EQ(reader->missed(), second.value() - 4);
+}
+
+// What poll has handed out must not change before the next poll, whatever producers and keeper do.
+TEST_F(MemoryReader, RecordsInHandNeverChangeWhileTheRingIsOverwritten) {
+  config_.on_full = OnFull::overwrite;
+  config_.reader_pin_ms = 1;
+  open_keeper();
+  const std::uint64_t seed = shm::print_seed();
+  std::atomic<bool> done{false};
+  std::thread appending([&] {
+    auto producer = new_producer();
+    std::string value(1'000, ' ');
+    for (std::uint64_t i = 0; i < 40'000; ++i) {
+      std::memset(value.data(), static_cast<int>(i % 251), value.size());
+      std::memcpy(value.data(), &i, sizeof i);
+      ASSERT_TRUE((*producer)->append({.value = value}));
+    }
+    done.store(true);
+  });
+  std::thread reading([&] {
+    std::mt19937_64 random(seed);
+    auto reader = new_reader();
+    std::vector<Record> records(16);
+    std::uint64_t next = 0;
+    const auto check = [&](std::size_t count) {
+      for (const Record& record : std::span(records).first(count)) {
+        std::uint64_t number;
+        std::memcpy(&number, record.value.data(), sizeof number);
+        ASSERT_EQ(record.value.size(), 1'000u);
+        ASSERT_EQ(record.offset, Offset(number));
+        for (std::size_t i = sizeof number; i < record.value.size(); ++i)
+          ASSERT_EQ(record.value[i], static_cast<char>(number % 251));
+      }
+    };
+    while (!done.load()) {
+      auto polled = reader->poll(records);
+      ASSERT_TRUE(polled) << polled.error().message;
+      ASSERT_NO_FATAL_FAILURE(check(*polled));
+      if (random() % 8 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 300));
+      ASSERT_NO_FATAL_FAILURE(check(*polled)) << "records changed under their reader";
+      if (*polled == 0) continue;
+      ASSERT_GE(records[0].offset, Offset(next));
+      next = records[*polled - 1].offset.value() + 1;
+    }
+  });
+  turn_until([&] { return done.load(); });
+  appending.join();
+  for (int i = 0; i < 5; ++i) turn();
+  reading.join();
+}
+
+TEST_F(DiskReader, RecordsInHandNeverChangeThoughTheRingGoesOn) {
+  config_.reader_pin_ms = 1;
+  open_keeper();
+  auto producer = new_producer();
+  auto reader = new_reader();
+  std::vector<Record> records(32);
+  std::uint64_t next = 0;
+  for (int round = 0; round < 12; ++round) {
+    append_while_turning(*producer, 500);
+    const std::size_t polled = reader->poll(records).value();
+    append_while_turning(*producer, 1'000);
+    for (const Record& record : std::span(records).first(polled)) {
+      ASSERT_EQ(record.offset, Offset(next));
+      ASSERT_EQ(record.value, value_of(next++));
+    }
+  }
+  EXPECT_GT(entry().retired_rings.load(), 0u);
+  expect_rest(*reader, Offset(next));
+}
+
+// --- Waiting -------------------------------------------------------------------------------------
+
+// The waiter's flag against the commit, as Consumer waits: nobody sleeps through a record. There is no
+// deadline to help: a lost wake-up hangs the test.
+TEST_F(MemoryReader, NobodySleepsThroughARecord) {
+  config_.on_full = OnFull::overwrite;
+  config_.ring_terms = 16;
+  config_.term_bytes = 1 << 20;
+  open_keeper();
+  constexpr std::uint64_t kRounds = 50'000;
+  std::atomic<std::uint64_t> read{0};
+  std::atomic<bool> done{false};
+  std::thread appending([&] {
+    auto producer = new_producer();
+    for (std::uint64_t round = 0; round < kRounds; ++round) {
+      while (read.load(std::memory_order_relaxed) < round) std::this_thread::yield();
+      ASSERT_TRUE((*producer)->append({}));
+    }
+  });
+  std::thread reading([&] {
+    auto reader = new_reader();
+    std::vector<Record> records(16);
+    while (read.load() < kRounds) {
+      const std::size_t polled = reader->poll(records).value();
+      read.fetch_add(polled);
+      if (polled > 0) continue;
+      const std::uint32_t seq = entry().data_seq.load(std::memory_order_acquire);
+      entry().hot.fetch_or(shm::kDataWaiter, std::memory_order_seq_cst);
+      if (!reader->has_data()) shm::futex_wait(entry().data_seq, seq);
+    }
+    done.store(true);
+  });
+  turn_until([&] { return done.load(); });
+  appending.join();
+  reading.join();
+}
+
+// A sealed ring whose last claim is still open holds no data: its reader must sleep, not spin.
+TEST_F(MemoryReader, ASealedRingWithAnOpenClaimIsNoData) {
+  open_keeper();
+  auto producer = new_producer();
+  auto slow = new_producer();
+  auto reader = new_reader();
+  auto claim = (*slow)->claim({}, 10);
+  ASSERT_TRUE(claim);
+  const Ring old = open_ring();
+  old.fence();
+  const auto seal = old.seal_point();
+  old.finish_seal(seal.position, seal.offset);
+  std::array<Record, 4> records;
+  EXPECT_EQ(*reader->poll(records), 0u);
+  EXPECT_FALSE(reader->has_data());
+  ASSERT_TRUE((*slow)->commit(*claim));
+  EXPECT_TRUE(reader->has_data());
+}
+
+// --- Entries -------------------------------------------------------------------------------------
+
+TEST_F(MemoryReader, ThereIsAnEntryForEachReaderAndAnErrorForOneTooMany) {
+  open_keeper();
+  std::vector<std::unique_ptr<PartitionReader>> readers;
+  for (std::uint32_t i = 0; i < 3; ++i) readers.push_back(new_reader());
+  EXPECT_EQ(control_.readers().size(), 3u);
+  EXPECT_EQ(control_.reader(2).owner.load(), 401u);
+  readers.pop_back();
+  EXPECT_EQ(control_.reader(2).owner.load(), 0u);
+  EXPECT_EQ(control_.reader(2).pin.load(), shm::kNotPinned);
+  for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) control_.reader(i).owner.store(9);
+  auto refused = PartitionReader::open(ref_, 400, 1 << 16);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::limit_exceeded);
+}
+
+// --- Damage --------------------------------------------------------------------------------------
+
+TEST_F(MemoryReader, SaysCorruptOfFramesThatCannotBe) {
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 3);
+  const Ring ring = open_ring();
+  const std::uint64_t good = format::load_state_word(ring.data(), std::memory_order_relaxed);
+  for (const std::uint64_t word :
+       {format::committed_word(8, format::FrameType::data, 0), format::committed_word(1 << 20, format::FrameType::data, 0),
+        format::committed_word(64, format::FrameType{77}, 0), format::aborted_word(8),
+        format::committed_word(40, format::FrameType::data, format::kHasHeaders)}) {
+    auto reader = new_reader();
+    format::state_word(ring.data()).store(word);
+    std::array<Record, 4> records;
+    auto polled = reader->poll(records);
+    ASSERT_FALSE(polled) << word;
+    EXPECT_EQ(polled.error().code, Code::corrupt);
+    EXPECT_THAT(polled.error().message, HasSubstr("frame at position 0 (offset 0 expected) is damaged"));
+    format::state_word(ring.data()).store(good);
+  }
+  auto reader = new_reader();
+  std::memset(ring.data() + 8, 1, 8);
+  std::array<Record, 4> records;
+  EXPECT_THAT(reader->poll(records).error().message, HasSubstr("its offset is impossible"));
+}
+
+}  // namespace
+}  // namespace ringtail::log
