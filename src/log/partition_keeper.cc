@@ -130,6 +130,13 @@ bool PartitionKeeper::prepare_copy() {
     return false;
   }
   copy_ = std::make_unique<AlignedBuffer>(ring.ring_bytes());
+  // The ring may lack the checksums of what is in the file already: a keeper that died copied it, too.
+  const Position block = format::block_down(draining().frontier());
+  auto read = writer_->read_last_block({copy_->data() + (ring.at(block) - ring.data()), format::kBlockBytes});
+  if (!read) {
+    fail_with(read.error());
+    return false;
+  }
   draining().walk_into(copy_->data());
   writer_->set_source({copy_->data(), ring.base_position(), ring.ring_bytes()});
   return true;

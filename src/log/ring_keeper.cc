@@ -105,12 +105,6 @@ std::uint32_t RingKeeper::records_of(Position position, const format::FrameHeade
   return static_cast<std::uint32_t>(format::frame_records(header));
 }
 
-void RingKeeper::walk_into(std::byte* copy) {
-  copy_ = copy;
-  const std::uint64_t in_block = frontier_.value() % format::kBlockBytes;
-  std::memcpy(copy_ + (ring_.at(frontier_) - ring_.data()) - in_block, ring_.at(frontier_) - in_block, in_block);
-}
-
 void RingKeeper::skip_to_term_of_head() {
   const Position head(ring_.header().head.load(memory_order_relaxed));
   if (head <= frontier_ || (head - ring_.base_position()) % ring_.term_bytes() != 0) return;

@@ -33,8 +33,9 @@ class RingKeeper {
   // frame is not resolved yet. Errors: corrupt.
   Result<FrameRun> scan(std::uint64_t max_bytes);
   // From here on frames are copied to `copy`, of ring_bytes(), instead of being completed in place: a
-  // claim was given up, and its owner may still write into this ring. Starts with the frontier's block.
-  void walk_into(std::byte* copy);
+  // claim was given up, and its owner may still write into this ring. What stands before the frontier in
+  // its block is the caller's to put there.
+  void walk_into(std::byte* copy) { copy_ = copy; }
   // Moves the frontier without looking at the frames between; for topics that never leave memory.
   void skip_to_term_of_head();
 

@@ -57,6 +57,15 @@ void SegmentWriter::set_source(const SourceWindow& source) {
   source_ = source;
 }
 
+Status SegmentWriter::read_last_block(std::span<std::byte> block) {
+  assert(durable_ == end_);
+  if (!active_) return {};
+  const SegmentInfo& last = segments_.back();
+  auto read = read_at(backend_, active_->file, block,
+                      format::file_offset(last.base_position, format::block_down(end_)), last.path);
+  return read ? Status{} : std::unexpected(read.error());
+}
+
 void SegmentWriter::append(const FrameRun& run) {
   assert(run.position == end_ && run.first_offset == end_offset_ && run.bytes % 8 == 0);
   runs_.push_back(run);

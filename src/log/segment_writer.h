@@ -58,6 +58,11 @@ class SegmentWriter {
   // Requires that everything appended is durable, and a window that reaches end_position().
   void set_source(const SourceWindow& source);
 
+  // Reads the block of end_position() as it stands in the file; leaves `block` alone when there is no file
+  // yet. Requires that everything appended is durable, and a block aligned for direct I/O. Blocks.
+  // Errors: storage_failed.
+  Status read_last_block(std::span<std::byte> block);
+
   // Notes a run that stands in the source and will not change. It must begin at end_position(). Its
   // memory, and the bytes before it in its block, must stay until durable_position() has passed the
   // block: memory below block_down(durable_position()) is free.
