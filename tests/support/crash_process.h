@@ -38,6 +38,8 @@ class Process {
   int wait();
   // Its exit code as by `wait` if it has ended; 0 while it runs.
   int poll();
+  // Takes note that somebody else has waited for its end.
+  void forget() { pid_ = -1; }
   // Waits until a traced child stops; the status is as of waitpid.
   int wait_for_stop() const;
 
