@@ -368,7 +368,7 @@ void PartitionKeeper::fail_with(const Error& error) {
   failed_ = true;
   spdlog::error("{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew", name(),
                 to_string(error));
-  const std::string text = to_string(error);
+  const std::string& text = error.message;
   for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
     entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',
                                  memory_order_relaxed);
