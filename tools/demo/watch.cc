@@ -15,7 +15,7 @@
 namespace ringtail::demo {
 namespace {
 
-using std::chrono_literals::operator""ms;
+using namespace std::chrono_literals;
 
 void print_figures(std::string_view topic, std::string_view what, const Histogram& age_ns) {
   using tools::human_nanoseconds;
