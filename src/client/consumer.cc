@@ -86,26 +86,29 @@ Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
   if (partitions.size() > kMaxPartitionsOfConsumer)
     return fail(Code::limit_exceeded, fmt::format("{} partitions asked for, a consumer reads at most {}; open several",
                                                   partitions.size(), kMaxPartitionsOfConsumer));
-  std::vector<std::unique_ptr<PartitionReader>> readers;
-  for (const TopicPartition& wanted : partitions) {
-    auto kept = std::find_if(readers_.begin(), readers_.end(),
-                             [&](const auto& r) { return r != nullptr && r->source() == wanted; });
-    if (kept != readers_.end()) {
-      readers.push_back(std::move(*kept));
-      continue;
-    }
-    auto topic = log_->catalog().load_topic(wanted.topic);
+  // A set: whoever names a partition twice reads it once.
+  std::vector<TopicPartition> wanted;
+  for (const TopicPartition& partition : partitions)
+    if (std::find(wanted.begin(), wanted.end(), partition) == wanted.end()) wanted.push_back(partition);
+  std::vector<std::unique_ptr<PartitionReader>> readers(wanted.size());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (auto mine = find(wanted[i]); mine && (*mine)->partition().is_current()) continue;
+    auto topic = log_->catalog().load_topic(wanted[i].topic);
     if (!topic) return std::unexpected(topic.error());
-    auto ref = log_->find_partition(*topic, wanted.partition);
+    auto ref = log_->find_partition(*topic, wanted[i].partition);
     if (!ref) return std::unexpected(ref.error());
     auto reader = PartitionReader::open(*ref, slot_.index(), options_.read_ahead_bytes);
     if (!reader) return std::unexpected(reader.error());
-    readers.push_back(std::move(*reader));
+    readers[i] = std::move(*reader);
   }
-  for (const auto& dropped : readers_)
-    if (dropped) missed_before_ += dropped->missed();
+  // Nothing can fail any more: those that stay move over, the others go.
+  for (std::unique_ptr<PartitionReader>& reader : readers_) {
+    const auto at = static_cast<std::size_t>(std::find(wanted.begin(), wanted.end(), reader->source()) - wanted.begin());
+    if (at < wanted.size() && !readers[at]) readers[at] = std::move(reader);
+    else missed_before_ += reader->missed();
+  }
   readers_ = std::move(readers);
-  assignment_.assign(partitions.begin(), partitions.end());
+  assignment_ = std::move(wanted);
   next_ = 0;
   return {};
 }

@@ -99,16 +99,19 @@ class ForkTest : public ::testing::Test {
     ::kill(child, SIGKILL);
     int status = 0;
     ::waitpid(child, &status, 0);
-    return text == "by claimafter" || text == "by claimof the child's ownafter" ? 0 : give_up(shared_->error, text);
+    return text == "by claimafter" || text == "by claimof the child's ownafter"
+               ? 0
+               : give_up(shared_->error, text);
   }
 
   std::size_t slots(shm::SlotState state) const {
-    return static_cast<std::size_t>(
-        std::ranges::count_if(peek_->layout().slots, [state](const shm::Slot& s) { return shm::slot_state(s.word.load()) == state; }));
+    return static_cast<std::size_t>(std::ranges::count_if(peek_->layout().slots, [state](const shm::Slot& s) {
+      return shm::slot_state(s.word.load()) == state;
+    }));
   }
   std::size_t readers() const {
-    return static_cast<std::size_t>(
-        std::ranges::count_if(peek_->layout().readers, [](const shm::Reader& r) { return r.owner.load() != 0; }));
+    return static_cast<std::size_t>(std::ranges::count_if(
+        peek_->layout().readers, [](const shm::Reader& r) { return r.owner.load() != 0; }));
   }
 
   Scene scene_;
@@ -123,7 +126,8 @@ TEST_F(ForkTest, TheChildLeavesEverythingToItsParent) {
   EXPECT_EQ(slots(shm::SlotState::active), 2u);  // the parent's; the child has given back its own
   EXPECT_EQ(readers(), 1u);
   shared_->go_on.store(true);
-  ASSERT_TRUE(wait([&] { return !parent.is_running() || shared_->error[0] != 0; }, "the parent goes on as if alone"));
+  ASSERT_TRUE(
+      wait([&] { return !parent.is_running() || shared_->error[0] != 0; }, "the parent goes on as if alone"));
   EXPECT_EQ(parent.wait(), 0) << shared_->error;
 }
 

@@ -59,7 +59,8 @@ class KeeperStepTest : public ::testing::TestWithParam<Part> {
     while (!shared_->stands.load()) ::usleep(100);
     const Load behind{.by = Load::By::send, .records = ~std::uint64_t{0}};
     for (int i = 0; i < 20; ++i, ++number)
-      if (!send_some(*producer, behind, 0, number, page)) return give_up(page.error, to_string(producer->error()));
+      if (!send_some(*producer, behind, 0, number, page))
+        return give_up(page.error, to_string(producer->error()));
     shared_->left.store(true);
     for (;;) ::pause();
   }
@@ -82,9 +83,11 @@ class KeeperStepTest : public ::testing::TestWithParam<Part> {
     for (auto* flag : {&shared_->attached, &shared_->stands, &shared_->left}) flag->store(false);
     const std::uint64_t records = 1 + random_() % 900;
     Process worker("worker", [this, records] { return work(records); });
-    if (!wait([this] { return shared_->attached.load(); }, "the log was recovered and appended to")) return false;
+    if (!wait([this] { return shared_->attached.load(); }, "the log was recovered and appended to"))
+      return false;
     sleeper = Process("sleeper", [this] { return sleep_in_claim(); });
-    if (!wait([this] { return shared_->left.load(); }, "there is a claim, and records behind it")) return false;
+    if (!wait([this] { return shared_->left.load(); }, "there is a claim, and records behind it"))
+      return false;
     worker.kill();
     truth_.note_death(0, shared_->worker);
     return true;
@@ -121,7 +124,8 @@ class KeeperStepTest : public ::testing::TestWithParam<Part> {
       return keep(scene_);
     });
     keeper.wait_for_stop();
-    ::ptrace(PTRACE_SETOPTIONS, keeper.pid(), nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL);
+    ::ptrace(PTRACE_SETOPTIONS, keeper.pid(), nullptr,
+             PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL);
     std::uint64_t made = 0;
     bool begun = GetParam() == Part::from_recovery;
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(100);
@@ -159,8 +163,8 @@ class KeeperStepTest : public ::testing::TestWithParam<Part> {
 
 TEST_P(KeeperStepTest, NoSystemCallIsABadPlaceToDie) {
   random_.seed(test::print_seed());
-  ASSERT_NO_FATAL_FAILURE(scene_.create_topic({{"term.bytes", "64KiB"}, {"ring.terms", "4"},
-                                               {"segment.bytes", "1MiB"}, {"claim.timeout.ms", "10"}}));
+  ASSERT_NO_FATAL_FAILURE(scene_.create_topic(
+      {{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"segment.bytes", "1MiB"}, {"claim.timeout.ms", "10"}}));
   peek_.emplace(scene_);
   Process sleeper;
   ASSERT_TRUE(leave_work(sleeper));
@@ -184,13 +188,14 @@ TEST_P(KeeperStepTest, NoSystemCallIsABadPlaceToDie) {
   ASSERT_NO_FATAL_FAILURE(verify_files(scene_, *all));
   for (const auto& file : std::filesystem::directory_iterator(scene_.shm_folder()))
     EXPECT_NE(file.path().extension(), ".tmp") << "left behind: " << file.path();
-  std::cout << length << " system calls, " << sent[0] << " records, " << all->skipped_offsets << " offsets of holes, "
-            << peek_->partition().retired_rings.load() << " rings retired\n";
+  std::cout << length << " system calls, " << sent[0] << " records, " << all->skipped_offsets
+            << " offsets of holes, " << peek_->partition().retired_rings.load() << " rings retired\n";
 }
 
 INSTANTIATE_TEST_SUITE_P(Crash, KeeperStepTest, ::testing::Values(Part::from_recovery, Part::from_give_up),
                          [](const auto& part) {
-                           return std::string(part.param == Part::from_recovery ? "FromRecovery" : "FromGiveUp");
+                           return std::string(part.param == Part::from_recovery ? "FromRecovery"
+                                                                                : "FromGiveUp");
                          });
 
 }  // namespace

@@ -56,7 +56,8 @@ class KillTest : public ::testing::TestWithParam<Variant> {
     load_.records = test::number_from_environment("RINGTAIL_CRASH_RECORDS", 40'000);
     ASSERT_NO_FATAL_FAILURE(scene_.create_topic(GetParam().configs));
     peek_.emplace(scene_);
-    for (std::uint32_t i = 0; i < keepers_.size() && GetParam().victim != Victim::anyone; ++i) start_keeper(i);
+    for (std::uint32_t i = 0; i < keepers_.size() && GetParam().victim != Victim::anyone; ++i)
+      start_keeper(i);
     if (GetParam().victim == Victim::anyone) start_producers();
     start_consumers();
     if (GetParam().victim != Victim::anyone) start_producers();
@@ -93,8 +94,9 @@ class KillTest : public ::testing::TestWithParam<Variant> {
   }
   void start_producer(std::uint32_t i) {
     const KeeperMode mode = GetParam().victim == Victim::anyone ? KeeperMode::embedded : KeeperMode::none;
-    producers_[i] = Process(fmt::format("producer {}", i),
-                            [this, i, mode] { return produce(scene_, mode, load_, i, shared_->producers[i]); });
+    producers_[i] = Process(fmt::format("producer {}", i), [this, i, mode] {
+      return produce(scene_, mode, load_, i, shared_->producers[i]);
+    });
   }
   void start_producers() {
     for (std::uint32_t i = 0; i < kProducers; ++i) start_producer(i);
@@ -152,9 +154,12 @@ class KillTest : public ::testing::TestWithParam<Variant> {
   }
 
   void finish() {
-    ASSERT_TRUE(wait([this] {
-      return std::all_of(shared_->producers.begin(), shared_->producers.end(), [](const auto& p) { return p.done.load(); });
-    }, "all has been sent"));
+    ASSERT_TRUE(wait(
+        [this] {
+          return std::all_of(shared_->producers.begin(), shared_->producers.end(),
+                             [](const auto& p) { return p.done.load(); });
+        },
+        "all has been sent"));
     for (Process& producer : producers_) EXPECT_EQ(producer.wait(), 0) << report();
     if (GetParam().victim == Victim::anyone) start_keeper(0);
     // The end that consumers wait for counts repaired holes too; only the log knows it.
@@ -170,8 +175,9 @@ class KillTest : public ::testing::TestWithParam<Variant> {
     ASSERT_TRUE(wait([this] { return shared_->end.load() != 0; }, "the log's end is known"));
     EXPECT_EQ(asker.wait(), 0);
     for (std::uint32_t i = 0; i < consumers_.size(); ++i) {
-      ASSERT_TRUE(wait([this, i] { return shared_->ledgers[i].done.load() || shared_->ledgers[i].error[0] != 0; },
-                       "consumers have read all"));
+      ASSERT_TRUE(
+          wait([this, i] { return shared_->ledgers[i].done.load() || shared_->ledgers[i].error[0] != 0; },
+               "consumers have read all"));
       EXPECT_EQ(consumers_[i].wait(), 0) << report();
     }
   }
@@ -234,26 +240,51 @@ const TopicConfigs kOverwrite{{"storage", "memory"}, {"on.full", "overwrite"}};
 const std::vector<Variant> kVariants{
     {.name = "Producer", .load = {.durable_every = 1000}, .readings = kFastAndSlow},
     {.name = "ProducerOfSmallTerms", .configs = kSmall, .readings = kFastAndSlow},
-    {.name = "ProducerOfBatches", .configs = kSmall, .load = {.by = Load::By::batch}, .readings = kFastAndSlow},
-    {.name = "ProducerOfClaims", .configs = kSmall, .load = {.by = Load::By::claim, .abort_every = 10},
+    {.name = "ProducerOfBatches",
+     .configs = kSmall,
+     .load = {.by = Load::By::batch},
      .readings = kFastAndSlow},
-    {.name = "ProducerWithAppendTime", .configs = with(kSmall, {{"message.timestamp.type", "LogAppendTime"}}),
-     .load = {.by = Load::By::all}, .readings = kFastAndSlow},
-    {.name = "ProducerThatMayFail", .configs = with(kSmall, {{"on.full", "fail"}}), .load = {.by = Load::By::all},
+    {.name = "ProducerOfClaims",
+     .configs = kSmall,
+     .load = {.by = Load::By::claim, .abort_every = 10},
+     .readings = kFastAndSlow},
+    {.name = "ProducerWithAppendTime",
+     .configs = with(kSmall, {{"message.timestamp.type", "LogAppendTime"}}),
+     .load = {.by = Load::By::all},
+     .readings = kFastAndSlow},
+    {.name = "ProducerThatMayFail",
+     .configs = with(kSmall, {{"on.full", "fail"}}),
+     .load = {.by = Load::By::all},
      .readings = {{}}},
-    {.name = "ProducerOfMemory", .configs = with(kMemory, kSmall), .load = {.by = Load::By::all},
+    {.name = "ProducerOfMemory",
+     .configs = with(kMemory, kSmall),
+     .load = {.by = Load::By::all},
      .readings = {{}}},
-    {.name = "ProducerThatOverwrites", .configs = with(kOverwrite, kSmall), .load = {.by = Load::By::all},
+    {.name = "ProducerThatOverwrites",
+     .configs = with(kOverwrite, kSmall),
+     .load = {.by = Load::By::all},
      .readings = {{.wait = WaitStrategy::yield}}},
     {.name = "Keeper", .victim = Victim::keeper, .load = {.durable_every = 1000}, .readings = kFastAndSlow},
-    {.name = "KeeperOfSmallTerms", .victim = Victim::keeper, .configs = kSmall,
-     .load = {.by = Load::By::all, .durable_every = 100}, .readings = kFastAndSlow},
-    {.name = "KeeperOfMemory", .victim = Victim::keeper, .configs = with(kMemory, kSmall),
-     .load = {.by = Load::By::all}, .readings = {{}}},
-    {.name = "KeeperThatOverwrites", .victim = Victim::keeper, .configs = with(kOverwrite, kSmall),
-     .load = {.by = Load::By::all}, .readings = {{.wait = WaitStrategy::yield}}},
+    {.name = "KeeperOfSmallTerms",
+     .victim = Victim::keeper,
+     .configs = kSmall,
+     .load = {.by = Load::By::all, .durable_every = 100},
+     .readings = kFastAndSlow},
+    {.name = "KeeperOfMemory",
+     .victim = Victim::keeper,
+     .configs = with(kMemory, kSmall),
+     .load = {.by = Load::By::all},
+     .readings = {{}}},
+    {.name = "KeeperThatOverwrites",
+     .victim = Victim::keeper,
+     .configs = with(kOverwrite, kSmall),
+     .load = {.by = Load::By::all},
+     .readings = {{.wait = WaitStrategy::yield}}},
     {.name = "Anyone", .victim = Victim::anyone, .load = {.durable_every = 1000}, .readings = kFastAndSlow},
-    {.name = "AnyoneOfSmallTerms", .victim = Victim::anyone, .configs = kSmall, .load = {.by = Load::By::all},
+    {.name = "AnyoneOfSmallTerms",
+     .victim = Victim::anyone,
+     .configs = kSmall,
+     .load = {.by = Load::By::all},
      .readings = kFastAndSlow},
 };
 

@@ -87,13 +87,15 @@ class Truth {
   }
   // Numbers from `from` on were lost and are sent anew.
   void forget(std::uint32_t producer, std::uint64_t from) {
-    std::erase_if(in_doubt_, [&](const auto& d) { return std::get<0>(d) == producer && std::get<1>(d) >= from; });
+    std::erase_if(in_doubt_,
+                  [&](const auto& d) { return std::get<0>(d) == producer && std::get<1>(d) >= from; });
   }
   bool is_in_doubt(std::uint32_t producer, std::uint64_t from, std::uint64_t to) const {
     // Several neighbours in a row, when it was killed again at once.
     while (from < to) {
       auto found = in_doubt_.lower_bound({producer, from, 0});
-      if (found == in_doubt_.end() || std::get<0>(*found) != producer || std::get<1>(*found) != from) return false;
+      if (found == in_doubt_.end() || std::get<0>(*found) != producer || std::get<1>(*found) != from)
+        return false;
       from = std::get<2>(*found);
     }
     return from == to;
@@ -114,14 +116,14 @@ class Ledger {
     std::uint64_t from, to;  // numbers that were not seen, [from, to)
   };
 
-  bool append_time = false;   // timestamps must not run backwards
-  bool may_lose = false;      // the topic overwrites what was not read: gaps are not noted
+  bool append_time = false;  // timestamps must not run backwards
+  bool may_lose = false;     // the topic overwrites what was not read: gaps are not noted
   std::atomic<bool> ready{false};
   std::atomic<bool> done{false};
   std::atomic<std::uint64_t> records{0};
   std::atomic<std::uint64_t> next_offset{0};
   std::uint64_t skipped_offsets = 0;
-  std::uint64_t missed = 0;   // as the consumer counts it
+  std::uint64_t missed = 0;  // as the consumer counts it
   std::int64_t last_timestamp_ns = 0;
   std::array<std::uint64_t, kMaxProducers> next{};
   std::uint32_t gap_count = 0;
@@ -142,7 +144,8 @@ class Ledger {
     const std::uint64_t offset = record.offset.value();
     if (offset < next_offset.load(std::memory_order_relaxed)) return refuse(record, "an offset seen before");
     if (number < next[producer])
-      return refuse(record, fmt::format("number {} of producer {} behind {}", number, producer, next[producer] - 1));
+      return refuse(record,
+                    fmt::format("number {} of producer {} behind {}", number, producer, next[producer] - 1));
     if (append_time && record.timestamp_ns < last_timestamp_ns)
       return refuse(record, fmt::format("timestamp {} behind {}", record.timestamp_ns, last_timestamp_ns));
     if (number > next[producer] && !may_lose) {
@@ -157,7 +160,8 @@ class Ledger {
     return true;
   }
   bool refuse(const Record& record, std::string_view what) {
-    return fail(fmt::format("at offset {} (record {} read): {}", record.offset.value(), records.load(), what));
+    return fail(
+        fmt::format("at offset {} (record {} read): {}", record.offset.value(), records.load(), what));
   }
   bool fail(std::string_view what) {
     std::memcpy(error, what.data(), std::min(what.size(), sizeof error - 1));
@@ -175,7 +179,8 @@ class Ledger {
     for (std::uint32_t p = 0; p < sent.size(); ++p) {
       if (next[p] > sent[p]) return fmt::format("producer {}: number {} was never sent", p, next[p] - 1);
       if (!truth.is_in_doubt(p, next[p], sent[p]))
-        return fmt::format("producer {}: numbers {} to {} were sent and are not there", p, next[p], sent[p] - 1);
+        return fmt::format("producer {}: numbers {} to {} were sent and are not there", p, next[p],
+                           sent[p] - 1);
     }
     return {};
   }

@@ -24,7 +24,8 @@ class ReopenTest : public ::testing::TestWithParam<bool> {  // whether shared me
     for (std::uint32_t i = 0; i < kProducers; ++i)
       everybody.emplace_back(fmt::format("producer {}", i), [this, i] {
         // Half of them never wait.
-        const Load load{.by = Load::By::all, .records = ~std::uint64_t{0}, .durable_every = i % 2 == 0 ? 100u : 0u};
+        const Load load{
+            .by = Load::By::all, .records = ~std::uint64_t{0}, .durable_every = i % 2 == 0 ? 100u : 0u};
         return produce(scene_, KeeperMode::embedded, load, i, (*pages_)[i]);
       });
     wait_until([&] { return sent() >= before + sends; }, "enough has been sent", [this] { return sent(); },
@@ -71,7 +72,8 @@ class ReopenTest : public ::testing::TestWithParam<bool> {  // whether shared me
 
 TEST_P(ReopenTest, HoldsWhatWasPromised) {
   random_.seed(test::print_seed());
-  ASSERT_NO_FATAL_FAILURE(scene_.create_topic({{"term.bytes", "256KiB"}, {"ring.terms", "4"}, {"segment.bytes", "1MiB"}}));
+  ASSERT_NO_FATAL_FAILURE(
+      scene_.create_topic({{"term.bytes", "256KiB"}, {"ring.terms", "4"}, {"segment.bytes", "1MiB"}}));
   for (int round = 0; round < 12; ++round) {
     SCOPED_TRACE(fmt::format("round {}", round));
     run_and_kill_all(500 + random_() % 8000);

@@ -35,10 +35,12 @@ bool leave_mounts() {
 }
 
 void mount_tmpfs(const std::filesystem::path& at, std::size_t bytes) {
-  ASSERT_EQ(::mount("tmpfs", at.c_str(), "tmpfs", 0, fmt::format("size={}", bytes).c_str()), 0) << std::strerror(errno);
+  ASSERT_EQ(::mount("tmpfs", at.c_str(), "tmpfs", 0, fmt::format("size={}", bytes).c_str()), 0)
+      << std::strerror(errno);
 }
 void remount_read_only(const std::filesystem::path& at) {
-  ASSERT_EQ(::mount("tmpfs", at.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr), 0) << std::strerror(errno);
+  ASSERT_EQ(::mount("tmpfs", at.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr), 0)
+      << std::strerror(errno);
 }
 
 class ScarcityTest : public ::testing::Test {
@@ -46,8 +48,10 @@ class ScarcityTest : public ::testing::Test {
   // Runs `body` in a child with mounts of its own.
   void in_own_mounts(const std::function<void()>& body) {
     Process child("child", [&body] {
-      if (!leave_mounts()) ADD_FAILURE() << "needs a mount namespace: run as root, or allow user namespaces";
-      else body();
+      if (!leave_mounts())
+        ADD_FAILURE() << "needs a mount namespace: run as root, or allow user namespaces";
+      else
+        body();
       return ::testing::Test::HasFailure() ? 1 : 0;
     });
     ASSERT_TRUE(wait_until([&] { return !child.is_running() || child.poll() != 0; }, "the test is through"));
@@ -67,7 +71,7 @@ class ScarcityTest : public ::testing::Test {
   // Takes all but `bytes` of the file system's space.
   void take_space_but(std::size_t bytes) const {
     const int fd = ::open(ballast().c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-    struct statvfs fs {};
+    struct statvfs fs{};
     ::fstatvfs(fd, &fs);
     ASSERT_EQ(::posix_fallocate(fd, 0, static_cast<off_t>(fs.f_bavail * fs.f_bsize - bytes)), 0);
     ::close(fd);
@@ -209,13 +213,16 @@ TEST_F(ScarcityTest, AFullRingOutlivesTheKeeperOfAFullDisk) {
       auto producer = Producer::open(log, {.topic = kTopic});
       for (int refused = 0; refused < 300;) {
         auto sent = producer->send(Value(0, page->returned.load()));
-        if (sent) page->returned.fetch_add(1), refused = 0;
-        else ++refused, ::usleep(1000);
+        if (sent)
+          page->returned.fetch_add(1), refused = 0;
+        else
+          ++refused, ::usleep(1000);
       }
       page->done.store(true);
       for (;;) ::pause();
     });
-    ASSERT_TRUE(wait_until([&] { return page->done.load(); }, "the ring is full", [&] { return page->returned.load(); }));
+    ASSERT_TRUE(wait_until([&] { return page->done.load(); }, "the ring is full",
+                           [&] { return page->returned.load(); }));
     victim.kill();
     give_space_back();
     check(page->returned.load());
@@ -264,7 +271,7 @@ TEST_F(ScarcityTest, SharedMemoryTooSmallToReplaceARing) {
       create(log, {{"claim.timeout.ms", "50"}});
       const auto filler = scene_.shm() / "filler";
       std::ofstream(filler) << std::string(kMiB / 2, 'x');
-      struct statvfs fs {};
+      struct statvfs fs{};
       ::statvfs(scene_.shm().c_str(), &fs);
       std::filesystem::resize_file(filler, 0);
       std::ofstream(filler) << std::string(fs.f_bavail * fs.f_bsize + kMiB / 2 - 64 * 1024, 'x');
@@ -343,8 +350,10 @@ TEST_F(ScarcityTest, ARingOfAnotherVersion) {
     const auto cause = failure(log);
     ASSERT_TRUE(cause);
     EXPECT_EQ(cause->code, Code::incompatible_layout) << to_string(*cause);
-    EXPECT_NE(cause->message.find(std::to_string(log::kRingVersion + 41)), std::string::npos) << cause->message;
-    EXPECT_NE(cause->message.find(fmt::format("has {}", log::kRingVersion)), std::string::npos) << cause->message;
+    EXPECT_NE(cause->message.find(std::to_string(log::kRingVersion + 41)), std::string::npos)
+        << cause->message;
+    EXPECT_NE(cause->message.find(fmt::format("has {}", log::kRingVersion)), std::string::npos)
+        << cause->message;
   }
   set_version(ring, log::kRingVersion);
   const Log log = open_log();

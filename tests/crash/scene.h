@@ -100,7 +100,9 @@ class Peek {
     if (!mapping) std::abort();
     mapping_ = std::move(*mapping);
   }
-  const shm::ControlLayout& layout() const { return *reinterpret_cast<const shm::ControlLayout*>(mapping_.data()); }
+  const shm::ControlLayout& layout() const {
+    return *reinterpret_cast<const shm::ControlLayout*>(mapping_.data());
+  }
   pid_t keeper_pid() const { return static_cast<pid_t>(layout().header.keeper_pid.load()); }
   std::uint32_t keeper_term() const { return layout().header.keeper_term.load(); }
   const shm::Partition& partition() const { return layout().partitions[0]; }
@@ -112,9 +114,9 @@ class Peek {
       const shm::Slot& slot = layout().slots[i];
       const std::uint64_t op = slot.op.load();
       if (shm::slot_state(slot.word.load()) != shm::SlotState::free)
-        text += fmt::format("slot {}: pid {}, state {}, phase {}, sequence {}, given up {}\n", i, slot.pid.load(),
-                            int(shm::slot_state(slot.word.load())), int(shm::op_phase(op)), op >> 24,
-                            slot.given_up.load() == op);
+        text += fmt::format("slot {}: pid {}, state {}, phase {}, sequence {}, given up {}\n", i,
+                            slot.pid.load(), int(shm::slot_state(slot.word.load())), int(shm::op_phase(op)),
+                            op >> 24, slot.given_up.load() == op);
     }
     for (std::uint32_t i = 0; i < shm::kMaxReaders; ++i) {
       const shm::Reader& reader = layout().readers[i];
@@ -124,10 +126,12 @@ class Peek {
                             reader.position.load(), reader.offset.load());
     }
     const shm::Partition& p = partition();
-    return text + fmt::format("keeper {}, partition state {}, ring {}, durable {:#x} = offset {}, repaired {}, "
-                              "retired {}, failure '{}'\n", keeper_pid(), p.state.load(), p.ring_generation.load(),
-                              p.durable_position.load(), p.durable_offset.load(), p.repaired_records.load(),
-                              p.retired_rings.load(), reinterpret_cast<const char*>(p.failure_text.data()));
+    return text + fmt::format(
+                      "keeper {}, partition state {}, ring {}, durable {:#x} = offset {}, repaired {}, "
+                      "retired {}, failure '{}'\n",
+                      keeper_pid(), p.state.load(), p.ring_generation.load(), p.durable_position.load(),
+                      p.durable_offset.load(), p.repaired_records.load(), p.retired_rings.load(),
+                      reinterpret_cast<const char*>(p.failure_text.data()));
   }
 
  private:
@@ -139,10 +143,10 @@ class Peek {
 // How a producer sends.
 struct Load {
   enum class By : std::uint8_t { send, batch, claim, all } by = By::send;
-  std::uint64_t records = 0;       // numbers below are sent
-  std::uint64_t durable_every = 0; // numbers between two waits for durability; 0: none
-  std::uint64_t abort_every = 0;   // claims between two that are preceded by an aborted one; 0: none
-  std::uint32_t rest_us = 0;       // within each claim
+  std::uint64_t records = 0;        // numbers below are sent
+  std::uint64_t durable_every = 0;  // numbers between two waits for durability; 0: none
+  std::uint64_t abort_every = 0;    // claims between two that are preceded by an aborted one; 0: none
+  std::uint32_t rest_us = 0;        // within each claim
 };
 
 // Sends one stretch of numbers, from `number` on; returns its length.
@@ -198,7 +202,8 @@ inline int give_up(char (&error)[512], const std::string& what) {
 }
 
 // Sends all records from where the last producer of this number was killed.
-inline int produce(const Scene& scene, KeeperMode mode, const Load& load, std::uint32_t id, ProducerPage& page) {
+inline int produce(const Scene& scene, KeeperMode mode, const Load& load, std::uint32_t id,
+                   ProducerPage& page) {
   page.starts.fetch_add(1);
   auto log = scene.open(mode);
   if (!log) return give_up(page.error, to_string(log.error()));
@@ -234,16 +239,19 @@ inline int consume(const Scene& scene, KeeperMode mode, const Reading& reading, 
   if (!log) return give_up(ledger.error, to_string(log.error()));
   auto consumer = Consumer::open(*log, {.wait = reading.wait});
   if (!consumer) return give_up(ledger.error, to_string(consumer.error()));
-  if (auto assigned = consumer->assign(kTopic); !assigned) return give_up(ledger.error, to_string(assigned.error()));
+  if (auto assigned = consumer->assign(kTopic); !assigned)
+    return give_up(ledger.error, to_string(assigned.error()));
   if (const Offset from(ledger.next_offset.load()); from.value() != 0)
-    if (auto sought = consumer->seek(kPartition, from); !sought) return give_up(ledger.error, to_string(sought.error()));
+    if (auto sought = consumer->seek(kPartition, from); !sought)
+      return give_up(ledger.error, to_string(sought.error()));
   ledger.ready.store(true);
   for (;;) {
     auto records = consumer->poll(std::chrono::milliseconds(10));
     if (!records) return give_up(ledger.error, to_string(records.error()));
     for (const Record& record : *records)
       if (!ledger.take(record)) return 2;
-    if (ledger.records.load() < reading.slow_records) std::this_thread::sleep_for(std::chrono::milliseconds(3));
+    if (ledger.records.load() < reading.slow_records)
+      std::this_thread::sleep_for(std::chrono::milliseconds(3));
     if (records->empty() && end.load() != 0 && consumer->position(kPartition)->value() >= end.load()) break;
   }
   ledger.missed = consumer->missed();
@@ -280,7 +288,8 @@ inline void read_all(const Scene& scene, Ledger& ledger) {
   while (consumer->position(kPartition)->value() < end->value()) {
     auto records = consumer->poll(std::chrono::seconds(100));
     ASSERT_TRUE(records) << to_string(records.error());
-    ASSERT_TRUE(!records->empty() || consumer->position(kPartition)->value() >= end->value()) << "the log stands still";
+    ASSERT_TRUE(!records->empty() || consumer->position(kPartition)->value() >= end->value())
+        << "the log stands still";
     for (const Record& record : *records) ASSERT_TRUE(ledger.take(record)) << ledger.error;
   }
   ledger.skipped_offsets += end->value() - ledger.next_offset.load();

@@ -36,12 +36,12 @@ void stand_still(int) {
 class TrappedValue {
  public:
   TrappedValue(const Value& value, std::atomic<bool>& reached) : size_(value.size()) {
-    char* const pages = static_cast<char*>(
-        ::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* const pages =
+        static_cast<char*>(::mmap(nullptr, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     start_ = pages + 4096 - size_ / 2;
     std::memcpy(start_, std::string_view(value).data(), size_);
     trap = {pages + 4096, &reached};
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = stand_still;
     ::sigaction(SIGSEGV, &action, nullptr);
     ::mprotect(trap.page, 4096, PROT_NONE);
@@ -74,9 +74,8 @@ class StallTest : public ::testing::Test {
     peek_.emplace(scene_);
     keeper_ = Process("keeper", [this] { return keep(scene_); });
     ASSERT_TRUE(wait([this] { return peek_->keeper_pid() == keeper_.pid(); }, "there is a keeper"));
-    consumer_ = Process("consumer", [this] {
-      return consume(scene_, KeeperMode::none, {}, shared_->ledger, shared_->end);
-    });
+    consumer_ = Process(
+        "consumer", [this] { return consume(scene_, KeeperMode::none, {}, shared_->ledger, shared_->end); });
     ASSERT_TRUE(wait([this] { return shared_->ledger.ready.load(); }, "the consumer has attached"));
   }
   void start_producers() {
@@ -101,7 +100,8 @@ class StallTest : public ::testing::Test {
     return sum;
   }
   bool wait(const std::function<bool()>& done, std::string_view what) {
-    return wait_until(done, what, [this] { return sent() + shared_->ledger.records.load(); }, [this] { return report(); });
+    return wait_until(
+        done, what, [this] { return sent() + shared_->ledger.records.load(); }, [this] { return report(); });
   }
 
   // Appends one record, then another in which it stops, then a third.
@@ -131,18 +131,21 @@ class StallTest : public ::testing::Test {
       const Value behind(kSleeper, 2);
       const TrappedValue trapped(value, shared_->stands);
       const std::array<ProducerRecord, 2> records{{{.value = trapped}, {.value = behind}}};
-      if (auto sent = producer->send_batch(PartitionId(0), records); !sent) outcome = static_cast<int>(sent.error());
+      if (auto sent = producer->send_batch(PartitionId(0), records); !sent)
+        outcome = static_cast<int>(sent.error());
     }
     shared_->outcome.store(outcome);
     // Number 1 was not appended: the same number again, and it is there once.
     for (std::uint64_t number = 1; number < 3; ++number)
-      if (!send_some(*producer, single, kSleeper, number, page)) return give_up(page.error, to_string(producer->error()));
+      if (!send_some(*producer, single, kSleeper, number, page))
+        return give_up(page.error, to_string(producer->error()));
     return 0;
   }
 
   void finish(std::span<const std::uint64_t> sent_numbers) {
     shared_->end.store(log_end_by_child());
-    ASSERT_TRUE(wait([this] { return shared_->ledger.done.load() || shared_->ledger.error[0] != 0; }, "all is read"));
+    ASSERT_TRUE(
+        wait([this] { return shared_->ledger.done.load() || shared_->ledger.error[0] != 0; }, "all is read"));
     EXPECT_EQ(consumer_.wait(), 0) << report();
     EXPECT_EQ(shared_->ledger.compare(truth_, sent_numbers), "") << report();
     keeper_.kill();
@@ -180,8 +183,9 @@ class StallTest : public ::testing::Test {
 };
 
 void StallTest::stop_one_inside(Where where, bool dies) {
-  ASSERT_NO_FATAL_FAILURE(start({{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"claim.timeout.ms", "300"},
-                                 {"segment.bytes", "1MiB"}}, 5'000));
+  ASSERT_NO_FATAL_FAILURE(start(
+      {{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"claim.timeout.ms", "300"}, {"segment.bytes", "1MiB"}},
+      5'000));
   Process sleeper("sleeper", [this, where] { return sleep_inside(where); });
   ASSERT_TRUE(wait([this] { return shared_->stands.load(); }, "the sleeper stands in its claim"));
   const std::uint64_t retired = peek_->partition().retired_rings.load();
@@ -193,16 +197,20 @@ void StallTest::stop_one_inside(Where where, bool dies) {
   }
   // More than a ring holds: it must be replaced, or the claim be repaired, for the others to go on.
   for (Process& producer : producers_) {
-    ASSERT_TRUE(wait([&] { return shared_->producers[static_cast<std::size_t>(&producer - producers_.data())].done.load(); },
-                     "the others have sent all"));
+    ASSERT_TRUE(wait(
+        [&] {
+          return shared_->producers[static_cast<std::size_t>(&producer - producers_.data())].done.load();
+        },
+        "the others have sent all"));
     EXPECT_EQ(producer.wait(), 0) << report();
   }
   std::vector<std::uint64_t> sent_numbers(kProducers, load_.records);
   if (!dies) {
     EXPECT_GT(peek_->partition().retired_rings.load(), retired);
     sleeper.signal(SIGCONT);
-    ASSERT_TRUE(wait([&] { return !sleeper.is_running() || shared_->producers[kSleeper].returned.load() == 3; },
-                     "the sleeper is done"));
+    ASSERT_TRUE(
+        wait([&] { return !sleeper.is_running() || shared_->producers[kSleeper].returned.load() == 3; },
+             "the sleeper is done"));
     EXPECT_EQ(sleeper.wait(), 0) << report();
     EXPECT_EQ(shared_->outcome.load(), static_cast<int>(SendError::claim_expired));
     sent_numbers.push_back(3);
@@ -221,8 +229,9 @@ TEST_F(StallTest, DeathInTheMiddleOfABatch) { stop_one_inside(Where::batch, true
 // Anyone, the keeper too, is stopped at any place for about as long as the timeout, again and again: the
 // keeper's giving up and the sleeper's commit meet in every order.
 TEST_F(StallTest, AnyoneAnywhere) {
-  ASSERT_NO_FATAL_FAILURE(start({{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"claim.timeout.ms", "20"},
-                                 {"segment.bytes", "1MiB"}}, test::number_from_environment("RINGTAIL_CRASH_RECORDS", 20'000)));
+  ASSERT_NO_FATAL_FAILURE(start(
+      {{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"claim.timeout.ms", "20"}, {"segment.bytes", "1MiB"}},
+      test::number_from_environment("RINGTAIL_CRASH_RECORDS", 20'000)));
   load_.rest_us = 100;
   start_producers();
   auto all_done = [this] {
@@ -237,7 +246,8 @@ TEST_F(StallTest, AnyoneAnywhere) {
     ::usleep(static_cast<useconds_t>(15'000 + random_() % 20'000));
     victim.signal(SIGCONT);
     ::usleep(static_cast<useconds_t>(random_() % 5'000));
-    wait([this, before = sent(), &all_done] { return sent() > before || all_done(); }, "somebody comes further");
+    wait([this, before = sent(), &all_done] { return sent() > before || all_done(); },
+         "somebody comes further");
   }
   for (Process& producer : producers_) EXPECT_EQ(producer.wait(), 0) << report();
   std::cout << stops << " stops, " << peek_->partition().retired_rings.load() << " rings retired, "

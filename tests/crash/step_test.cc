@@ -37,7 +37,7 @@ class StepTest : public ::testing::TestWithParam<Variant> {
   struct Shared {
     ProducerPage victim;
     ProducerPage neighbour;
-    Ledger ledger;                      // the neighbour's
+    Ledger ledger;                        // the neighbour's
     std::atomic<std::uint64_t> asked{0};  // for so many records of the neighbour
     std::atomic<bool> finish{false};
   };
@@ -45,7 +45,8 @@ class StepTest : public ::testing::TestWithParam<Variant> {
   void SetUp() override {
     random_.seed(test::print_seed());
     TopicConfigs configs = GetParam().configs;
-    configs.insert({{"term.bytes", std::to_string(kTermBytes)}, {"ring.terms", "4"}, {"segment.bytes", "4MiB"}});
+    configs.insert(
+        {{"term.bytes", std::to_string(kTermBytes)}, {"ring.terms", "4"}, {"segment.bytes", "4MiB"}});
     ASSERT_NO_FATAL_FAILURE(scene_.create_topic(configs));
     shared_->ledger.append_time = configs.contains("message.timestamp.type");
     peek_.emplace(scene_);
@@ -69,7 +70,8 @@ class StepTest : public ::testing::TestWithParam<Variant> {
     if (!log) return give_up(shared_->neighbour.error, to_string(log.error()));
     auto producer = Producer::open(*log, {.topic = kTopic});
     auto consumer = Consumer::open(*log, {.wait = WaitStrategy::futex});
-    if (!producer || !consumer || !consumer->assign(kTopic)) return give_up(shared_->neighbour.error, "cannot attach");
+    if (!producer || !consumer || !consumer->assign(kTopic))
+      return give_up(shared_->neighbour.error, "cannot attach");
     Ledger& ledger = shared_->ledger;
     ledger.ready.store(true);
     for (std::uint64_t number = 0; !shared_->finish.load();) {
@@ -105,7 +107,8 @@ class StepTest : public ::testing::TestWithParam<Variant> {
         return give_up(page.error, to_string(producer->error()));
       ++number;
     }
-    if (GetParam().rotates && !fill_term(*producer, number)) return give_up(page.error, to_string(producer->error()));
+    if (GetParam().rotates && !fill_term(*producer, number))
+      return give_up(page.error, to_string(producer->error()));
 
     const std::uint64_t count = GetParam().how == How::batch ? 3 : GetParam().how == How::abort ? 0 : 1;
     std::vector<Value> values;
@@ -130,14 +133,14 @@ class StepTest : public ::testing::TestWithParam<Variant> {
       auto sent = producer.send(value);
       if (!sent) return false;
       shared_->victim.returned.store(++number);
-      const std::uint64_t frame = format::align_frame(static_cast<std::uint32_t>(
-          format::data_frame_bytes(0, Value(kVictim, number).size(), 0)));
+      const std::uint64_t frame = format::align_frame(
+          static_cast<std::uint32_t>(format::data_frame_bytes(0, Value(kVictim, number).size(), 0)));
       if (sent->end.value() % kTermBytes + frame > kTermBytes - log::kTermReserve) return true;
     }
   }
 
-  [[gnu::noinline]] bool append(Producer& producer, const Value& value, std::span<const ProducerRecord> records,
-                                std::uint64_t number) {
+  [[gnu::noinline]] bool append(Producer& producer, const Value& value,
+                                std::span<const ProducerRecord> records, std::uint64_t number) {
     if (GetParam().how == How::send) return producer.send(value).has_value();
     if (GetParam().how == How::batch) return producer.send_batch(PartitionId(0), records).has_value();
     auto claim = producer.try_claim(value.size());
@@ -158,7 +161,8 @@ class StepTest : public ::testing::TestWithParam<Variant> {
     };
     std::uint64_t taken = 0;
     if (!stopped_by(SIGSTOP)) {
-      ADD_FAILURE() << "the victim did not come to its append: " << shared_->victim.error << peek_->describe();
+      ADD_FAILURE() << "the victim did not come to its append: " << shared_->victim.error
+                    << peek_->describe();
       return 0;
     }
     while (taken < steps) {
@@ -174,7 +178,8 @@ class StepTest : public ::testing::TestWithParam<Variant> {
   bool neighbour_goes_on() {
     if (GetParam().alone) return true;
     const std::uint64_t wanted = shared_->asked.fetch_add(1) + 1;
-    return wait([&] { return shared_->neighbour.returned.load() >= wanted; }, "the neighbour has read its record");
+    return wait([&] { return shared_->neighbour.returned.load() >= wanted; },
+                "the neighbour has read its record");
   }
 
   Scene scene_;

@@ -38,7 +38,8 @@ int exit_code_of(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 
 std::string describe_all() {
   std::ostringstream text;
   for (const Process* process : all_processes())
-    if (process->is_running()) text << process->name() << " (" << process->pid() << ")\n" << describe_process(process->pid());
+    if (process->is_running())
+      text << process->name() << " (" << process->pid() << ")\n" << describe_process(process->pid());
   return text.str();
 }
 
@@ -153,8 +154,9 @@ std::string describe_process(pid_t pid) {
     std::string state;
     for (std::string line; std::getline(status, line);)
       if (line.starts_with("State:")) state = line.substr(7);
-    text << "  " << read_text(task.path() / "comm") << ": " << state << ", in " << read_text(task.path() / "wchan")
-         << ", system call " << read_text(task.path() / "syscall") << '\n';
+    text << "  " << read_text(task.path() / "comm") << ": " << state << ", in "
+         << read_text(task.path() / "wchan") << ", system call " << read_text(task.path() / "syscall")
+         << '\n';
   }
   return text.str();
 }
