@@ -1,6 +1,6 @@
-// The keeper dies at each of its system calls: while it recovers a log and flushes it; and while it gives up
-// the claim of a producer that stands still, and replaces the ring for that. Whatever it leaves, the next one goes on
-// from there, and the log holds what was sent.
+// The keeper dies at each of its system calls: while it recovers a log and flushes it; and while it gives
+// up the claim of a producer that stands still, and replaces the ring for that. Whatever it leaves, the
+// next one goes on from there, and the log holds what was sent.
 //
 // RINGTAIL_CRASH_STEPS: at how many of the calls (100 unless told); 0: at all of them.
 #include <sys/ptrace.h>

@@ -329,7 +329,7 @@ TEST_F(ScarcityTest, AReadOnlyDirectoryWithoutALog) {
   });
 }
 
-// --- Shared memory of another version ------------------------------------------------------------------------
+// --- Shared memory of another version -------------------------------------------------------------------
 
 // Both segments begin with their magic number and their version.
 void set_version(const std::filesystem::path& file, std::uint32_t version) {
