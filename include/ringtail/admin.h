@@ -28,9 +28,9 @@ struct TopicSpec {
 struct PartitionDescription {
   PartitionId partition{0};
   Offset log_start_offset{0};
-  Offset durable_offset{0};    // written and synced on this host; equals log start for memory topics
-  Offset high_watermark{0};    // on every in-sync replica
-  Offset log_end_offset{0};    // the next to be given out; claims still open count
+  Offset durable_offset{0};  // written and synced on this host; equals log start for memory topics
+  Offset high_watermark{0};  // on every in-sync replica
+  Offset log_end_offset{0};  // the next to be given out; claims still open count
   Position log_start_position{0};
   Position log_end_position{0};
   std::uint64_t disk_bytes = 0;  // in segment files
@@ -42,8 +42,8 @@ struct PartitionDescription {
 
 struct TopicDescription {
   std::string name;
-  TopicConfigs configs;            // every configuration, with its value in effect
-  TopicConfigs overrides;          // those that were set
+  TopicConfigs configs;    // every configuration, with its value in effect
+  TopicConfigs overrides;  // those that were set
   std::vector<PartitionDescription> partitions;
 };
 

@@ -26,7 +26,7 @@ enum class WaitStrategy {
 
 struct ConsumerOptions {
   WaitStrategy wait = WaitStrategy::futex;
-  std::size_t max_poll_records = 256;            // 1 to 65536
+  std::size_t max_poll_records = 256;              // 1 to 65536
   std::size_t read_ahead_bytes = 4 * 1024 * 1024;  // per partition, when reading segment files
   // What to do when a position lies outside [log start, log end].
   enum class Reset { earliest, latest, none } auto_offset_reset = Reset::earliest;

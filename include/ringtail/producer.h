@@ -33,7 +33,7 @@ using Partitioner = std::function<std::uint32_t(std::string_view key, std::uint3
 struct ProducerOptions {
   std::string topic = {};
   Acks acks = Acks::leader;
-  bool durable = false;       // also wait until this host has synced the record
+  bool durable = false;          // also wait until this host has synced the record
   Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
   std::chrono::milliseconds max_block{60'000};  // bound of every wait: space, durability, replicas
 };
@@ -47,9 +47,9 @@ enum class SendError : std::uint8_t {
   invalid_record,    // partition out of range, header malformed, empty batch
   claim_expired,     // given up after claim.timeout.ms: nothing was appended
   not_enough_replicas,
-  storage_failed,    // the partition refuses writes after a failed write or sync
-  claim_open,        // a claim of this producer is still open
-  closed,            // topic deleted, producer closed, or used in a forked child
+  storage_failed,  // the partition refuses writes after a failed write or sync
+  claim_open,      // a claim of this producer is still open
+  closed,          // topic deleted, producer closed, or used in a forked child
 };
 
 std::string_view to_string(SendError error);

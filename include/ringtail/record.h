@@ -31,8 +31,15 @@ class Headers {
 
     const Header& operator*() const { return header_; }
     const Header* operator->() const { return &header_; }
-    Iterator& operator++() { decode(); return *this; }
-    Iterator operator++(int) { Iterator before = *this; decode(); return before; }
+    Iterator& operator++() {
+      decode();
+      return *this;
+    }
+    Iterator operator++(int) {
+      Iterator before = *this;
+      decode();
+      return before;
+    }
     friend bool operator==(const Iterator& a, const Iterator& b) { return a.at_ == b.at_; }
 
    private:
@@ -84,7 +91,7 @@ struct ProducerRecord {
   std::span<const Header> headers = {};
   std::optional<PartitionId> partition = {};      // chosen by the partitioner when not given
   std::optional<std::int64_t> timestamp_ns = {};  // the time of sending when not given; ignored by
-                                             // topics with message.timestamp.type=LogAppendTime
+                                                  // topics with message.timestamp.type=LogAppendTime
 };
 
 // Where a record came to stand.

@@ -27,8 +27,14 @@ class StrongInt {
   friend constexpr StrongInt operator+(StrongInt a, Rep n) { return StrongInt(a.value_ + n); }
   friend constexpr StrongInt operator-(StrongInt a, Rep n) { return StrongInt(a.value_ - n); }
   friend constexpr Rep operator-(StrongInt a, StrongInt b) { return a.value_ - b.value_; }
-  constexpr StrongInt& operator+=(Rep n) { value_ += n; return *this; }
-  constexpr StrongInt& operator++() { ++value_; return *this; }
+  constexpr StrongInt& operator+=(Rep n) {
+    value_ += n;
+    return *this;
+  }
+  constexpr StrongInt& operator++() {
+    ++value_;
+    return *this;
+  }
 
  private:
   Rep value_{};

@@ -221,11 +221,13 @@ Status check_combination(const TopicConfig& config, std::int64_t largest_message
   }
   if (config.max_message_bytes > largest_message) {
     const auto needed = static_cast<std::uint64_t>(config.max_message_bytes);
-    return fail(Code::invalid_argument,
-                fmt::format("max.message.bytes={} is over {}, an eighth of term.bytes={}; raise term.bytes to {} when "
-                            "creating the topic",
-                            config.max_message_bytes, largest_message, config.term_bytes,
-                            std::bit_ceil(needed) * kLargestFramePerTerm));
+    return fail(
+        Code::invalid_argument,
+        fmt::format(
+            "max.message.bytes={} is over {}, an eighth of term.bytes={}; raise term.bytes to {} when "
+            "creating the topic",
+            config.max_message_bytes, largest_message, config.term_bytes,
+            std::bit_ceil(needed) * kLargestFramePerTerm));
   }
   if (config.max_message_bytes + kFrameHeader > config.segment_bytes) {
     return fail(Code::invalid_argument,
@@ -252,7 +254,8 @@ Result<TopicConfig> parse_topic_config(const TopicConfigs& overrides) {
   }
   const std::int64_t largest_message = config.term_bytes / kLargestFramePerTerm;
   if (!overrides.contains("max.message.bytes")) {
-    config.max_message_bytes = std::min(config.max_message_bytes, largest_message);
+    config.max_message_bytes =
+        std::min({config.max_message_bytes, largest_message, config.segment_bytes - kFrameHeader});
   }
   if (auto checked = check_combination(config, largest_message); !checked) {
     return std::unexpected(checked.error());

@@ -20,16 +20,16 @@ enum class TimestampType : std::uint8_t { create_time, log_append_time };
 enum class CleanupPolicy : std::uint8_t { remove };  // cleanup.policy=delete
 
 struct TopicConfig {
-  std::int64_t retention_ms = 7LL * 24 * 3600 * 1000;   // -1: unlimited
-  std::int64_t retention_bytes = -1;                    // per partition; -1: unlimited
+  std::int64_t retention_ms = 7LL * 24 * 3600 * 1000;  // -1: unlimited
+  std::int64_t retention_bytes = -1;                   // per partition; -1: unlimited
   std::int64_t segment_bytes = 256LL << 20;
   std::int64_t segment_ms = 7LL * 24 * 3600 * 1000;
-  std::int64_t max_message_bytes = 1LL << 20;           // key + value + headers, at most term.bytes / 8
+  std::int64_t max_message_bytes = 1LL << 20;  // key + value + headers, at most term.bytes / 8
   std::int64_t min_insync_replicas = 1;
-  std::int64_t flush_interval_ms = 5;                   // flush.ms: at most this long unsynced
+  std::int64_t flush_interval_ms = 5;  // flush.ms: at most this long unsynced
   std::int64_t index_interval_bytes = 64 << 10;
-  std::int64_t term_bytes = 8LL << 20;                  // power of two, 64 KiB to 64 MiB
-  std::int64_t ring_terms = 4;                          // 4 to 64
+  std::int64_t term_bytes = 8LL << 20;  // power of two, 64 KiB to 64 MiB
+  std::int64_t ring_terms = 4;          // 4 to 64
   std::int64_t claim_timeout_ms = 10'000;
   std::int64_t reader_pin_ms = 100;
   TimestampType timestamp_type = TimestampType::create_time;

@@ -54,13 +54,16 @@ Status Admin::create_topic(const TopicSpec& spec) {
   Status opened = core.apply_catalog();
   for (std::uint32_t p = 0; opened && p < topic->partitions; ++p) {
     auto ref = core.find_partition(*topic, PartitionId(p));
-    if (!ref) opened = std::unexpected(ref.error());
-    else if (auto failure = LogCore::failure_of(ref->entry())) opened = std::unexpected(*failure);
+    if (!ref)
+      opened = std::unexpected(ref.error());
+    else if (auto failure = LogCore::failure_of(ref->entry()))
+      opened = std::unexpected(*failure);
   }
   if (opened || opened.error().code == Code::no_keeper) return opened;
   // It cannot be used: better no topic than half a one.
   if (auto deleted = core.catalog().delete_topic(spec.name); deleted) {
-    if (auto applied = core.apply_catalog(); !applied) opened.error().message += "; " + applied.error().message;
+    if (auto applied = core.apply_catalog(); !applied)
+      opened.error().message += "; " + applied.error().message;
   }
   return opened;
 }

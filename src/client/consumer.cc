@@ -84,8 +84,9 @@ Status ConsumerCore::assign(std::string_view topic) {
 Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
   if (auto mine = log_->check_mine(); !mine) return mine;
   if (partitions.size() > kMaxPartitionsOfConsumer)
-    return fail(Code::limit_exceeded, fmt::format("{} partitions asked for, a consumer reads at most {}; open several",
-                                                  partitions.size(), kMaxPartitionsOfConsumer));
+    return fail(Code::limit_exceeded,
+                fmt::format("{} partitions asked for, a consumer reads at most {}; open several",
+                            partitions.size(), kMaxPartitionsOfConsumer));
   // A set: whoever names a partition twice reads it once.
   std::vector<TopicPartition> wanted;
   for (const TopicPartition& partition : partitions)
@@ -103,9 +104,12 @@ Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
   }
   // Nothing can fail any more: those that stay move over, the others go.
   for (std::unique_ptr<PartitionReader>& reader : readers_) {
-    const auto at = static_cast<std::size_t>(std::find(wanted.begin(), wanted.end(), reader->source()) - wanted.begin());
-    if (at < wanted.size() && !readers[at]) readers[at] = std::move(reader);
-    else missed_before_ += reader->missed();
+    const auto at =
+        static_cast<std::size_t>(std::find(wanted.begin(), wanted.end(), reader->source()) - wanted.begin());
+    if (at < wanted.size() && !readers[at])
+      readers[at] = std::move(reader);
+    else
+      missed_before_ += reader->missed();
   }
   readers_ = std::move(readers);
   assignment_ = std::move(wanted);
@@ -168,24 +172,28 @@ Result<std::size_t> ConsumerCore::look() {
 
 bool ConsumerCore::take_wake() {
   const std::uint32_t wakes = wake_.load(memory_order_relaxed);
-  if (wakes == wake_seen_) [[likely]] return false;
+  if (wakes == wake_seen_) [[likely]]
+    return false;
   wake_seen_ = wakes;
   return true;
 }
 
 Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds timeout) {
-  if (!log_->is_mine()) [[unlikely]] return std::unexpected(log_->check_mine().error());
+  if (!log_->is_mine()) [[unlikely]]
+    return std::unexpected(log_->check_mine().error());
   std::int64_t deadline_ns = 0;
   for (int looks = 0;; ++looks) {
     auto found = look();
-    if (!found) [[unlikely]] return std::unexpected(found.error());
+    if (!found) [[unlikely]]
+      return std::unexpected(found.error());
     if (*found > 0) return std::span<const Record>(records_.data(), *found);
     if (take_wake() || timeout.count() <= 0) return std::span<const Record>();
     // Without a pause instruction: on current processors it takes as long as a record takes to come.
     if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) continue;
     const std::int64_t now = monotonic_ns();
-    if (deadline_ns == 0) deadline_ns = timeout > std::chrono::hours(24 * 365) ? now + 31'536'000'000'000'000
-                                                                              : now + timeout.count();
+    if (deadline_ns == 0)
+      deadline_ns =
+          timeout > std::chrono::hours(24 * 365) ? now + 31'536'000'000'000'000 : now + timeout.count();
     if (now >= deadline_ns) return std::span<const Record>();
     if (options_.wait == WaitStrategy::yield) ::sched_yield();
     if (options_.wait == WaitStrategy::futex) sleep(deadline_ns);
@@ -198,7 +206,8 @@ void ConsumerCore::sleep(std::int64_t deadline_ns) {
   waiters_.push_back({&wake_, wake_seen_});
   for (const auto& reader : readers_) {
     shm::Partition& entry = reader->partition().entry();
-    waiters_.push_back({&entry.data_seq, entry.data_seq.load(memory_order_acquire)});  // SYNC: pairs with the bump
+    waiters_.push_back(
+        {&entry.data_seq, entry.data_seq.load(memory_order_acquire)});  // SYNC: pairs with the bump
     // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
     entry.hot.fetch_or(shm::kDataWaiter, std::memory_order_seq_cst);
   }
@@ -234,7 +243,9 @@ Status Consumer::assign(std::span<const TopicPartition> partitions) { return cor
 Status Consumer::assign(std::string_view topic) { return core_->assign(topic); }
 const std::vector<TopicPartition>& Consumer::assignment() const { return core_->assignment(); }
 
-Status Consumer::seek(const TopicPartition& partition, Offset offset) { return core_->seek(partition, offset); }
+Status Consumer::seek(const TopicPartition& partition, Offset offset) {
+  return core_->seek(partition, offset);
+}
 
 Status Consumer::seek_to_beginning(const TopicPartition& partition) {
   auto reader = core_->find(partition);
@@ -260,7 +271,9 @@ Result<Offset> Consumer::position(const TopicPartition& partition) const {
   return (*reader)->offset();
 }
 
-Result<std::span<const Record>> Consumer::poll(std::chrono::nanoseconds timeout) { return core_->poll(timeout); }
+Result<std::span<const Record>> Consumer::poll(std::chrono::nanoseconds timeout) {
+  return core_->poll(timeout);
+}
 void Consumer::wake() { core_->wake(); }
 
 Result<Lag> Consumer::lag(const TopicPartition& partition) const {

@@ -22,7 +22,8 @@ std::filesystem::path keeper_lock_path(const std::filesystem::path& dir) { retur
 
 Error nobody_keeps(const std::filesystem::path& dir) {
   return {Code::no_keeper, 0,
-          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded", dir.string())};
+          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded",
+                      dir.string())};
 }
 
 }  // namespace
@@ -59,7 +60,8 @@ Status LogCore::start_candidate() {
     if (free) return std::unexpected(nobody_keeps(options_.dir));
     return free.error().code == Code::would_block ? Status{} : std::unexpected(free.error());
   }
-  auto candidate = shm::RoleCandidate::start(path, [this](std::stop_token stop) { run_keeper(std::move(stop)); });
+  auto candidate =
+      shm::RoleCandidate::start(path, [this](std::stop_token stop) { run_keeper(std::move(stop)); });
   if (!candidate) return std::unexpected(candidate.error());
   candidate_ = std::move(*candidate);
   return {};
@@ -85,15 +87,17 @@ Status LogCore::wait_for_keeper() {
   shm::ControlHeader& header = control_.header();
   const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
   for (;;) {
-    const std::uint32_t term = header.keeper_term.load(memory_order_acquire);  // SYNC: pairs with become_ready
-    const bool ready = header.keeper_ready.load(memory_order_acquire) != 0;    // SYNC: as above
-    if (ready && (!is_keeper() || header.keeper_pid.load(memory_order_relaxed) == static_cast<std::uint32_t>(::getpid())))
+    const std::uint32_t term =
+        header.keeper_term.load(memory_order_acquire);                       // SYNC: pairs with become_ready
+    const bool ready = header.keeper_ready.load(memory_order_acquire) != 0;  // SYNC: as above
+    if (ready && (!is_keeper() ||
+                  header.keeper_pid.load(memory_order_relaxed) == static_cast<std::uint32_t>(::getpid())))
       return {};
     if (auto failure = keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now = monotonic_ns();
     if (now > deadline_ns)
-      return fail(Code::no_keeper, fmt::format("the keeper of {} has not finished recovery in {} s", options_.dir.string(),
-                                               kKeeperPatienceNs / 1'000'000'000));
+      return fail(Code::no_keeper, fmt::format("the keeper of {} has not finished recovery in {} s",
+                                               options_.dir.string(), kKeeperPatienceNs / 1'000'000'000));
     shm::futex_wait(header.keeper_term, term, now + kSliceNs);
   }
 }
@@ -109,7 +113,8 @@ Status LogCore::apply_catalog() const {
   const std::uint32_t wanted = header.catalog_wanted.fetch_add(1, std::memory_order_acq_rel) + 1;
   const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
   for (;;) {
-    const std::uint32_t done = header.catalog_done.load(memory_order_acquire);  // SYNC: pairs with sync_catalog
+    const std::uint32_t done =
+        header.catalog_done.load(memory_order_acquire);  // SYNC: pairs with sync_catalog
     if (static_cast<std::int32_t>(done - wanted) >= 0) return {};
     if (auto failure = keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now = monotonic_ns();
@@ -140,10 +145,12 @@ Result<log::PartitionRef> LogCore::find_partition(const log::TopicEntry& topic, 
       const shm::Partition& entry = control_.partition(*index);
       const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
       // SYNC: pairs with the keeper's release stores of state.
-      while (entry.state.load(memory_order_acquire) == static_cast<std::uint32_t>(shm::PartitionState::opening) &&
+      while (entry.state.load(memory_order_acquire) ==
+                 static_cast<std::uint32_t>(shm::PartitionState::opening) &&
              monotonic_ns() < deadline_ns) {
         const std::uint32_t seq = entry.space_seq.load(memory_order_acquire);  // SYNC: pairs with notify_all
-        if (entry.state.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::PartitionState::opening))
+        if (entry.state.load(memory_order_relaxed) ==
+            static_cast<std::uint32_t>(shm::PartitionState::opening))
           shm::futex_wait(entry.space_seq, seq, monotonic_ns() + kSliceNs);
       }
       return log::PartitionRef{.control = &control_,

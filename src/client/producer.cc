@@ -44,9 +44,11 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
   }
   if (core->options_.durable) {
     for (log::Appender& appender : core->appenders_)
-      if (auto possible = appender.wait_durable(Position(0)); !possible && possible.error() == SendError::invalid_record)
-        return fail(Code::unsupported, fmt::format("topic '{}' has storage=memory: its records are never durable",
-                                                   core->options_.topic));
+      if (auto possible = appender.wait_durable(Position(0));
+          !possible && possible.error() == SendError::invalid_record)
+        return fail(Code::unsupported,
+                    fmt::format("topic '{}' has storage=memory: its records are never durable",
+                                core->options_.topic));
   }
   core->choose_path();
   return core;
@@ -85,7 +87,8 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   return std::nullopt;
 }
 
-SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, SendResult<RecordMetadata> appended) {
+SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
+                                                      SendResult<RecordMetadata> appended) {
   if (!appended) [[unlikely]] {
     auto refused = refuse(appended.error(), &appender);
     if (options_.acks != Acks::none) return refused;
@@ -96,27 +99,32 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender, S
   // The high watermark of a partition whose only replica is this host is its log end: acks=all has
   // nothing more to wait for.
   if (options_.durable)
-    if (auto durable = appender.wait_durable(appended->end); !durable) return refuse(durable.error(), &appender);
+    if (auto durable = appender.wait_durable(appended->end); !durable)
+      return refuse(durable.error(), &appender);
   return appended;
 }
 
 SendResult<RecordMetadata> ProducerCore::send(const ProducerRecord& record) {
-  if (direct_ == nullptr || !is_mine() || record.partition.value_or(PartitionId(0)) != PartitionId(0)) [[unlikely]]
+  if (direct_ == nullptr || !is_mine() || record.partition.value_or(PartitionId(0)) != PartitionId(0))
+      [[unlikely]]
     return send_slowly(record);
   return direct_->append(record);
 }
 
 SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& record) {
-  const PartitionId partition = record.partition          ? *record.partition
+  const PartitionId partition = record.partition         ? *record.partition
                                 : appenders_.size() == 1 ? PartitionId(0)
                                                          : partition_for(record.key);
   log::Appender* const to = appender(partition);
-  if (to == nullptr) [[unlikely]] return refuse(SendError::invalid_record);
-  if (auto error = before_append(*to)) [[unlikely]] return refuse(*error, to);
+  if (to == nullptr) [[unlikely]]
+    return refuse(SendError::invalid_record);
+  if (auto error = before_append(*to)) [[unlikely]]
+    return refuse(*error, to);
   return after_append(*to, to->append(record));
 }
 
-SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition, std::span<const ProducerRecord> records) {
+SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
+                                                    std::span<const ProducerRecord> records) {
   log::Appender* const to = appender(partition);
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (auto error = before_append(*to)) return refuse(*error, to);
@@ -202,7 +210,8 @@ Result<Producer> Producer::open(const Log& log, ProducerOptions options) {
 
 SendResult<RecordMetadata> Producer::send(const ProducerRecord& record) { return core_->send(record); }
 
-SendResult<RecordMetadata> Producer::send_batch(PartitionId partition, std::span<const ProducerRecord> records) {
+SendResult<RecordMetadata> Producer::send_batch(PartitionId partition,
+                                                std::span<const ProducerRecord> records) {
   return core_->send_batch(partition, records);
 }
 

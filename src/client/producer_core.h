@@ -22,7 +22,8 @@ class ProducerCore {
 
   SendResult<RecordMetadata> send(const ProducerRecord& record);
   SendResult<RecordMetadata> send_batch(PartitionId partition, std::span<const ProducerRecord> records);
-  SendResult<Claim> try_claim(std::size_t value_bytes, std::string_view key, std::optional<PartitionId> partition);
+  SendResult<Claim> try_claim(std::size_t value_bytes, std::string_view key,
+                              std::optional<PartitionId> partition);
   SendResult<RecordMetadata> commit_claim();
   void abort_claim();
   SendResult<void> wait_durable(const RecordMetadata& record);
@@ -33,7 +34,7 @@ class ProducerCore {
   Error error() const;
 
  private:
-  ProducerCore(const Log& log, ProducerOptions options) 
+  ProducerCore(const Log& log, ProducerOptions options)
       : log_(log.core()), options_(std::move(options)), fork_generation_(shm::fork_generation()) {}
 
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }

@@ -50,8 +50,8 @@ enum class FrameType : std::uint8_t {
 };
 
 enum Attributes : std::uint8_t {
-  kHasKey = 1u << 0,         // a key is present (it may be empty)
-  kNullValue = 1u << 1,      // no value (a tombstone); otherwise a value is present (maybe empty)
+  kHasKey = 1u << 0,     // a key is present (it may be empty)
+  kNullValue = 1u << 1,  // no value (a tombstone); otherwise a value is present (maybe empty)
   kHasHeaders = 1u << 2,
   kHasExtension = 1u << 3,   // producer id, epoch and sequence follow the header
   kTransactional = 1u << 4,  // visible to read_committed readers only after its commit marker
@@ -116,17 +116,15 @@ constexpr std::uint64_t claimed_bytes(std::uint64_t word) {
 }
 // Bytes the frame occupies, for a resolved word.
 constexpr std::uint32_t word_extent(std::uint64_t word) {
-  return word_type(word) == FrameType::aborted
-             ? static_cast<std::uint32_t>(word >> 40) * kFrameAlignment
-             : align_frame(static_cast<std::uint32_t>(word));
+  return word_type(word) == FrameType::aborted ? static_cast<std::uint32_t>(word >> 40) * kFrameAlignment
+                                               : align_frame(static_cast<std::uint32_t>(word));
 }
 
 inline std::atomic_ref<std::uint64_t> state_word(void* frame) {
   return std::atomic_ref<std::uint64_t>(*static_cast<std::uint64_t*>(frame));
 }
 inline std::uint64_t load_state_word(const void* frame, std::memory_order order) {
-  return std::atomic_ref<std::uint64_t>(
-             *const_cast<std::uint64_t*>(static_cast<const std::uint64_t*>(frame)))
+  return std::atomic_ref<std::uint64_t>(*const_cast<std::uint64_t*>(static_cast<const std::uint64_t*>(frame)))
       .load(order);
 }
 static_assert(std::atomic_ref<std::uint64_t>::is_always_lock_free);
@@ -151,15 +149,15 @@ constexpr std::uint64_t frame_records(const FrameHeader& header) {
 // Why bytes are no valid frame.
 enum class FrameFault : std::uint8_t {
   none,
-  empty,             // the length is zero: nothing was written here
-  claimed,           // the length is negative: never committed
-  truncated,         // the frame goes on behind the end of the bytes at hand
-  bad_length,        // below the header, or above kMaxFrameBytes, or extent differs from length
-  bad_type,          // unknown type, attributes or reserved bits
-  bad_key_length,    // key, extension or headers do not fit into the frame
-  bad_headers,       // headers malformed
+  empty,           // the length is zero: nothing was written here
+  claimed,         // the length is negative: never committed
+  truncated,       // the frame goes on behind the end of the bytes at hand
+  bad_length,      // below the header, or above kMaxFrameBytes, or extent differs from length
+  bad_type,        // unknown type, attributes or reserved bits
+  bad_key_length,  // key, extension or headers do not fit into the frame
+  bad_headers,     // headers malformed
   bad_crc,
-  offset_gap,        // the offset is not the one that follows its predecessor's
+  offset_gap,  // the offset is not the one that follows its predecessor's
 };
 std::string_view to_string(FrameFault fault);
 
@@ -220,8 +218,7 @@ std::byte* write_body(void* frame, std::string_view key, const void* value, std:
 
 // Writes a whole resolved pad or aborted frame of `extent` bytes (a multiple of 8, at least 32) that
 // uses up `records` offsets, state word last.
-void write_filler(void* frame, FrameType type, std::uint32_t extent, Offset offset,
-                  std::uint32_t records);
+void write_filler(void* frame, FrameType type, std::uint32_t extent, Offset offset, std::uint32_t records);
 
 // A decoded frame as one line of text for tools: position, offset, type, lengths, CRC, timestamp.
 std::string describe_frame(std::span<const std::byte> frame);

@@ -47,8 +47,9 @@ static inline std::uint8_t attributes_of(const ProducerRecord& record) {
 }
 
 // Marks the claim as ours. From here on a reader of the ring knows how long it is and whose.
-static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, Offset offset, std::int64_t timestamp_ns,
-                               std::uint32_t key_length, std::uint32_t owner) {
+static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, Offset offset,
+                                      std::int64_t timestamp_ns, std::uint32_t key_length,
+                                      std::uint32_t owner) {
   // Only the low half of the state word: if the keeper has given this claim up, its mark in the high
   // half stays.
   std::atomic_ref<std::int32_t>(*reinterpret_cast<std::int32_t*>(frame))
@@ -63,13 +64,16 @@ static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, O
 
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
   std::optional<SendError> error = check_entry();
-  if (error) [[unlikely]] return refuse(*error);
+  if (error) [[unlikely]]
+    return refuse(*error);
   const auto length = static_cast<std::uint32_t>(frame_length(record, error));
-  if (error) [[unlikely]] return refuse(*error);
+  if (error) [[unlikely]]
+    return refuse(*error);
   const std::uint32_t claimed_bytes = format::align_frame(length);
   Claimed claimed;
   error = take(claimed_bytes, 1, claimed);
-  if (error) [[unlikely]] return refuse(*error);
+  if (error) [[unlikely]]
+    return refuse(*error);
   const std::int64_t timestamp_ns = timestamp_of(record, claimed);
   write_claim_header(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
                      static_cast<std::uint32_t>(record.key.size()), slot_->owner());
@@ -176,11 +180,15 @@ bool Appender::was_kept(const std::byte* frame) {
   for (const std::byte* at = term_data_; at < frame;) {
     const std::uint64_t word = format::load_state_word(at, memory_order_acquire);  // SYNC: see commit_word
     // What is still claimed belongs to somebody who lives and writes in place: his to resolve, later.
-    if (format::word_is_resolved(word)) at += format::word_extent(word);
-    else if (format::word_length(word) < 0) at += format::claimed_bytes(word);
-    else return false;
+    if (format::word_is_resolved(word))
+      at += format::word_extent(word);
+    else if (format::word_length(word) < 0)
+      at += format::claimed_bytes(word);
+    else
+      return false;
     if (at == frame)
-      return format::word_type(format::load_state_word(at, memory_order_acquire)) == format::FrameType::data;  // SYNC: as above
+      return format::word_type(format::load_state_word(at, memory_order_acquire)) ==
+             format::FrameType::data;  // SYNC: as above
   }
   return false;
 }
@@ -189,7 +197,8 @@ void Appender::notify_slowly(std::uint64_t hot) {
   if (hot & shm::kDataWaiter) {
     // SYNC: takes the flag before the bump: a waiter that sets it afterwards sees the new record.
     entry_->hot.fetch_and(~std::uint64_t{shm::kDataWaiter}, memory_order_acq_rel);
-    entry_->data_seq.fetch_add(1, memory_order_release);  // SYNC: pairs with the waiter's load before its look
+    entry_->data_seq.fetch_add(1,
+                               memory_order_release);  // SYNC: pairs with the waiter's load before its look
     shm::futex_wake_all(entry_->data_seq);
   }
   if (hot & shm::kKeeperWaits) {
@@ -226,26 +235,31 @@ SendResult<void> Appender::check_replicas() {
 // --- Sentences -----------------------------------------------------------------------------------
 
 Error Appender::describe(SendError error) const {
-  const std::string where = fmt::format("topic '{}' partition {}", partition_.topic, partition_.partition.value());
+  const std::string where =
+      fmt::format("topic '{}' partition {}", partition_.topic, partition_.partition.value());
   switch (error) {
     case SendError::would_block:
       return {Code::would_block, 0, where + ": the ring is full and on.full=fail; send again later"};
     case SendError::timed_out:
       return {Code::timed_out, 0,
               fmt::format("{}: nothing happened within max_block ({} ms); is the disk too slow, or no keeper "
-                          "attached?", where, max_block_.count())};
+                          "attached?",
+                          where, max_block_.count())};
     case SendError::record_too_large:
-      return {Code::limit_exceeded, 0,
-              fmt::format("{}: key, value and headers may have {} bytes in all (max.message.bytes), a batch {} "
-                          "bytes and {} records", where, max_record_bytes_, ring_ ? ring_.term_bytes() / 8 : 0,
-                          kMaxBatchRecords)};
+      return {
+          Code::limit_exceeded, 0,
+          fmt::format("{}: key, value and headers may have {} bytes in all (max.message.bytes), a batch {} "
+                      "bytes and {} records",
+                      where, max_record_bytes_, ring_ ? ring_.term_bytes() / 8 : 0, kMaxBatchRecords)};
     case SendError::invalid_record:
       return {Code::invalid_argument, 0,
               where + ": the record or batch is malformed, or durability was asked of a memory topic"};
     case SendError::claim_expired:
       return {Code::claim_expired, 0,
-              fmt::format("{}: the claim was held for longer than claim.timeout.ms ({}) and given up; nothing was "
-                          "appended", where, entry_->claim_timeout_ms.load(memory_order_relaxed))};
+              fmt::format(
+                  "{}: the claim was held for longer than claim.timeout.ms ({}) and given up; nothing was "
+                  "appended",
+                  where, entry_->claim_timeout_ms.load(memory_order_relaxed))};
     case SendError::not_enough_replicas:
       return {Code::not_enough_replicas, 0,
               fmt::format("{}: min.insync.replicas is {}, but this host is the only replica", where,
@@ -258,14 +272,16 @@ Error Appender::describe(SendError error) const {
         cause += letter;
       }
       return {Code::storage_failed, entry_->failure_errno.load(memory_order_relaxed),
-              fmt::format("{} refuses writes since a write failed: {}; mend the cause and restart the keeper", where,
-                          cause)};
+              fmt::format("{} refuses writes since a write failed: {}; mend the cause and restart the keeper",
+                          where, cause)};
     }
     case SendError::claim_open:
-      return {Code::invalid_argument, 0, where + ": a claim of this producer is still open; commit or abort it"};
+      return {Code::invalid_argument, 0,
+              where + ": a claim of this producer is still open; commit or abort it"};
     case SendError::closed:
-      return {Code::closed, 0, fmt::format("{} was deleted or the handle is closed{}{}", where,
-                                           cause_.empty() ? "" : ": ", cause_)};
+      return {Code::closed, 0,
+              fmt::format("{} was deleted or the handle is closed{}{}", where, cause_.empty() ? "" : ": ",
+                          cause_)};
   }
   return {Code::system, 0, where};
 }

@@ -70,12 +70,17 @@ class Appender {
 
   Appender(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
            std::chrono::milliseconds max_block)
-      : partition_(partition), entry_(&partition.entry()), slot_(&slot), clock_(&clock), max_block_(max_block) {}
+      : partition_(partition),
+        entry_(&partition.entry()),
+        slot_(&slot),
+        clock_(&clock),
+        max_block_(max_block) {}
 
   // Begin of every operation: notices configuration, failure and deletion.
   std::optional<SendError> check_entry() {
     const std::uint64_t hot = entry_->hot.load(std::memory_order_relaxed);
-    if ((hot & ~shm::kHotFlagsMask) == hot_seen_) [[likely]] return std::nullopt;
+    if ((hot & ~shm::kHotFlagsMask) == hot_seen_) [[likely]]
+      return std::nullopt;
     return reload_entry();
   }
   std::optional<SendError> reload_entry();
@@ -86,7 +91,8 @@ class Appender {
     if (!exhausted_ && !append_time_) [[likely]] {
       slot_->announce(shm::Phase::claiming, partition_.index);
       // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op.
-      const std::uint64_t old = line_->tail.fetch_add(make_tail(0, records, bytes), std::memory_order_acq_rel);
+      const std::uint64_t old =
+          line_->tail.fetch_add(make_tail(0, records, bytes), std::memory_order_acq_rel);
       const std::uint64_t at = tail_bytes(old);
       // Laps recur after 512; the term's number does not, and stands for as long as the claim does.
       const bool known = !tail_fenced(old) && line_->number.load(std::memory_order_relaxed) == term_;
@@ -112,11 +118,13 @@ class Appender {
   std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const {
     const std::uint64_t headers = record.headers.empty() ? 0 : format::encoded_headers_bytes(record.headers);
     const std::uint64_t body = record.key.size() + record.value.size() + headers;
-    if (body > max_record_bytes_) [[unlikely]] error = SendError::record_too_large;
+    if (body > max_record_bytes_) [[unlikely]]
+      error = SendError::record_too_large;
     return format::kFrameHeaderBytes + body;
   }
   std::int64_t timestamp_of(const ProducerRecord& record, const Claimed& claimed) {
-    if (append_time_) [[unlikely]] return claimed.timestamp_ns;
+    if (append_time_) [[unlikely]]
+      return claimed.timestamp_ns;
     return record.timestamp_ns ? *record.timestamp_ns : clock_->now_ns();
   }
 
@@ -126,11 +134,12 @@ class Appender {
     // SYNC: pairs with the acquire loads of state words by readers and the keeper: they see the whole
     // frame. A full barrier, ahead of given_up and of the look at hot.
     const bool committed = format::state_word(frame).compare_exchange_strong(
-        expected, format::committed_word(length, format::FrameType::data, attributes), std::memory_order_seq_cst,
-        std::memory_order_acquire);
+        expected, format::committed_word(length, format::FrameType::data, attributes),
+        std::memory_order_seq_cst, std::memory_order_acquire);
     const bool kept = slot_->given_up() ? was_kept(frame) : committed;
     slot_->finish();
-    if (kept) [[likely]] notify();
+    if (kept) [[likely]]
+      notify();
     return kept;
   }
   bool was_kept(const std::byte* frame);
@@ -142,7 +151,8 @@ class Appender {
     // SYNC: ordered behind the commit by its compare-and-set (a full barrier); pairs with the
     // waiter's fetch_or of its flag followed by its look at the ring.
     const std::uint64_t hot = entry_->hot.load(std::memory_order_seq_cst);
-    if (hot != hot_seen_) [[unlikely]] notify_slowly(hot);
+    if (hot != hot_seen_) [[unlikely]]
+      notify_slowly(hot);
   }
   void notify_slowly(std::uint64_t hot);
 
@@ -156,12 +166,12 @@ class Appender {
   TermLine* line_ = nullptr;
   std::byte* term_data_ = nullptr;
   std::uint64_t base_offset_ = 0;
-  std::uint64_t start_ = 0;      // position of the term
+  std::uint64_t start_ = 0;  // position of the term
   std::uint64_t usable_ = 0;
   std::uint64_t term_ = 0;
-  bool exhausted_ = true;        // this appender has overshot the term: it must not claim there again
+  bool exhausted_ = true;  // this appender has overshot the term: it must not claim there again
 
-  std::uint64_t hot_seen_ = 1;   // no version looks like this: the first operation reloads
+  std::uint64_t hot_seen_ = 1;  // no version looks like this: the first operation reloads
   std::uint64_t max_record_bytes_ = 0;
   bool append_time_ = false;
   bool durable_possible_ = true;
@@ -170,7 +180,7 @@ class Appender {
   std::chrono::milliseconds max_block_;
   Position sent_{0};
   std::optional<SendError> last_error_;
-  std::string cause_;            // of the last failure that has one
+  std::string cause_;  // of the last failure that has one
 };
 
 }  // namespace ringtail::log

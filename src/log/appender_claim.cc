@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "base/topic_config.h"
 #include "log/appender.h"
 #include "log/wide_cas.h"
-#include "base/topic_config.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -171,7 +171,8 @@ std::optional<SendError> Appender::next_ring(std::int64_t& deadline_ns) {
     // SYNC: pairs with the keeper's release store after the new ring is in its place.
     const std::uint64_t generation = entry_->ring_generation.load(memory_order_acquire);
     if (!ring_ || generation != ring_.generation()) {
-      if (auto opened = open_ring()) return std::nullopt;
+      if (auto opened = open_ring())
+        return std::nullopt;
       else if (opened.error().code != Code::not_found) {
         cause_ = opened.error().message;
         return SendError::closed;

@@ -47,7 +47,8 @@ Status Keeper::run() {
     const std::int64_t now_ns = monotonic_ns();
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();
-    if (auto synced = sync_catalog(); !synced) spdlog::error("cannot read the catalog: {}", to_string(synced.error()));
+    if (auto synced = sync_catalog(); !synced)
+      spdlog::error("cannot read the catalog: {}", to_string(synced.error()));
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
     std::uint64_t bytes = 0;
     for (auto& [index, entry] : partitions_) bytes += entry.keeper->tick(now_ns);
@@ -93,7 +94,7 @@ void Keeper::become_ready() {
   watch_slots(monotonic_ns());
   shm::ControlHeader& header = control_.header();
   header.keeper_pid.store(static_cast<std::uint32_t>(::getpid()), memory_order_relaxed);
-  header.keeper_ready.store(1, memory_order_release);      // SYNC: pairs with Log::open's wait
+  header.keeper_ready.store(1, memory_order_release);     // SYNC: pairs with Log::open's wait
   header.keeper_term.fetch_add(1, memory_order_release);  // SYNC: as above
   shm::futex_wake_all(header.keeper_term);
 }
@@ -103,7 +104,8 @@ void Keeper::become_ready() {
 // Makes the partitions in memory those of the catalog on disk, if it has changed.
 Status Keeper::sync_catalog() {
   shm::ControlHeader& header = control_.header();
-  const std::uint32_t wanted = header.catalog_wanted.load(memory_order_acquire);  // SYNC: pairs with Admin's bump
+  const std::uint32_t wanted =
+      header.catalog_wanted.load(memory_order_acquire);  // SYNC: pairs with Admin's bump
   if (wanted == header.catalog_done.load(memory_order_relaxed)) return {};
   auto topics = catalog_.list_topics();
   Status listed;
@@ -162,9 +164,9 @@ std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, Part
     entry.topic_id.store(topic_id, memory_order_relaxed);
     entry.partition.store(partition.value(), memory_order_relaxed);
     entry.ring_generation.store(0, memory_order_relaxed);
-    for (auto* word : {&entry.durable_position, &entry.durable_offset, &entry.log_start_offset,
-                       &entry.log_start_position, &entry.disk_bytes, &entry.repaired_records, &entry.retired_rings,
-                       &entry.mark_turn})
+    for (auto* word :
+         {&entry.durable_position, &entry.durable_offset, &entry.log_start_offset, &entry.log_start_position,
+          &entry.disk_bytes, &entry.repaired_records, &entry.retired_rings, &entry.mark_turn})
       word->store(0, memory_order_relaxed);
     for (auto* word : {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code})
       word->store(0, memory_order_relaxed);
@@ -216,7 +218,8 @@ void Keeper::watch_slots(std::int64_t now_ns) {
     if (shm::op_phase(op) == Phase::idle || slots_.state(i) != SlotState::active) continue;
     const auto partition = partitions_.find(shm::op_partition(op));
     if (partition == partitions_.end()) continue;
-    const std::uint32_t timeout_ms = control_.partition(partition->first).claim_timeout_ms.load(memory_order_relaxed);
+    const std::uint32_t timeout_ms =
+        control_.partition(partition->first).claim_timeout_ms.load(memory_order_relaxed);
     if (now_ns - watch.since_ns < std::int64_t{timeout_ms} * kMillisecond) continue;
     // Given up already, perhaps by a keeper that died before it was settled: then again.
     if (control_.slot(i).given_up_done.load(memory_order_relaxed) == op) continue;
@@ -238,8 +241,10 @@ void Keeper::bury(std::uint32_t slot) {
                entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
                shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
   const auto partition = partitions_.find(shm::op_partition(op));
-  if (shm::op_phase(op) == Phase::idle || partition == partitions_.end()) slots_.release_dead(slot);
-  else partition->second.keeper->on_slot_dead(slot);
+  if (shm::op_phase(op) == Phase::idle || partition == partitions_.end())
+    slots_.release_dead(slot);
+  else
+    partition->second.keeper->on_slot_dead(slot);
 }
 
 // --- Pace ----------------------------------------------------------------------------------------

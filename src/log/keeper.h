@@ -35,7 +35,11 @@ class Keeper {
  public:
   Keeper(const shm::Control& control, shm::ByteLockFile& locks, const Catalog& catalog, LogPlace place,
          KeeperOptions options)
-      : control_(control), catalog_(catalog), place_(std::move(place)), options_(options), slots_(control, locks) {}
+      : control_(control),
+        catalog_(catalog),
+        place_(std::move(place)),
+        options_(options),
+        slots_(control, locks) {}
 
   // Recovers the log, then works until stop(), then flushes everything to disk. Blocks meanwhile.
   // Errors: of opening the I/O backend or the catalog; then the role is of no use to this process.

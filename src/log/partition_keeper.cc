@@ -17,8 +17,8 @@ using std::memory_order_release;
 
 namespace {
 
-constexpr std::uint64_t kRunBytes = 256 << 10;    // per scan: an index entry's grain at most
-constexpr std::uint64_t kTickBytes = 8 << 20;     // per tick: so that no partition starves another
+constexpr std::uint64_t kRunBytes = 256 << 10;  // per scan: an index entry's grain at most
+constexpr std::uint64_t kTickBytes = 8 << 20;   // per tick: so that no partition starves another
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
 constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
@@ -29,7 +29,8 @@ constexpr std::int64_t kSettlePeriodNs = 20 * kMillisecond;  // it walks whole r
 
 PartitionKeeper::~PartitionKeeper() {
   *alive_ = false;
-  for (RingKeeper& ring : rings_) context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
+  for (RingKeeper& ring : rings_)
+    context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
 }
 
 std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
@@ -49,8 +50,10 @@ std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
   if (!failed_) step_retire(now_ns);
   if (!failed_ && now_ns >= retention_due_ns_) {
     retention_due_ns_ = now_ns + kRetentionPeriodNs;
-    if (is_disk()) enforce_retention();
-    else unlink_retired();
+    if (is_disk())
+      enforce_retention();
+    else
+      unlink_retired();
   }
   return bytes;
 }
@@ -116,7 +119,8 @@ bool PartitionKeeper::drop_drained_ring() {
   rings_.pop_front();
   copy_.reset();
   use_as_source(draining());
-  auto removed = shm::unlink_path(retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, generation));
+  auto removed = shm::unlink_path(
+      retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, generation));
   if (!removed) spdlog::warn("{}", to_string(removed.error()));
   return true;
 }
@@ -169,8 +173,8 @@ void PartitionKeeper::take_segment(Result<PreparedSegment> prepared) {
   segment_retry_ns_ = monotonic_ns() + kSegmentRetryNs;
   const std::string trouble = to_string(prepared.error());
   if (trouble != announced_trouble_)
-    spdlog::warn("{}: cannot prepare the next segment; records stay in the ring until it can be had: {}", name(),
-                 trouble);
+    spdlog::warn("{}: cannot prepare the next segment; records stay in the ring until it can be had: {}",
+                 name(), trouble);
   announced_trouble_ = trouble;
 }
 
@@ -313,9 +317,11 @@ bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
 void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(slot); }
 
 void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
-  if (failed_) return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
-  spdlog::warn("{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
-               name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
+  if (failed_)
+    return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
+  spdlog::warn(
+      "{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
+      name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
   for (RingKeeper& ring : rings_) ring.ring().header().scribbled.store(1, memory_order_relaxed);
   // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
@@ -327,7 +333,8 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
 
 bool PartitionKeeper::is_awaited() const {
   if (failed_ || !writer_ || !writer_->busy()) return false;
-  return entry_.durable_waiters.load(memory_order_relaxed) != 0 || entry_.space_waiters.load(memory_order_relaxed) != 0;
+  return entry_.durable_waiters.load(memory_order_relaxed) != 0 ||
+         entry_.space_waiters.load(memory_order_relaxed) != 0;
 }
 
 bool PartitionKeeper::arm_bell() {

@@ -121,7 +121,7 @@ class PartitionKeeper {
   std::unique_ptr<AlignedBuffer> copy_;    // of a ring that may be scribbled on
   std::vector<std::uint64_t> retired_;     // generations of memory topics whose files are still there
 
-  Position last_end_{0};                   // of a memory topic, at the last tick
+  Position last_end_{0};  // of a memory topic, at the last tick
 
   bool failed_ = false;
   bool preparing_segment_ = false;

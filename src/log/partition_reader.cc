@@ -15,14 +15,18 @@ using std::memory_order_relaxed;
 using std::memory_order_release;
 
 PartitionReader::PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes)
-    : partition_(partition), source_{partition.topic, partition.partition}, read_ahead_bytes_(read_ahead_bytes) {}
+    : partition_(partition),
+      source_{partition.topic, partition.partition},
+      read_ahead_bytes_(read_ahead_bytes) {}
 
-Result<std::unique_ptr<PartitionReader>> PartitionReader::open(const PartitionRef& partition, std::uint32_t slot,
+Result<std::unique_ptr<PartitionReader>> PartitionReader::open(const PartitionRef& partition,
+                                                               std::uint32_t slot,
                                                                std::size_t read_ahead_bytes) {
   std::unique_ptr<PartitionReader> reader(new PartitionReader(partition, read_ahead_bytes));
   if (auto taken = reader->take_entry(slot); !taken) return std::unexpected(taken.error());
   if (auto mapped = reader->map_current(); !mapped) return std::unexpected(mapped.error());
-  if (auto started = reader->seek(reader->log_start()); !started && started.error().code != Code::offset_out_of_range)
+  if (auto started = reader->seek(reader->log_start());
+      !started && started.error().code != Code::offset_out_of_range)
     return std::unexpected(started.error());
   return reader;
 }
@@ -37,14 +41,16 @@ Status PartitionReader::take_entry(std::uint32_t slot) {
       continue;
     partition_.control->use_reader(i);
     entry.pin.store(shm::kNotPinned, memory_order_relaxed);
-    entry.ring_generation.store(partition_.entry().ring_generation.load(memory_order_relaxed), memory_order_relaxed);
+    entry.ring_generation.store(partition_.entry().ring_generation.load(memory_order_relaxed),
+                                memory_order_relaxed);
     entry.position.store(0, memory_order_relaxed);
     entry.partition.store(partition_.index, memory_order_release);  // SYNC: pairs with slowest_reader
     entry_ = &entry;
     return {};
   }
-  return fail(Code::limit_exceeded, fmt::format("all {} reader entries are taken; close some consumers of this log",
-                                                shm::kMaxReaders));
+  return fail(
+      Code::limit_exceeded,
+      fmt::format("all {} reader entries are taken; close some consumers of this log", shm::kMaxReaders));
 }
 
 PartitionReader::~PartitionReader() {
@@ -131,7 +137,8 @@ bool PartitionReader::next_term() {
 
 // The common frame, a record without key and headers, in as few steps as can be: there is no structure
 // to get wrong but its length. False: it is of another kind, and nothing was done.
-bool PartitionReader::take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record) {
+bool PartitionReader::take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room,
+                                 Record& record) {
   constexpr std::uint64_t plain = format::committed_word(0, FrameType::data, 0);
   const auto length = static_cast<std::uint32_t>(word);
   const std::uint32_t extent = format::align_frame(length);
@@ -140,7 +147,8 @@ bool PartitionReader::take_plain(const std::byte* frame, std::uint64_t word, std
     return false;
   format::FrameHeader header;
   std::memcpy(&header, frame, sizeof header);
-  if (header.offset != offset_.value()) [[unlikely]] return false;
+  if (header.offset != offset_.value()) [[unlikely]]
+    return false;
   record.offset = offset_;
   record.timestamp_ns = header.timestamp_ns;
   record.key = {};
@@ -164,7 +172,8 @@ Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t w
   const FrameType type = format::word_type(word);
   bool wanted = false;
   if (type == FrameType::data) {
-    if (format::check_structure({frame, extent}) != format::FrameFault::none) return corrupt_frame("its structure");
+    if (format::check_structure({frame, extent}) != format::FrameFault::none)
+      return corrupt_frame("its structure");
     wanted = offset_ >= skip_below_;
     if (wanted) record = format::decode_record(frame, &source_);
     ++offset_;
@@ -180,10 +189,11 @@ Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t w
 }
 
 std::unexpected<Error> PartitionReader::corrupt_frame(const char* what) const {
-  return fail(Code::corrupt, fmt::format("topic '{}' partition {}: the frame at position {} (offset {} expected) is "
-                                         "damaged: {} is impossible; check with `ringtail log verify`",
-                                         source_.topic, source_.partition.value(), position_.value(),
-                                         offset_.value(), what));
+  return fail(
+      Code::corrupt,
+      fmt::format("topic '{}' partition {}: the frame at position {} (offset {} expected) is "
+                  "damaged: {} is impossible; check with `ringtail log verify`",
+                  source_.topic, source_.partition.value(), position_.value(), offset_.value(), what));
 }
 
 Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> out) {
@@ -197,7 +207,7 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
       return Look{0, mode_ != Mode::segments};
     }
     auto bytes = segments_->read(position_, durable);
-    if (!bytes) return std::unexpected(bytes.error());
+    if (!bytes) return unreadable(std::move(bytes.error()));
     unread_ = *bytes;
   }
   Look look{0, true};
@@ -223,7 +233,8 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
 bool PartitionReader::has_data() const {
   if (mode_ != Mode::ring) return true;
   // SYNC: pairs with the release CAS in Ring::rotate.
-  if (frame_ == term_end_) return ring_->header().active_term.load(memory_order_acquire) > term_ || left_ring();
+  if (frame_ == term_end_)
+    return ring_->header().active_term.load(memory_order_acquire) > term_ || left_ring();
   // SYNC: pairs with the release CAS of commit_word; behind the waiter's fetch_or of its flag.
   return format::word_is_resolved(format::load_state_word(frame_, std::memory_order_seq_cst)) || left_ring();
 }
@@ -236,13 +247,13 @@ void PartitionReader::release_pin() {
 
 Status PartitionReader::map_current() {
   for (int attempt = 0;; ++attempt) {
-    if (!partition_.is_current())
-      return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
+    if (!partition_.is_current()) return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
     // SYNC: pairs with the keeper's release store after the new ring is in its place.
     const std::uint64_t generation = partition_.entry().ring_generation.load(memory_order_acquire);
     if (current_ && current_.generation() == generation) return {};
     auto ring = Ring::open(ring_path(partition_.shm_dir, partition_.topic, partition_.partition), true);
-    if (!ring && (ring.error().code != Code::not_found || attempt == 100)) return std::unexpected(ring.error());
+    if (!ring && (ring.error().code != Code::not_found || attempt == 100))
+      return std::unexpected(ring.error());
     if (!ring) continue;
     if (ring->header().topic_id != partition_.topic_id)
       return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
@@ -288,7 +299,8 @@ Result<bool> PartitionReader::attach_to(Ring& ring) {
     return false;
   }
   // The farthest a reader can be is the start of the term that will be opened next.
-  const std::uint64_t active = ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
+  const std::uint64_t active =
+      ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
   if (position_ > ring.term_start(active + 1)) {
     release_pin();
     return corrupt_frame("being behind the log's end");
@@ -351,9 +363,17 @@ Status PartitionReader::open_segments() {
   if (segments_) return {};
   const format::SegmentIdentity identity{partition_.log_id, partition_.topic_id, partition_.partition};
   auto opened = SegmentReader::open(partition_.disk_dir, identity, {.read_ahead_bytes = read_ahead_bytes_});
-  if (!opened) return std::unexpected(opened.error());
+  if (!opened) return unreadable(std::move(opened.error()));
   segments_ = std::move(*opened);
   return {};
+}
+
+// Files that are gone because their topic was deleted are no damage.
+std::unexpected<Error> PartitionReader::unreadable(Error error) const {
+  std::error_code ignored;
+  if (partition_.is_current() && std::filesystem::exists(partition_.disk_dir, ignored))
+    return std::unexpected(std::move(error));
+  return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
 }
 
 }  // namespace ringtail::log

@@ -45,7 +45,9 @@ class PartitionReader {
   const PartitionRef& partition() const { return partition_; }
 
   // The log's ends as they are now. Errors: as poll.
-  Offset log_start() const { return Offset(partition_.entry().log_start_offset.load(std::memory_order_relaxed)); }
+  Offset log_start() const {
+    return Offset(partition_.entry().log_start_offset.load(std::memory_order_relaxed));
+  }
   Result<Ring::End> log_end();
   // Timestamp of the next record, if it is committed.
   std::optional<std::int64_t> next_timestamp();
@@ -89,6 +91,7 @@ class PartitionReader {
   Result<bool> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
   std::unexpected<Error> corrupt_frame(const char* what) const;
   Status open_segments();
+  std::unexpected<Error> unreadable(Error error) const;
 
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
   struct Place {
@@ -108,15 +111,15 @@ class PartitionReader {
   Mode mode_ = Mode::detached;
   Position position_{0};
   Offset offset_{0};
-  Offset skip_below_{0};  // records below were not asked for
+  Offset skip_below_{0};   // records below were not asked for
   bool may_jump_ = false;  // the frame before did not tell for sure how many offsets it uses up
   std::uint64_t missed_ = 0;
   std::optional<std::int64_t> last_timestamp_ns_;  // of the last record taken from a file
 
-  Ring current_;  // the newest ring this reader has mapped
-  Ring retired_;  // an older one, while the reader is still in it
-  Ring* ring_ = nullptr;  // which of them is read
-  const std::byte* frame_ = nullptr;     // at position_, in mode ring
+  Ring current_;                      // the newest ring this reader has mapped
+  Ring retired_;                      // an older one, while the reader is still in it
+  Ring* ring_ = nullptr;              // which of them is read
+  const std::byte* frame_ = nullptr;  // at position_, in mode ring
   const std::byte* term_end_ = nullptr;
   std::uint64_t term_ = 0;
 

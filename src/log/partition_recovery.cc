@@ -18,7 +18,8 @@ std::string PartitionKeeper::name() const {
   return fmt::format("{}-{}", partition_.topic, partition_.partition.value());
 }
 
-std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& context, const PartitionRef& partition,
+std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& context,
+                                                       const PartitionRef& partition,
                                                        const TopicConfig& config) {
   std::unique_ptr<PartitionKeeper> keeper(new PartitionKeeper(context, partition, config));
   keeper->publish_config();
@@ -35,7 +36,8 @@ std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& cont
 
 void PartitionKeeper::publish_config() {
   entry_.max_message_bytes.store(static_cast<std::uint32_t>(config_.max_message_bytes), memory_order_relaxed);
-  entry_.min_insync_replicas.store(static_cast<std::uint32_t>(config_.min_insync_replicas), memory_order_relaxed);
+  entry_.min_insync_replicas.store(static_cast<std::uint32_t>(config_.min_insync_replicas),
+                                   memory_order_relaxed);
   entry_.claim_timeout_ms.store(static_cast<std::uint32_t>(config_.claim_timeout_ms), memory_order_relaxed);
   entry_.on_full.store(static_cast<std::uint8_t>(config_.on_full), memory_order_relaxed);
   entry_.timestamp_type.store(static_cast<std::uint8_t>(config_.timestamp_type), memory_order_relaxed);
@@ -61,7 +63,8 @@ Status PartitionKeeper::recover() {
   if (!recovered) return recovered;
   // A keeper died while it replaced the current ring: go on with it.
   const TermLine& line = current().ring().line(0);
-  if (tail_fenced(line.tail.load(memory_order_acquire))) begin_retire("its replacement was begun");  // SYNC: see fence
+  if (tail_fenced(line.tail.load(memory_order_acquire)))
+    begin_retire("its replacement was begun");  // SYNC: see fence
   return {};
 }
 
@@ -84,7 +87,8 @@ Result<std::vector<Ring>> PartitionKeeper::find_rings() const {
     return std::unexpected(taken.error());
   for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition))
     if (auto taken = take(path); !taken) return std::unexpected(taken.error());
-  std::sort(rings.begin(), rings.end(), [](const Ring& a, const Ring& b) { return a.generation() < b.generation(); });
+  std::sort(rings.begin(), rings.end(),
+            [](const Ring& a, const Ring& b) { return a.generation() < b.generation(); });
   return rings;
 }
 
@@ -101,7 +105,8 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   for (const RecoveryFinding& finding : report.findings) spdlog::info("{}: {}", name(), finding.message);
   const Position end = recovered->end_position;
   const Offset next_offset = recovered->next_offset;
-  auto writer = SegmentWriter::open(*context_.backend, identity, partition_.disk_dir, config_, std::move(*recovered));
+  auto writer =
+      SegmentWriter::open(*context_.backend, identity, partition_.disk_dir, config_, std::move(*recovered));
   if (!writer) return std::unexpected(writer.error());
   writer_ = std::move(*writer);
 
@@ -109,8 +114,8 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   std::size_t first = 0;
   while (first + 1 < rings.size() && rings[first].sealed() &&
          rings[first].header().next_position.load(memory_order_relaxed) <= end.value()) {
-    auto removed = shm::unlink_path(
-        retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, rings[first].generation()));
+    auto removed = shm::unlink_path(retired_ring_path(partition_.shm_dir, partition_.topic,
+                                                      partition_.partition, rings[first].generation()));
     if (!removed) return removed;
     ++first;
   }
@@ -120,15 +125,16 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
     Ring& oldest = rings[first];
     const Position head(oldest.header().head.load(memory_order_relaxed));
     if (end < head || end > oldest.frame_limit())
-      return fail(Code::corrupt,
-                  fmt::format("the segment files in {} end at position {}, but the ring in {} holds {} to {}: one of "
-                              "them is not of this log's last run; put the missing files back, or remove the ring's "
-                              "file to go on from the end of the segments",
-                              partition_.disk_dir.string(), end.value(), partition_.shm_dir.string(), head.value(),
-                              oldest.frame_limit().value()));
+      return fail(
+          Code::corrupt,
+          fmt::format("the segment files in {} end at position {}, but the ring in {} holds {} to {}: one of "
+                      "them is not of this log's last run; put the missing files back, or remove the ring's "
+                      "file to go on from the end of the segments",
+                      partition_.disk_dir.string(), end.value(), partition_.shm_dir.string(), head.value(),
+                      oldest.frame_limit().value()));
     if (const Position tail = oldest.claimed_end().position; tail > end)
-      spdlog::info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(), tail - end,
-                   end.value());
+      spdlog::info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(),
+                   tail - end, end.value());
     adopt(std::move(oldest), end, next_offset);
     adopt_remaining(rings, first + 1);
   }

@@ -53,7 +53,8 @@ void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
     return [this, alive, ring] {
       if (!*alive) return;
       next_requested_ = false;
-      if (*ring) next_.emplace(std::move(**ring));
+      if (*ring)
+        next_.emplace(std::move(**ring));
       else {
         next_retry_ns_ = monotonic_ns() + kNextRetryNs;
         spdlog::warn("{}: cannot make the next ring yet: {}", name(), to_string(ring->error()));
@@ -67,7 +68,8 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   const Position base = Ring::position_after_seal(seal.position);
   next_->set_base(base, seal.offset, seal.last_append_ns);
   const auto path = ring_path(partition_.shm_dir, partition_.topic, partition_.partition);
-  const auto retired = retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, old.generation());
+  const auto retired =
+      retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, old.generation());
   if (auto linked = shm::link_path(path, retired); !linked && linked.error().code != Code::already_exists)
     return linked;
   old.finish_seal(seal.position, seal.offset);

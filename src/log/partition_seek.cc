@@ -28,9 +28,10 @@ Result<Ring::End> PartitionReader::log_end() {
     if (auto end = current_.exact_end()) return *end;
     std::this_thread::sleep_for(std::chrono::microseconds(500));
   }
-  return fail(Code::no_keeper, fmt::format("topic '{}' partition {}: a producer died at the end of a term and no "
-                                           "keeper repairs it; attach a process with a keeper",
-                                           source_.topic, source_.partition.value()));
+  return fail(Code::no_keeper,
+              fmt::format("topic '{}' partition {}: a producer died at the end of a term and no "
+                          "keeper repairs it; attach a process with a keeper",
+                          source_.topic, source_.partition.value()));
 }
 
 Status PartitionReader::seek(Offset offset) {
@@ -61,7 +62,7 @@ Status PartitionReader::seek(Offset offset) {
   // SYNC: pairs with the keeper's release store after the sync.
   const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
   auto position = segments_->locate(offset, durable);
-  if (!position) return std::unexpected(position.error());
+  if (!position) return unreadable(std::move(position.error()));
   release_pin();
   position_ = *position;
   offset_ = skip_below_ = offset;
@@ -76,7 +77,7 @@ Status PartitionReader::fix_offset() {
   const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
   if (position_ >= durable) return {};
   auto bytes = segments_->read(position_, durable);
-  if (!bytes) return std::unexpected(bytes.error());
+  if (!bytes) return unreadable(std::move(bytes.error()));
   unread_ = *bytes;
   offset_ = Offset(format::load_header(unread_.data()).offset);
   return {};
@@ -100,7 +101,9 @@ std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offse
     release_pin();
     return std::nullopt;
   }
-  auto base_of = [&ring](std::uint64_t t) { return Offset(ring.line(t).base_offset.load(memory_order_relaxed)); };
+  auto base_of = [&ring](std::uint64_t t) {
+    return Offset(ring.line(t).base_offset.load(memory_order_relaxed));
+  };
   while (term > first && base_of(term) > offset) --term;
   if (term < first || base_of(term) > offset) {
     release_pin();
@@ -148,7 +151,7 @@ Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
     const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_acquire));
     const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
     auto found = segments_->locate_time(timestamp_ns, durable);
-    if (!found) return std::unexpected(found.error());
+    if (!found) return unreadable(std::move(found.error()));
     if (*found) return seek(**found);
     from = std::max(from, durable_offset);
   }

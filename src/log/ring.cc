@@ -37,7 +37,8 @@ Status check_static(const RingHeader& header, std::size_t file_bytes, const std:
                         header.base_position % 4096 == 0 &&
                         file_bytes == kRingHeaderBytes + header.term_bytes * header.term_count;
   if (!possible || static_crc(header) != header.crc32c)
-    return fail(Code::corrupt, fmt::format("{} has a damaged header; move it away to go on without it", path));
+    return fail(Code::corrupt,
+                fmt::format("{} has a damaged header; move it away to go on without it", path));
   return {};
 }
 
@@ -98,7 +99,8 @@ Result<Ring> Ring::open(const std::filesystem::path& path, bool read_only) {
   ring.mapping_ = std::move(*mapping);
   if (ring.mapping_.size() < kRingHeaderBytes)
     return fail(Code::corrupt, fmt::format("{} is too short for a ring ({} bytes); move it away to go on "
-                                           "without it", path.string(), ring.mapping_.size()));
+                                           "without it",
+                                           path.string(), ring.mapping_.size()));
   auto& header = *reinterpret_cast<RingHeader*>(ring.mapping_.data());
   if (auto valid = check_static(header, ring.mapping_.size(), path.string()); !valid)
     return std::unexpected(valid.error());
@@ -168,10 +170,11 @@ bool publish_filler(std::byte* frame, std::uint64_t expected, FrameType type, st
   word(16).store(0, memory_order_relaxed);
   // Not the CRC behind it: of several who write the same pad, one may be late, and the keeper have been
   // here already.
-  std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(frame + offsetof(format::FrameHeader, key_length)))
+  std::atomic_ref<std::uint32_t>(
+      *reinterpret_cast<std::uint32_t*>(frame + offsetof(format::FrameHeader, key_length)))
       .store(records, memory_order_relaxed);
-  const std::uint64_t resolved = type == FrameType::aborted ? format::aborted_word(extent)
-                                                            : format::committed_word(extent, type, 0);
+  const std::uint64_t resolved =
+      type == FrameType::aborted ? format::aborted_word(extent) : format::committed_word(extent, type, 0);
   // SYNC: pairs with the acquire loads of state words by readers and the keeper.
   return word(0).compare_exchange_strong(expected, resolved, memory_order_acq_rel, memory_order_acquire);
 }
@@ -230,7 +233,8 @@ void Ring::fence() const {
 Ring::SealPoint Ring::seal_point() const {
   std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: as in claimed_end
   // Helpers may have opened the next term just before the fence, without telling active_term yet.
-  while (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1)) ++term;  // SYNC: see fence
+  while (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1))
+    ++term;  // SYNC: see fence
   const TermLine& last = line(term);
   const std::uint64_t tail = last.tail.load(memory_order_acquire);  // SYNC: see fence
   const Offset base(last.base_offset.load(memory_order_relaxed));
@@ -242,7 +246,8 @@ Ring::SealPoint Ring::seal_point() const {
   if (tail_bytes(tail) <= usable_term_bytes())
     return {true, term_start(term) + tail_bytes(tail), base + tail_records(tail), append_ns};
   const std::uint64_t end = last.end.load(memory_order_acquire);  // SYNC: pairs with the tripper's store
-  if (tail_lap(end) != lap(term) || tail_bytes(end) > usable_term_bytes()) return {false, Position(0), Offset(0), 0};
+  if (tail_lap(end) != lap(term) || tail_bytes(end) > usable_term_bytes())
+    return {false, Position(0), Offset(0), 0};
   // The term is used up: its pad, which a helper may have written already, reaches to its end.
   publish_filler(term_data(term) + tail_bytes(end), 0, FrameType::pad,
                  static_cast<std::uint32_t>(term_bytes_ - tail_bytes(end)), base + tail_records(end), 0);
@@ -270,7 +275,8 @@ Position Ring::finish_seal(Position end, Offset offset) const {
 
 void Ring::close() const {
   header_->next_position.store(0, memory_order_relaxed);
-  header_->state.store(static_cast<std::uint32_t>(RingState::sealed), memory_order_release);  // SYNC: as above
+  header_->state.store(static_cast<std::uint32_t>(RingState::sealed),
+                       memory_order_release);  // SYNC: as above
 }
 
 // --- Names ---------------------------------------------------------------------------------------
@@ -297,8 +303,10 @@ std::vector<std::filesystem::path> retired_rings(const std::filesystem::path& sh
   std::error_code error;
   for (const auto& file : std::filesystem::directory_iterator(shm_dir, error)) {
     const std::string name = file.path().filename().string();
-    if (!name.starts_with(prefix) || !name.ends_with(suffix) || name.size() <= prefix.size() + suffix.size()) continue;
-    const auto generation = std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+    if (!name.starts_with(prefix) || !name.ends_with(suffix) || name.size() <= prefix.size() + suffix.size())
+      continue;
+    const auto generation =
+        std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - suffix.size());
     if (generation.find_first_not_of("0123456789") == std::string_view::npos) found.push_back(file.path());
   }
   return found;

@@ -53,23 +53,26 @@ constexpr std::uint64_t make_tail(std::uint64_t lap, std::uint64_t records, std:
 }
 constexpr std::uint64_t tail_lap(std::uint64_t tail) { return tail >> kLapShift & kLapMask; }
 constexpr std::uint64_t tail_records(std::uint64_t tail) { return tail >> kRecordsShift & kRecordsMask; }
-constexpr std::uint64_t tail_bytes(std::uint64_t tail) { return (tail & kUnitsMask) * format::kFrameAlignment; }
+constexpr std::uint64_t tail_bytes(std::uint64_t tail) {
+  return (tail & kUnitsMask) * format::kFrameAlignment;
+}
 constexpr bool tail_fenced(std::uint64_t tail) { return (tail & kFence) != 0; }
 
 // Every slot may overshoot a term once, with a claim of at most an eighth of it: no field overflows.
 static_assert((shm::kMaxSlots / 8 + 2) * std::uint64_t{format::kMaxFrameBytes} / 8 <= kUnitsMask);
 static_assert(std::uint64_t{format::kMaxFrameBytes} / format::kFrameHeaderBytes +
-                  std::uint64_t{shm::kMaxSlots} * kMaxBatchRecords <= kRecordsMask);
+                  std::uint64_t{shm::kMaxSlots} * kMaxBatchRecords <=
+              kRecordsMask);
 
 // --- Layout --------------------------------------------------------------------------------------
 
 struct alignas(shm::kLine) TermLine {
-  shm::Shared<std::uint64_t> tail;          // by claimers; opened by any process
+  shm::Shared<std::uint64_t> tail;           // by claimers; opened by any process
   shm::Shared<std::int64_t> last_append_ns;  // LogAppendTime: moves with the tail in one 16-byte CAS
-  shm::Shared<std::uint64_t> number;        // by whoever opens the term; the same value from all
-  shm::Shared<std::uint64_t> base_offset;   // likewise
-  shm::Shared<std::uint64_t> end;           // by the claimer that tripped: the tail without its claim;
-                                            // by the keeper when that one died. Valid if the lap matches
+  shm::Shared<std::uint64_t> number;         // by whoever opens the term; the same value from all
+  shm::Shared<std::uint64_t> base_offset;    // likewise
+  shm::Shared<std::uint64_t> end;            // by the claimer that tripped: the tail without its claim;
+                                             // by the keeper when that one died. Valid if the lap matches
 };
 static_assert(sizeof(TermLine) == shm::kLine);
 
@@ -88,7 +91,7 @@ struct RingHeader {
   std::uint64_t generation;
   std::uint64_t base_position;  // a multiple of 4096
   std::uint64_t base_offset;
-  std::uint32_t crc32c;         // of all above
+  std::uint32_t crc32c;  // of all above
   std::uint32_t reserved;
 
   // The number of the term that claims go to. By whoever opens a term.
@@ -99,9 +102,9 @@ struct RingHeader {
   alignas(shm::kLine) shm::Shared<std::uint64_t> head;
   // Sealed: no claim will succeed again; the log goes on in the next ring at next_position.
   alignas(shm::kLine) shm::Shared<std::uint32_t> state;  // RingState; by the keeper, last
-  shm::Shared<std::uint64_t> sealed_position;  // end of the last claim
+  shm::Shared<std::uint64_t> sealed_position;            // end of the last claim
   shm::Shared<std::uint64_t> sealed_offset;
-  shm::Shared<std::uint64_t> next_position;    // base position of the next ring
+  shm::Shared<std::uint64_t> next_position;  // base position of the next ring
   // A claim was given up while its owner lives: memory may still be scribbled on. By the keeper.
   shm::Shared<std::uint32_t> scribbled;
 
@@ -136,7 +139,7 @@ class Ring {
   static Result<Ring> create(const std::filesystem::path& path, const RingSpec& spec);
   // Sets where the log goes on; only before publishing.
   void set_base(Position base_position, Offset base_offset, std::int64_t last_append_ns);
-  Status publish_new();      // fails with already_exists when there is a ring
+  Status publish_new();  // fails with already_exists when there is a ring
   Status publish_replacing();
 
   // Maps the ring at `path`. Errors: not_found, corrupt, incompatible_layout, permission_denied.
@@ -222,8 +225,8 @@ class Ring {
 
 // Writes a resolved pad or aborted frame with atomic stores, state word by compare-and-set from
 // `expected`; false when somebody else changed the word first. Several processes may write the same.
-bool publish_filler(std::byte* frame, std::uint64_t expected, format::FrameType type,
-                    std::uint32_t extent, Offset offset, std::uint32_t records);
+bool publish_filler(std::byte* frame, std::uint64_t expected, format::FrameType type, std::uint32_t extent,
+                    Offset offset, std::uint32_t records);
 
 // "<shm dir>/<topic>-<partition>.ring", and the second name of one that was retired.
 std::filesystem::path ring_path(const std::filesystem::path& shm_dir, std::string_view topic, PartitionId p);

@@ -30,9 +30,10 @@ Status RingKeeper::check_word(std::uint64_t word, std::uint64_t room) const {
   const auto type = static_cast<std::uint8_t>(format::word_type(word));
   const bool known = type >= static_cast<std::uint8_t>(FrameType::data) &&
                      type <= static_cast<std::uint8_t>(FrameType::compressed);
-  const bool long_enough = extent >= format::kFrameHeaderBytes &&
-                           (format::word_type(word) == FrameType::aborted ||
-                            format::word_length(word) >= static_cast<std::int32_t>(format::kFrameHeaderBytes));
+  const bool long_enough =
+      extent >= format::kFrameHeaderBytes &&
+      (format::word_type(word) == FrameType::aborted ||
+       format::word_length(word) >= static_cast<std::int32_t>(format::kFrameHeaderBytes));
   if (known && long_enough && extent <= room) return {};
   return fail(Code::corrupt, fmt::format("ring generation {} holds no valid frame at position {} (state word "
                                          "{:#018x}): some process wrote where it must not",
@@ -61,7 +62,8 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
                               ring_.generation(), run.position.value() + run.bytes, header.offset,
                               run.next_offset.value()));
     const std::uint32_t records = records_of(run.position + run.bytes, header);
-    settle(frame, extent, static_cast<std::uint32_t>(format::word_length(word)), is_filler ? &records : nullptr);
+    settle(frame, extent, static_cast<std::uint32_t>(format::word_length(word)),
+           is_filler ? &records : nullptr);
     if (!is_filler) run.max_timestamp_ns = std::max(run.max_timestamp_ns, header.timestamp_ns);
     run.next_offset += records;
     run.bytes += extent;
@@ -143,8 +145,10 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
     if (op == shm::kNoOp) continue;
     // SYNC: pairs with OwnedSlot::finish: the claim's frame is visible.
     const bool moved_on = control_->slot(i).op.load(memory_order_acquire) != op;
-    if (moved_on || slots.state(i) != SlotState::active || is_given_up(i)) op = shm::kNoOp;
-    else waiting = true;
+    if (moved_on || slots.state(i) != SlotState::active || is_given_up(i))
+      op = shm::kNoOp;
+    else
+      waiting = true;
   }
   if (waiting) return false;
   inquiry_.active = false;
@@ -178,8 +182,9 @@ bool RingKeeper::is_live_open(const std::byte* frame) const {
 }
 
 std::unexpected<Error> RingKeeper::corrupt_term(std::uint64_t term, const char* what) const {
-  return fail(Code::corrupt, fmt::format("ring generation {}: term {} {}: some process wrote where it must not",
-                                         ring_.generation(), term, what));
+  return fail(Code::corrupt,
+              fmt::format("ring generation {}: term {} {}: some process wrote where it must not",
+                          ring_.generation(), term, what));
 }
 
 Result<RingKeeper::Bounds> RingKeeper::bounds_of(std::uint64_t term) const {
@@ -187,7 +192,8 @@ Result<RingKeeper::Bounds> RingKeeper::bounds_of(std::uint64_t term) const {
   const Offset base(ring_.line(term).base_offset.load(memory_order_relaxed));
   // Claims that failed at the fence moved the tail, but nothing lies behind the seal.
   if (const auto end = ring_.sealed() ? ring_.exact_end() : std::nullopt) {
-    if ((end->position - start) % format::kFrameAlignment != 0) return corrupt_term(term, "has an impossible seal");
+    if ((end->position - start) % format::kFrameAlignment != 0)
+      return corrupt_term(term, "has an impossible seal");
     if (end->position <= start) return Bounds{0, end->offset, true};
     if (end->position <= ring_.term_start(term + 1)) return Bounds{end->position - start, end->offset, true};
   }
@@ -230,9 +236,11 @@ Status RingKeeper::fill_term(std::uint64_t term) {
         hole_end == limit ? bounds->following : Offset(format::load_header(data + hole_end).offset);
     const std::uint64_t records = following - next;
     if (following < next || records > kRecordsMask || hole_end - at < format::kFrameHeaderBytes)
-      return fail(Code::corrupt, fmt::format("ring generation {}: the hole at position {} ({} bytes) lies between "
-                                             "offsets {} and {}", ring_.generation(), (start + at).value(),
-                                             hole_end - at, next.value(), following.value()));
+      return fail(Code::corrupt,
+                  fmt::format("ring generation {}: the hole at position {} ({} bytes) lies between "
+                              "offsets {} and {}",
+                              ring_.generation(), (start + at).value(), hole_end - at, next.value(),
+                              following.value()));
     // Fails when a claim that was given up woke just now; then look at it again.
     if (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(hole_end - at), next,
                         static_cast<std::uint32_t>(records)))
@@ -282,7 +290,8 @@ Status RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offs
   if (!ring_.publish_end(term, make_tail(ring_.lap(term), next - base, end))) return fill_term(term);
   std::byte* const frame = ring_.term_data(term) + at;
   std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  while (end > at && !publish_filler(frame, word, FrameType::aborted, static_cast<std::uint32_t>(end - at), next, 0))
+  while (end > at &&
+         !publish_filler(frame, word, FrameType::aborted, static_cast<std::uint32_t>(end - at), next, 0))
     word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
   if (end > at) remember_filler(ring_.term_start(term) + at, 0);
   ring_.rotate(term);

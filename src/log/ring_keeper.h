@@ -19,8 +19,13 @@ namespace ringtail::log {
 class RingKeeper {
  public:
   // `frontier`: where walking starts. Requires a frame boundary of the ring, with its offset.
-  RingKeeper(Ring ring, const shm::Control& control, std::uint32_t partition, Position frontier, Offset offset)
-      : ring_(std::move(ring)), control_(&control), partition_(partition), frontier_(frontier), offset_(offset) {}
+  RingKeeper(Ring ring, const shm::Control& control, std::uint32_t partition, Position frontier,
+             Offset offset)
+      : ring_(std::move(ring)),
+        control_(&control),
+        partition_(partition),
+        frontier_(frontier),
+        offset_(offset) {}
 
   Ring& ring() { return ring_; }
   const Ring& ring() const { return ring_; }
@@ -78,7 +83,8 @@ class RingKeeper {
     std::array<std::uint64_t, shm::kMaxSlots> waiting_for{};  // op that has to change; kNoOp: none
   };
 
-  void settle(std::byte* frame, std::uint32_t extent, std::uint32_t length, const std::uint32_t* filler_records);
+  void settle(std::byte* frame, std::uint32_t extent, std::uint32_t length,
+              const std::uint32_t* filler_records);
   Status check_word(std::uint64_t word, std::uint64_t room) const;
   bool is_given_up(std::uint32_t slot) const;
   bool is_live_open(const std::byte* frame) const;

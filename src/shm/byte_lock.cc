@@ -22,9 +22,7 @@ Result<ByteLockFile> ByteLockFile::open(const std::filesystem::path& path) {
 }
 
 Result<bool> ByteLockFile::is_locked(std::uint32_t index) const {
-  struct flock lock {
-    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = index, .l_len = 1, .l_pid = 0
-  };
+  struct flock lock{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = index, .l_len = 1, .l_pid = 0};
   if (::fcntl(checker_.get(), F_OFD_GETLK, &lock) == 0) return lock.l_type != F_UNLCK;
   const int os_errno = errno;
   return fail_errno(os_errno, fmt::format("cannot examine byte {} of '{}'", index, holder_.path().native()));

@@ -21,17 +21,22 @@ std::uint64_t mark_check(std::uint64_t position, std::uint64_t offset) {
 
 Status check(const ControlHeader& header, const std::string& path, std::array<std::uint64_t, 2> log_id) {
   if (header.magic != kControlMagic)
-    return fail(Code::corrupt, fmt::format("{} is no control segment of Ringtail (bad magic); stop all processes "
-                                           "that use the log and remove the file", path));
+    return fail(Code::corrupt,
+                fmt::format("{} is no control segment of Ringtail (bad magic); stop all processes "
+                            "that use the log and remove the file",
+                            path));
   if (header.version != kControlVersion || header.total_bytes != sizeof(ControlLayout))
-    return fail(Code::incompatible_layout,
-                fmt::format("{} has control layout version {} ({} bytes), this program has {} ({} bytes); stop all "
-                            "processes that use the log, then start one version only (the file goes with a reboot, "
-                            "or may be removed once they are stopped)",
-                            path, header.version, header.total_bytes, kControlVersion, sizeof(ControlLayout)));
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("{} has control layout version {} ({} bytes), this program has {} ({} bytes); stop all "
+                    "processes that use the log, then start one version only (the file goes with a reboot, "
+                    "or may be removed once they are stopped)",
+                    path, header.version, header.total_bytes, kControlVersion, sizeof(ControlLayout)));
   if (auto boot = boot_id(); boot && header.boot_id != *boot)
-    return fail(Code::corrupt, fmt::format("{} is of an earlier boot: its folder has outlived memory; remove the "
-                                           "folder", path));
+    return fail(Code::corrupt,
+                fmt::format("{} is of an earlier boot: its folder has outlived memory; remove the "
+                            "folder",
+                            path));
   if (header.log_id != log_id)
     return fail(Code::corrupt, fmt::format("{} belongs to another log; remove it", path));
   return {};
@@ -39,7 +44,8 @@ Status check(const ControlHeader& header, const std::string& path, std::array<st
 
 }  // namespace
 
-Result<Control> Control::open_or_create(const std::filesystem::path& shm_dir, std::array<std::uint64_t, 2> log_id,
+Result<Control> Control::open_or_create(const std::filesystem::path& shm_dir,
+                                        std::array<std::uint64_t, 2> log_id,
                                         const std::filesystem::path& log_dir) {
   const auto path = shm_dir / "control";
   for (int attempt = 0;; ++attempt) {
@@ -66,10 +72,13 @@ Result<Control> Control::open_or_create(const std::filesystem::path& shm_dir, st
       mapping = std::move(created);
     }
     auto* layout = reinterpret_cast<ControlLayout*>(mapping->data());
-    if (auto valid = check(layout->header, path.string(), log_id); !valid) return std::unexpected(valid.error());
+    if (auto valid = check(layout->header, path.string(), log_id); !valid)
+      return std::unexpected(valid.error());
     if (mapping->size() != sizeof(ControlLayout))
-      return fail(Code::corrupt, fmt::format("{} has {} bytes instead of {}; stop all processes that use the log "
-                                             "and remove it", path.string(), mapping->size(), sizeof(ControlLayout)));
+      return fail(Code::corrupt,
+                  fmt::format("{} has {} bytes instead of {}; stop all processes that use the log "
+                              "and remove it",
+                              path.string(), mapping->size(), sizeof(ControlLayout)));
     Control control;
     control.mapping_ = std::move(*mapping);
     control.layout_ = layout;
@@ -92,7 +101,9 @@ std::uint32_t used(const Shared<std::uint32_t>& mark, std::uint32_t limit) {
 
 }  // namespace
 
-std::span<Slot> Control::slots() const { return {layout_->slots.data(), used(header().slots_used, kMaxSlots)}; }
+std::span<Slot> Control::slots() const {
+  return {layout_->slots.data(), used(header().slots_used, kMaxSlots)};
+}
 std::span<Reader> Control::readers() const {
   return {layout_->readers.data(), used(header().readers_used, kMaxReaders)};
 }

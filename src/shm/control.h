@@ -68,16 +68,16 @@ inline constexpr std::uint64_t kNoOp = ~std::uint64_t{0};
 static_assert(kMaxPartitions <= 1u << 20);
 
 struct alignas(kLine) Slot {
-  Shared<std::uint64_t> word;      // by claimers, the owner and the keeper, by compare-and-set
-  Shared<std::uint64_t> token;     // random; tells this owner from an earlier one
-  Shared<std::uint32_t> pid;       // for people; in the owner's pid namespace
-  Shared<std::uint32_t> role;      // 1 producer, 2 consumer
-  Shared<std::uint64_t> start_ns;  // when it attached, wall clock
-  std::array<Shared<char>, 16> name;  // of the process
+  Shared<std::uint64_t> word;               // by claimers, the owner and the keeper, by compare-and-set
+  Shared<std::uint64_t> token;              // random; tells this owner from an earlier one
+  Shared<std::uint32_t> pid;                // for people; in the owner's pid namespace
+  Shared<std::uint32_t> role;               // 1 producer, 2 consumer
+  Shared<std::uint64_t> start_ns;           // when it attached, wall clock
+  std::array<Shared<char>, 16> name;        // of the process
   alignas(kLine) Shared<std::uint64_t> op;  // by the owner alone
-  Shared<std::uint64_t> open_position;  // by the owner: where its open claim (Phase::open) starts
-  Shared<std::uint64_t> given_up;       // by the keeper: the op whose claim it is giving up
-  Shared<std::uint64_t> given_up_done;  // by the keeper: the same, once the ring tells what became of it
+  Shared<std::uint64_t> open_position;      // by the owner: where its open claim (Phase::open) starts
+  Shared<std::uint64_t> given_up;           // by the keeper: the op whose claim it is giving up
+  Shared<std::uint64_t> given_up_done;      // by the keeper: the same, once the ring tells what became of it
 };
 static_assert(sizeof(Slot) == 2 * kLine);
 
@@ -94,12 +94,12 @@ inline constexpr std::uint64_t kNotPinned = ~std::uint64_t{0};
 
 // One per partition that a consumer reads.
 struct alignas(64) Reader {
-  Shared<std::uint32_t> owner;      // slot + 1, or 0 when free; by consumers (CAS) and the keeper
-  Shared<std::uint32_t> partition;  // entry index
+  Shared<std::uint32_t> owner;            // slot + 1, or 0 when free; by consumers (CAS) and the keeper
+  Shared<std::uint32_t> partition;        // entry index
   Shared<std::uint64_t> ring_generation;  // which ring `pin` is in
-  Shared<std::uint64_t> pin;        // lowest position in use, or kNotPinned; by the owner
-  Shared<std::uint64_t> position;   // next position to read, for lag figures
-  Shared<std::uint64_t> offset;     // next offset to read, for lag figures
+  Shared<std::uint64_t> pin;              // lowest position in use, or kNotPinned; by the owner
+  Shared<std::uint64_t> position;         // next position to read, for lag figures
+  Shared<std::uint64_t> offset;           // next offset to read, for lag figures
 };
 static_assert(sizeof(Reader) == 64);
 
@@ -109,15 +109,15 @@ enum class PartitionState : std::uint32_t {
   free = 0,
   opening = 1,  // the keeper is recovering it or making its ring
   active = 2,
-  failed = 3,   // a write or sync failed, or it could not be opened: see failure
+  failed = 3,  // a write or sync failed, or it could not be opened: see failure
   deleted = 4,
 };
 
 // hot word: [63..32 version][31..0 flags]. A producer compares it with what it saw last, once per
 // append; whatever differs sends it to the slow path.
 enum HotFlags : std::uint64_t {
-  kDataWaiter = 1u << 0,    // a consumer sleeps on data_seq
-  kKeeperWaits = 1u << 1,   // the keeper sleeps and wants to know of new records
+  kDataWaiter = 1u << 0,   // a consumer sleeps on data_seq
+  kKeeperWaits = 1u << 1,  // the keeper sleeps and wants to know of new records
 };
 inline constexpr std::uint64_t kHotVersion = std::uint64_t{1} << 32;
 inline constexpr std::uint64_t kHotFlagsMask = kHotVersion - 1;
@@ -134,18 +134,18 @@ struct alignas(kLine) Partition {
   Shared<std::uint32_t> max_message_bytes;
   Shared<std::uint32_t> min_insync_replicas;
   Shared<std::uint32_t> claim_timeout_ms;
-  Shared<std::uint8_t> on_full;           // OnFull
-  Shared<std::uint8_t> timestamp_type;    // TimestampType
-  Shared<std::uint8_t> storage;           // Storage
+  Shared<std::uint8_t> on_full;         // OnFull
+  Shared<std::uint8_t> timestamp_type;  // TimestampType
+  Shared<std::uint8_t> storage;         // Storage
   Shared<std::uint8_t> reserved;
 
   alignas(kLine) Shared<std::uint64_t> hot;  // flags set by waiters, version by the keeper
 
   // Futex words, bumped by whoever makes the thing waited for happen.
-  alignas(kLine) Shared<std::uint32_t> data_seq;     // by producers
-  Shared<std::uint32_t> space_seq;                   // by the keeper
-  Shared<std::uint32_t> durable_seq;                 // by the keeper
-  Shared<std::uint32_t> space_waiters;               // set by waiters, cleared by the keeper
+  alignas(kLine) Shared<std::uint32_t> data_seq;  // by producers
+  Shared<std::uint32_t> space_seq;                // by the keeper
+  Shared<std::uint32_t> durable_seq;              // by the keeper
+  Shared<std::uint32_t> space_waiters;            // set by waiters, cleared by the keeper
   Shared<std::uint32_t> durable_waiters;
 
   // By the keeper. Each moves forward only.
@@ -180,15 +180,15 @@ struct alignas(kLine) ControlHeader {
   std::array<std::uint64_t, 2> boot_id;
   std::array<char, 512> dir;  // of the log, for tools that find this file
 
-  alignas(kLine) Shared<std::uint32_t> keeper_wake;   // futex: bumped by whoever needs the keeper now
-  Shared<std::uint32_t> keeper_asleep;                // set by the keeper before it sleeps on it
-  alignas(kLine) Shared<std::uint32_t> keeper_term;   // futex: bumped at each takeover, when ready
+  alignas(kLine) Shared<std::uint32_t> keeper_wake;  // futex: bumped by whoever needs the keeper now
+  Shared<std::uint32_t> keeper_asleep;               // set by the keeper before it sleeps on it
+  alignas(kLine) Shared<std::uint32_t> keeper_term;  // futex: bumped at each takeover, when ready
   Shared<std::uint32_t> keeper_pid;
-  Shared<std::uint32_t> keeper_ready;                 // 1 once a keeper has recovered the log
+  Shared<std::uint32_t> keeper_ready;                   // 1 once a keeper has recovered the log
   alignas(kLine) Shared<std::uint32_t> catalog_wanted;  // bumped after each change on disk
-  Shared<std::uint32_t> catalog_done;                 // futex: what the keeper has applied
+  Shared<std::uint32_t> catalog_done;                   // futex: what the keeper has applied
   // How many entries of the tables were ever in use, so that nobody looks through the rest.
-  Shared<std::uint32_t> slots_used;                   // by claimers; rises only
+  Shared<std::uint32_t> slots_used;  // by claimers; rises only
   Shared<std::uint32_t> readers_used;
 };
 

@@ -82,10 +82,9 @@ Result<bool> LockFile::try_lock(std::uint32_t byte) const {
   const int file = fd();
   if (file < 0)
     return fail(Code::closed, fmt::format("lock file '{}' was opened by this process's parent; open the "
-                                          "log anew after fork", path_.native()));
-  struct flock lock {
-    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1, .l_pid = 0
-  };
+                                          "log anew after fork",
+                                          path_.native()));
+  struct flock lock{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1, .l_pid = 0};
   if (::fcntl(file, F_OFD_SETLK, &lock) == 0) return true;
   const int os_errno = errno;
   if (os_errno == EAGAIN || os_errno == EACCES) return false;
@@ -93,9 +92,7 @@ Result<bool> LockFile::try_lock(std::uint32_t byte) const {
 }
 
 void LockFile::unlock(std::uint32_t byte) const {
-  struct flock lock {
-    .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1, .l_pid = 0
-  };
+  struct flock lock{.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1, .l_pid = 0};
   if (const int file = fd(); file >= 0) ::fcntl(file, F_OFD_SETLK, &lock);
 }
 

@@ -29,9 +29,7 @@ inline constinit std::atomic<std::uint32_t> fork_generation{0};
 
 // Rises by one in a forked child, once this process has opened its first LockFile. Whoever notes it
 // when opening something can tell by it, at the price of a plain load, that the thing is the parent's.
-inline std::uint32_t fork_generation() {
-  return detail::fork_generation.load(std::memory_order_relaxed);
-}
+inline std::uint32_t fork_generation() { return detail::fork_generation.load(std::memory_order_relaxed); }
 
 // An open lock file. Two LockFiles of one path exclude each other, also within a process.
 // Thread safety: const members may be called from any thread. Process safety: see above; in a forked

@@ -43,8 +43,7 @@ Result<interprocess::mapped_region> map(int fd, std::size_t bytes, bool read_onl
     return interprocess::mapped_region(
         OpenFile{fd}, read_only ? interprocess::read_only : interprocess::read_write, 0, bytes);
   } catch (const interprocess::interprocess_exception& e) {
-    return fail_errno(e.get_native_error(),
-                      fmt::format("cannot map '{}' ({} bytes)", name.native(), bytes));
+    return fail_errno(e.get_native_error(), fmt::format("cannot map '{}' ({} bytes)", name.native(), bytes));
   }
 }
 
@@ -56,8 +55,8 @@ std::size_t page_bytes() {
 // --- Room ----------------------------------------------------------------------------------------
 
 path mount_point_of(path dir) {
-  struct stat here {};
-  struct stat above {};
+  struct stat here{};
+  struct stat above{};
   while (dir.has_relative_path() && ::stat(dir.c_str(), &here) == 0 &&
          ::stat(dir.parent_path().c_str(), &above) == 0 && here.st_dev == above.st_dev) {
     dir = dir.parent_path();
@@ -73,7 +72,7 @@ struct Room {
 
 // Nothing where the file system has no limit (tmpfs with size=0), or does not tell.
 std::optional<Room> room_for(int fd) {
-  struct statfs fs {};
+  struct statfs fs{};
   if (::fstatfs(fd, &fs) != 0 || fs.f_blocks == 0) return std::nullopt;
   const auto unit = static_cast<std::uint64_t>(fs.f_bsize);
   return Room{fs.f_bavail * unit, fs.f_blocks * unit, fs.f_type == TMPFS_MAGIC};
@@ -84,10 +83,9 @@ std::unexpected<Error> no_room(const path& name, std::size_t bytes, const Room& 
   const path mount = mount_point_of(std::filesystem::absolute(name, ignored).parent_path());
   const std::uint64_t missing = bytes - std::min<std::uint64_t>(bytes, room.available);
   const std::uint64_t wanted_mib = (room.total + missing) / kMiB + 1;
-  const std::string more = room.is_tmpfs
-                               ? fmt::format("enlarge it (`mount -o remount,size={}M {}`)", wanted_mib,
-                                             mount.native())
-                               : fmt::format("free space in '{}'", mount.native());
+  const std::string more =
+      room.is_tmpfs ? fmt::format("enlarge it (`mount -o remount,size={}M {}`)", wanted_mib, mount.native())
+                    : fmt::format("free space in '{}'", mount.native());
   return fail(Code::shared_memory_full,
               fmt::format("no shared memory for '{}': it needs {} bytes, {} are available; {}, or make "
                           "topics with a smaller term.bytes or ring.terms",
@@ -135,7 +133,9 @@ Result<Mapping> create_shared_file(const path& name, std::size_t bytes, mode_t m
     if (errno == EOPNOTSUPP || errno == EISDIR)
       return fail(Code::unsupported,
                   fmt::format("the file system of '{}' cannot hold shared memory (no O_TMPFILE); use a "
-                              "tmpfs such as /dev/shm", dir.native()), EOPNOTSUPP);
+                              "tmpfs such as /dev/shm",
+                              dir.native()),
+                  EOPNOTSUPP);
     return cannot("create a file in", dir);
   }
   // Asked first, so that a request beyond reach does not take everything for a moment.
@@ -159,8 +159,7 @@ Result<Mapping> create_shared_file(const path& name, std::size_t bytes, mode_t m
 Status Mapping::link_as(const path& name) const {
   const std::string file = fmt::format("/proc/self/fd/{}", unpublished_.get());
   if (::linkat(AT_FDCWD, file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) return {};
-  if (errno == EEXIST)
-    return fail(Code::already_exists, fmt::format("'{}' exists", name.native()), EEXIST);
+  if (errno == EEXIST) return fail(Code::already_exists, fmt::format("'{}' exists", name.native()), EEXIST);
   return cannot("publish", name);
 }
 
@@ -195,9 +194,8 @@ Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t m
   const int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   const Descriptor file(::open(name.c_str(), flags));
   if (!file) return cannot("open", name);
-  struct stat status {};
-  if (::fstat(file.get(), &status) != 0)
-    return cannot("examine", name);
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) return cannot("examine", name);
   if (!S_ISREG(status.st_mode))
     return fail(Code::corrupt, fmt::format("'{}' is not a regular file; move it away", name.native()));
   const auto bytes = static_cast<std::size_t>(status.st_size);
@@ -212,8 +210,11 @@ Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t m
   const int populate = read_only ? MADV_POPULATE_READ : MADV_POPULATE_WRITE;
   if (::madvise(mapping.data(), bytes, populate) != 0 && errno != EINVAL) {  // EINVAL: before Linux 5.14
     if (errno == EFAULT)
-      return fail(Code::corrupt, fmt::format("'{}' was truncated, or its {} bytes were never reserved; "
-                                             "move it away", name.native(), bytes), EFAULT);
+      return fail(Code::corrupt,
+                  fmt::format("'{}' was truncated, or its {} bytes were never reserved; "
+                              "move it away",
+                              name.native(), bytes),
+                  EFAULT);
     return cannot("make resident", name);
   }
   return mapping;
@@ -223,25 +224,23 @@ Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t m
 
 Result<path> make_shared_directory(const path& root, std::string_view log_id) {
   path dir = root / fmt::format("ringtail-{}", log_id);
-  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST)
-    return cannot("create directory", dir);
-  struct stat status {};
-  if (::lstat(dir.c_str(), &status) != 0)
-    return cannot("examine", dir);
+  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) return cannot("create directory", dir);
+  struct stat status{};
+  if (::lstat(dir.c_str(), &status) != 0) return cannot("examine", dir);
   if (!S_ISDIR(status.st_mode))
     return fail(Code::already_exists,
                 fmt::format("'{}' exists and is no directory; move it away", dir.native()), EEXIST);
   if (const uid_t user = ::geteuid(); status.st_uid != user && user != 0)
     return fail(Code::permission_denied,
                 fmt::format("'{}' belongs to user {}, this process runs as user {}; run it as that user",
-                            dir.native(), status.st_uid, user), EACCES);
+                            dir.native(), status.st_uid, user),
+                EACCES);
   return dir;
 }
 
 Status link_path(const path& existing, const path& name) {
   if (::link(existing.c_str(), name.c_str()) == 0) return {};
-  if (errno == EEXIST)
-    return fail(Code::already_exists, fmt::format("'{}' exists", name.native()), EEXIST);
+  if (errno == EEXIST) return fail(Code::already_exists, fmt::format("'{}' exists", name.native()), EEXIST);
   return cannot(fmt::format("give the name '{}' to", name.native()), existing);
 }
 

@@ -56,8 +56,7 @@ class Mapping {
 // Requires bytes > 0. Nothing is durable; this is memory. Blocks for the zeroing, 0.1 to 0.5 ms a MiB.
 // Errors: shared_memory_full (names what is needed, what there is, and the remedy), not_found (no such
 // directory), permission_denied, unsupported (a file system without O_TMPFILE), system.
-Result<Mapping> create_shared_file(const std::filesystem::path& path, std::size_t bytes,
-                                   mode_t mode = 0600);
+Result<Mapping> create_shared_file(const std::filesystem::path& path, std::size_t bytes, mode_t mode = 0600);
 
 // Maps the file at `path` as it is now, at its whole size, every page of it made accessible without a
 // fault, so that an unreserved or truncated one is found here and not by SIGBUS. (Truncating a file

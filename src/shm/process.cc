@@ -21,7 +21,8 @@ constexpr std::size_t kProcFileBytes = 4096;
 
 std::unexpected<Error> not_understood(const char* path) {
   return fail(Code::corrupt, fmt::format("'{}' does not have the form that Linux gives it; is /proc the "
-                                         "kernel's?", path));
+                                         "kernel's?",
+                                         path));
 }
 
 // Text like "9b0b4ba0-3b5f-4d2c-8f5e-0f1d2c3b4a59\n".
@@ -49,7 +50,7 @@ Result<std::uint64_t> read_start_ticks() {
 }
 
 Result<std::uint64_t> read_pid_namespace() {
-  struct stat status {};
+  struct stat status{};
   if (::stat("/proc/self/ns/pid", &status) == 0) return std::uint64_t{status.st_ino};
   const int os_errno = errno;
   return fail_errno(os_errno, "cannot examine '/proc/self/ns/pid'");
@@ -71,8 +72,8 @@ Result<ProcessIdentity> identify_process() {
   if (!start_ticks) return std::unexpected(start_ticks.error());
   const auto pid_namespace = read_pid_namespace();
   if (!pid_namespace) return std::unexpected(pid_namespace.error());
-  return ProcessIdentity{*boot, *token, *start_ticks, *pid_namespace,
-                         static_cast<std::uint32_t>(::getpid()), 0};
+  return ProcessIdentity{*boot, *token, *start_ticks, *pid_namespace, static_cast<std::uint32_t>(::getpid()),
+                         0};
 }
 
 std::string process_name() {

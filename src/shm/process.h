@@ -20,7 +20,7 @@ struct ProcessIdentity {
   std::uint64_t start_ticks;             // when the process started, in clock ticks since the boot
   std::uint64_t pid_namespace;           // inode; the pid means something only within it
   std::uint32_t pid;
-  std::uint32_t reserved;                // 0
+  std::uint32_t reserved;  // 0
 
   friend bool operator==(const ProcessIdentity&, const ProcessIdentity&) = default;
 };

@@ -29,9 +29,7 @@ constexpr std::uint32_t kRoleByte = 0;
 // A cancelled thread leaves by a jump of glibc's that AddressSanitizer does not see; so the functions
 // that are active then have no red zones around their variables, which would stay behind on the stack.
 [[gnu::no_sanitize_address]] int lock_cancellable(int fd) {
-  struct flock lock {
-    .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = kRoleByte, .l_len = 1, .l_pid = 0
-  };
+  struct flock lock{.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = kRoleByte, .l_len = 1, .l_pid = 0};
   ::pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, nullptr);
   const int result = ::fcntl(fd, F_OFD_SETLKW, &lock);
   const int os_errno = result == 0 ? 0 : errno;

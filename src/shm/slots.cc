@@ -50,7 +50,8 @@ Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks
     slot.token.store(random_token().value_or(1), std::memory_order_relaxed);
     write_name(slot);
     if (auto locked = locks.lock(index); !locked || !*locked) {
-      slot.word.store(slot_word(generation, SlotState::free), std::memory_order_release);  // SYNC: gives it back
+      slot.word.store(slot_word(generation, SlotState::free),
+                      std::memory_order_release);  // SYNC: gives it back
       if (!locked) return std::unexpected(locked.error());
       continue;  // the last owner's process has not quite ended
     }
@@ -71,8 +72,9 @@ Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks
     owned.owner_ = frame_owner(index, generation);
     return owned;
   }
-  return fail(Code::limit_exceeded,
-              fmt::format("all {} slots are taken; close some producers or consumers of this log", kMaxSlots));
+  return fail(
+      Code::limit_exceeded,
+      fmt::format("all {} slots are taken; close some producers or consumers of this log", kMaxSlots));
 }
 
 OwnedSlot::OwnedSlot(OwnedSlot&& other) noexcept { *this = std::move(other); }

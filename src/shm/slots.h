@@ -4,8 +4,8 @@
 // file; the kernel drops it when the process ends in whatever way, so a death is a fact and not a guess.
 #pragma once
 
-#include <cstdint>
 #include <array>
+#include <cstdint>
 #include <vector>
 
 #include "ringtail/error.h"

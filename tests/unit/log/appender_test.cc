@@ -35,7 +35,8 @@ TEST_F(AppenderTest, WritesKeyValueAndHeadersAsTheyWereGiven) {
   const Ring ring = make_ring(4, Position(4096), Offset(10));
   auto producer = new_producer();
   const std::array<Header, 2> headers{Header{"a", "1"}, Header{"b", {}}};
-  const auto sent = (*producer)->append({.key = "key", .value = "value", .headers = headers, .timestamp_ns = -5});
+  const auto sent =
+      (*producer)->append({.key = "key", .value = "value", .headers = headers, .timestamp_ns = -5});
   ASSERT_TRUE(sent);
   EXPECT_EQ(sent->offset, Offset(10));
   EXPECT_EQ(sent->timestamp_ns, -5);
@@ -47,7 +48,8 @@ TEST_F(AppenderTest, WritesKeyValueAndHeadersAsTheyWereGiven) {
   EXPECT_EQ(record.timestamp_ns, -5);
   std::vector<std::string> seen;
   for (const Header& header : record.headers)
-    seen.push_back(std::string(header.key) + (header.value.data() == nullptr ? " null" : "=" + std::string(header.value)));
+    seen.push_back(std::string(header.key) +
+                   (header.value.data() == nullptr ? " null" : "=" + std::string(header.value)));
   EXPECT_THAT(seen, ElementsAre("a=1", "b null"));
   EXPECT_EQ(sent->end, Position(4096) + frames_of(ring, 0).front().extent);
 }
@@ -116,7 +118,8 @@ TEST_F(AppenderTest, AClaimIsInvisibleUntilCommittedAndAHoleInTheOffsetsWhenAbor
   ASSERT_TRUE(claim);
   (*producer)->abort(*claim);
   EXPECT_EQ((*producer)->append({.value = "v"})->offset, Offset(2));
-  EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 48, 0), aborted_at(48, 40, 1, 1), data_at(88, 40, 2)));
+  EXPECT_THAT(frames_of(ring, 0),
+              ElementsAre(data_at(0, 48, 0), aborted_at(48, 40, 1, 1), data_at(88, 40, 2)));
 }
 
 // --- Across terms --------------------------------------------------------------------------------
@@ -124,7 +127,8 @@ TEST_F(AppenderTest, AClaimIsInvisibleUntilCommittedAndAHoleInTheOffsetsWhenAbor
 TEST_F(AppenderTest, PassesTheEndOfATermAlone) {
   const Ring ring = make_ring();
   auto producer = new_producer();
-  for (std::uint64_t i = 0; i < 14; ++i) ASSERT_EQ((*producer)->append({.value = value_of_eighth()})->offset, Offset(i));
+  for (std::uint64_t i = 0; i < 14; ++i)
+    ASSERT_EQ((*producer)->append({.value = value_of_eighth()})->offset, Offset(i));
   EXPECT_EQ(ring.header().active_term.load(), 1u);
   EXPECT_EQ(frames_of(ring, 0).back(), pad_at(7 * kEighth, kEighth, 7));
   EXPECT_EQ(frames_of(ring, 1).size(), 7u);
@@ -152,7 +156,7 @@ TEST_F(SleptAppender, FindsItsPlaceInWhateverTermItWakesIn) {
     auto sleeper = new_producer();
     ASSERT_TRUE((*sleeper)->append({.value = "early"}));
     jump_to(ring, laps * 4, 5'000);
-    for (const std::uint64_t n : {0, 1}) {
+    for (const std::uint64_t n : {0U, 1U}) {
       const auto sent = (*sleeper)->append({.value = "late"});
       ASSERT_TRUE(sent);
       EXPECT_EQ(sent->offset, Offset(5'000 + n));
@@ -218,7 +222,8 @@ TEST_F(FullRing, RefusesAtOnceUnderFailAndAppendsWhenThereIsSpace) {
   const Ring ring = make_full();
   set_on_full(OnFull::fail);
   auto producer = new_producer();
-  for (int i = 0; i < 3; ++i) EXPECT_EQ((*producer)->append({.value = value_of_eighth()}).error(), SendError::would_block);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_EQ((*producer)->append({.value = value_of_eighth()}).error(), SendError::would_block);
   EXPECT_THAT((*producer)->describe(SendError::would_block).message, HasSubstr("on.full=fail"));
   EXPECT_EQ(producer->slot.phase(), shm::Phase::idle);
   ring.header().term_limit.store(2);
@@ -276,7 +281,8 @@ TEST_F(AppenderTest, AppendTimeNeverRunsBackwardsAmongThreadsAndTerms) {
       auto producer = new_producer();
       std::int64_t last = 0;
       for (int i = 0; i < 5'000; ++i) {
-        const auto sent = (*producer)->append({.value = "0123456789abcdef0123456789abcdef", .timestamp_ns = 1});
+        const auto sent =
+            (*producer)->append({.value = "0123456789abcdef0123456789abcdef", .timestamp_ns = 1});
         ASSERT_TRUE(sent);
         ASSERT_GE(sent->timestamp_ns, last);
         last = sent->timestamp_ns;
@@ -305,7 +311,8 @@ TEST_F(AppenderTest, AppendTimeGoesOnFromTheLastRecordWhenTheClockStandsBehindIt
   constexpr std::int64_t kFuture = 4'000'000'000'000'000'000;
   ring.line(0).last_append_ns.store(kFuture);
   auto producer = new_producer();
-  for (int i = 0; i < 10; ++i) EXPECT_EQ((*producer)->append({.value = value_of_eighth()})->timestamp_ns, kFuture);
+  for (int i = 0; i < 10; ++i)
+    EXPECT_EQ((*producer)->append({.value = value_of_eighth()})->timestamp_ns, kFuture);
   EXPECT_EQ(ring.header().active_term.load(), 1u);
 }
 
@@ -414,7 +421,8 @@ TEST_F(AppenderTest, AcksOfAllNeedTheReplicasTheTopicAsksFor) {
   entry().min_insync_replicas.store(2);
   auto producer = new_producer();
   EXPECT_EQ((*producer)->check_replicas().error(), SendError::not_enough_replicas);
-  EXPECT_THAT((*producer)->describe(SendError::not_enough_replicas).message, HasSubstr("min.insync.replicas is 2"));
+  EXPECT_THAT((*producer)->describe(SendError::not_enough_replicas).message,
+              HasSubstr("min.insync.replicas is 2"));
 }
 
 TEST_F(AppenderTest, WaitingForDurabilityIsRefusedInMemoryAndBoundedOnDisk) {
@@ -475,7 +483,8 @@ TEST_F(Handshake, ProducersThatWaitForSpaceSeeEveryTermThatIsOpened) {
     }
   });
   auto producer = new_producer(kForEver);
-  while (ring.header().active_term.load() + 1 < kTerms) ASSERT_TRUE((*producer)->append({.value = value_of_eighth()}));
+  while (ring.header().active_term.load() + 1 < kTerms)
+    ASSERT_TRUE((*producer)->append({.value = value_of_eighth()}));
   keeper.join();
 }
 

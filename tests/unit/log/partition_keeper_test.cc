@@ -35,7 +35,8 @@ TEST_F(DiskPartition, GoesThroughManyLapsOfItsRing) {
   auto reader = new_reader();
   for (int round = 0; round < 60; ++round) {
     append(*producer, 200);
-    turn_until([&] { return open_ring().header().term_limit.load() > open_ring().header().active_term.load() + 1; });
+    turn_until(
+        [&] { return open_ring().header().term_limit.load() > open_ring().header().active_term.load() + 1; });
   }
   EXPECT_GT(open_ring().header().active_term.load(), 20u);
   turn_until_durable(Offset(12'000));
@@ -46,7 +47,9 @@ TEST_F(DiskPartition, RepairsAfterADeathAndCountsIt) {
   open_keeper();
   auto producer = new_producer();
   append(*producer, 10);
-  { HandClaim(open_ring(), new_slot(), 256, 3); }
+  {
+    HandClaim(open_ring(), new_slot(), 256, 3);
+  }
   append(*producer, 10);
   turn_until_durable(Offset(23));
   EXPECT_EQ(entry().repaired_records.load(), 3u);
@@ -62,7 +65,8 @@ TEST_F(DiskPartition, ADamagedRingFailsThePartitionWithTheCause) {
   format::state_word(open_ring().data()).store(format::committed_word(7, format::FrameType::data, 0));
   turn_until([&] { return failed(); });
   EXPECT_EQ((*producer)->append({.value = "v"}).error(), SendError::storage_failed);
-  EXPECT_THAT((*producer)->describe(SendError::storage_failed).message, HasSubstr("no valid frame at position 0"));
+  EXPECT_THAT((*producer)->describe(SendError::storage_failed).message,
+              HasSubstr("no valid frame at position 0"));
   EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt));
 }
 
@@ -147,7 +151,9 @@ TEST_F(DiskPartition, AClaimerThatStandsStillForEverHoldsUpNothing) {
   keeper_->on_slot_stuck(still.slot().index(), control_.slot(still.slot().index()).op.load());
   turn_until([&] { return still.slot().given_up_done(); });
   for (int round = 0; round < 3; ++round) {
-    { HandClaim(open_ring(), new_slot(), 64); }
+    {
+      HandClaim(open_ring(), new_slot(), 64);
+    }
     append_while_turning(*producer, 3'000);
     const std::uint64_t before = generation();
     keeper_->on_slot_stuck(producer->slot.index(), 0);
@@ -222,7 +228,8 @@ TEST_F(DiskPartition, TheNextKeeperFlushesWhatTheLastLeftInTheRing) {
 }
 
 // The keeper dies behind each step of a replacement. Claims go on failing at the fence meanwhile.
-class DeathInReplacement : public PartitionScene, public ::testing::WithParamInterface<std::tuple<int, bool>> {
+class DeathInReplacement : public PartitionScene,
+                           public ::testing::WithParamInterface<std::tuple<int, bool>> {
  protected:
   enum Step { fenced_one, fenced, linked, sealed, padded, replaced, last };
 };
@@ -252,8 +259,11 @@ TEST_P(DeathInReplacement, LosesNothing) {
   if (step >= sealed) old.finish_seal(seal.position, seal.offset);
   if (step == sealed) std::memset(old.at(seal.position), 0, 32);  // died before the pad
   if (step >= replaced) {
-    auto next = Ring::create(path, {.log_id = kTestLogId, .topic_id = ref_.topic_id, .term_bytes = kTestTerm,
-                                    .term_count = 4, .generation = 2});
+    auto next = Ring::create(path, {.log_id = kTestLogId,
+                                    .topic_id = ref_.topic_id,
+                                    .term_bytes = kTestTerm,
+                                    .term_count = 4,
+                                    .generation = 2});
     next->set_base(Position(old.header().next_position.load()), seal.offset, 0);
     ASSERT_TRUE(next->publish_replacing());
   }
@@ -268,7 +278,10 @@ TEST_P(DeathInReplacement, LosesNothing) {
   EXPECT_EQ(generation(), 2u);
   append(*late, 20);
   append(*producer, 20);
-  if (!memory) turn_until([&] { return failed() || entry().durable_position.load() >= open_ring().claimed_end().position.value(); });
+  if (!memory)
+    turn_until([&] {
+      return failed() || entry().durable_position.load() >= open_ring().claimed_end().position.value();
+    });
   ASSERT_FALSE(failed());
   expect_rest(*reader, Offset(5));
   auto from_start = new_reader();
@@ -338,7 +351,9 @@ TEST_F(MemoryPartition, ADeadProducersHoleIsRepaired) {
   open_keeper();
   auto producer = new_producer();
   append(*producer, 5);
-  { HandClaim(open_ring(), new_slot(), 64); }
+  {
+    HandClaim(open_ring(), new_slot(), 64);
+  }
   append(*producer, 5);
   auto reader = new_reader();
   expect_rest(*reader, Offset(0));
@@ -350,7 +365,9 @@ TEST_F(MemoryPartition, HolesAreRepairedWhileTermsAreRecycled) {
   open_keeper();
   auto producer = new_producer();
   for (int round = 0; round < 60; ++round) {
-    { HandClaim(open_ring(), new_slot(), 512, 2); }
+    {
+      HandClaim(open_ring(), new_slot(), 512, 2);
+    }
     // Between inquiry and repair, terms go by.
     turn();
     append_while_turning(*producer, 400);
@@ -407,7 +424,9 @@ TEST_F(DiskPartition, HolesInEveryRingAreRepairedAtOnce) {
   ASSERT_TRUE(claim);
   keeper_->on_slot_stuck(producer->slot.index(), 0);
   turn_until([&] { return generation() == 2; });
-  { HandClaim(open_ring(), new_slot(), 64); }
+  {
+    HandClaim(open_ring(), new_slot(), 64);
+  }
   append(*producer, 5);
   turn_until([&] { return entry().repaired_records.load() == 1; });
   EXPECT_EQ(frames_of(open_ring(), 0).size(), 6u);

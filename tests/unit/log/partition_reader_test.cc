@@ -109,8 +109,13 @@ class Seeking : public PartitionScene {
   void fill(Producer& producer) {
     for (int i = 0; i < 30; ++i) {
       append_while_turning(producer, static_cast<std::uint64_t>(i % 4));
-      { HandClaim(open_ring(), new_slot(), static_cast<std::uint32_t>(64 + 8 * i), static_cast<std::uint32_t>(1 + i % 3)); }
-      if (i % 5 == 0) { HandClaim(open_ring(), new_slot(), 512, 2); }
+      {
+        HandClaim(open_ring(), new_slot(), static_cast<std::uint32_t>(64 + 8 * i),
+                  static_cast<std::uint32_t>(1 + i % 3));
+      }
+      if (i % 5 == 0) {
+        HandClaim(open_ring(), new_slot(), 512, 2);
+      }
     }
     append_while_turning(producer, 1);
     const std::uint64_t end = open_ring().claimed_end().offset.value();
@@ -133,7 +138,8 @@ class Seeking : public PartitionScene {
   void expect_seek_to_time(PartitionReader& reader, std::int64_t time) {
     auto sought = reader.seek_to_time(time);
     ASSERT_TRUE(sought) << time << ": " << sought.error().message;
-    const auto wanted = std::find_if(numbers_.begin(), numbers_.end(), [&](const auto& n) { return time_of(n.second) >= time; });
+    const auto wanted = std::find_if(numbers_.begin(), numbers_.end(),
+                                     [&](const auto& n) { return time_of(n.second) >= time; });
     expect_rest(reader, wanted == numbers_.end() ? Offset(~std::uint64_t{0}) : wanted->first);
   }
   void expect_all_seeks() {
@@ -141,7 +147,8 @@ class Seeking : public PartitionScene {
     const Offset end = reader->log_end()->offset;
     for (Offset offset = reader->log_start(); offset <= end; ++offset) expect_seek(*reader, offset);
     EXPECT_EQ(reader->seek(end + 1).error().code, Code::offset_out_of_range);
-    for (std::int64_t time = time_of(0) - 5; time <= time_of(next_number_); time += 5) expect_seek_to_time(*reader, time);
+    for (std::int64_t time = time_of(0) - 5; time <= time_of(next_number_); time += 5)
+      expect_seek_to_time(*reader, time);
   }
 };
 
@@ -393,7 +400,8 @@ TEST_F(MemoryReader, SaysCorruptOfFramesThatCannotBe) {
   const Ring ring = open_ring();
   const std::uint64_t good = format::load_state_word(ring.data(), std::memory_order_relaxed);
   for (const std::uint64_t word :
-       {format::committed_word(8, format::FrameType::data, 0), format::committed_word(1 << 20, format::FrameType::data, 0),
+       {format::committed_word(8, format::FrameType::data, 0),
+        format::committed_word(1 << 20, format::FrameType::data, 0),
         format::committed_word(64, format::FrameType{77}, 0), format::aborted_word(8),
         format::committed_word(40, format::FrameType::data, format::kHasHeaders)}) {
     auto reader = new_reader();

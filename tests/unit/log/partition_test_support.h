@@ -81,7 +81,7 @@ class PartitionScene : public RingScene {
     for (std::uint64_t i = 0; i < count; ++i) {
       const std::uint64_t next = next_number_++;
       const auto sent = producer->append({.value = value_of(next), .timestamp_ns = time_of(next)});
-      ASSERT_TRUE(sent) << to_string(sent.error());
+      ASSERT_TRUE(sent) << static_cast<int>(sent.error());
       numbers_.emplace_back(sent->offset, next);
     }
   }
@@ -95,7 +95,9 @@ class PartitionScene : public RingScene {
     turn_until([&] { return done.load(); });
     appending.join();
   }
-  static std::int64_t time_of(std::uint64_t number) { return 1'000'000 + static_cast<std::int64_t>(number) * 10; }
+  static std::int64_t time_of(std::uint64_t number) {
+    return 1'000'000 + static_cast<std::int64_t>(number) * 10;
+  }
 
   // Polls `reader` until it has given all records that were appended from `from` on, each once, in order.
   void expect_rest(PartitionReader& reader, Offset from) {

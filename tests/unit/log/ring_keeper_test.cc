@@ -93,9 +93,10 @@ TEST_F(RingKeeperTest, ScansTermByTermAndNeverIntoOneThatIsNotOpen) {
 }
 
 TEST_F(RingKeeperTest, ScanSaysCorruptOfWordsThatCannotBe) {
-  for (const std::uint64_t word :
-       {format::committed_word(31, format::FrameType::data, 0), format::committed_word(kTestTerm + 8, format::FrameType::data, 0),
-        format::committed_word(64, format::FrameType{9}, 0), format::aborted_word(24), format::aborted_word(kTestTerm + 8)}) {
+  for (const std::uint64_t word : {format::committed_word(31, format::FrameType::data, 0),
+                                   format::committed_word(kTestTerm + 8, format::FrameType::data, 0),
+                                   format::committed_word(64, format::FrameType{9}, 0),
+                                   format::aborted_word(24), format::aborted_word(kTestTerm + 8)}) {
     const Ring ring = make_ring();
     format::state_word(ring.data()).store(word);
     RingKeeper keeper = keeper_of(open_ring());
@@ -138,7 +139,8 @@ TEST_F(RingKeeperTest, FillsTheHoleOfADeadClaimWhereverItsOwnerDied) {
     RingKeeper keeper = keeper_of(open_ring());
     ASSERT_EQ(keeper.scan(1 << 20)->bytes, 64u);
     repair(keeper);
-    EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0), aborted_at(64, 128, 1, 1), data_at(192, 96, 2)));
+    EXPECT_THAT(frames_of(ring, 0),
+                ElementsAre(data_at(0, 64, 0), aborted_at(64, 128, 1, 1), data_at(192, 96, 2)));
     EXPECT_EQ(keeper.repaired_records(), 1u);
     ASSERT_EQ(keeper.scan(1 << 20)->next_offset, Offset(3));
     EXPECT_FALSE(keeper.has_unresolved());
@@ -195,8 +197,8 @@ TEST_F(RingKeeperTest, OpenClaimsOfTheLivingAreLeftAloneBetweenHoles) {
   repair(keeper);
   EXPECT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 128, 0, 1)));
   EXPECT_TRUE(living.commit());
-  EXPECT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 128, 0, 1), data_at(128, 64, 1), aborted_at(192, 256, 2, 1),
-                                              data_at(448, 64, 3)));
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 128, 0, 1), data_at(128, 64, 1),
+                                              aborted_at(192, 256, 2, 1), data_at(448, 64, 3)));
   living.finish();
 }
 
@@ -235,7 +237,8 @@ TEST_F(RingKeeperTest, ATermWhoseTripperDiedIsClosedBehindTheLastClaim) {
     SCOPED_TRACE(hole_before);
     const Ring ring = make_ring();
     for (int i = 0; i < 6; ++i) commit(ring, kEighth);
-    if (hole_before) HandClaim(ring, new_slot(), kEighth);
+    if (hole_before)
+      HandClaim(ring, new_slot(), kEighth);
     else
       commit(ring, kEighth);
     ASSERT_TRUE(HandClaim(ring, new_slot(), kEighth).tripped());
@@ -431,7 +434,8 @@ TEST_F(RingKeeperTest, NothingIsFilledBehindTheSealThoughFailedClaimsMovedTheTai
     for (int i = 0; i < late_claims; ++i) HandClaim(ring, new_slot(), kEighth).finish();
     RingKeeper keeper = keeper_of(open_ring());
     repair(keeper);
-    EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0), aborted_at(64, 64, 1, 1), pad_at(128, 4096 - 128, 2)));
+    EXPECT_THAT(frames_of(ring, 0),
+                ElementsAre(data_at(0, 64, 0), aborted_at(64, 64, 1, 1), pad_at(128, 4096 - 128, 2)));
     while (keeper.scan(1 << 20)->bytes > 0) {
     }
     EXPECT_EQ(keeper.frontier(), next);
@@ -450,7 +454,8 @@ TEST_F(RingKeeperTest, WhatFailedClaimsTookBetweenFenceAndSealIsFilled) {
   ring.finish_seal(seal.position, seal.offset);
   RingKeeper keeper = keeper_of(open_ring());
   repair(keeper);
-  EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0), aborted_at(64, 256, 1, 1), pad_at(320, 4096 - 320, 2)));
+  EXPECT_THAT(frames_of(ring, 0),
+              ElementsAre(data_at(0, 64, 0), aborted_at(64, 256, 1, 1), pad_at(320, 4096 - 320, 2)));
 }
 
 TEST_F(RingKeeperTest, FailedClaimsThatMoveTheTailBeyondTheTermLeaveTheSealToRepair) {

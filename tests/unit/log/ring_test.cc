@@ -92,7 +92,8 @@ TEST_F(RingFile, WithADamagedHeaderIsCorrupt) {
 
 TEST_F(RingFile, CutShortIsCorrupt) {
   make_ring();
-  for (const std::uintmax_t bytes : {kRingHeaderBytes + 4 * kTestTerm - 4096, kRingHeaderBytes, std::uintmax_t{4096}}) {
+  for (const std::uintmax_t bytes :
+       {kRingHeaderBytes + 4 * kTestTerm - 4096, kRingHeaderBytes, std::uintmax_t{4096}}) {
     std::filesystem::resize_file(path(), bytes);
     auto opened = Ring::open(path(), false);
     ASSERT_FALSE(opened);
@@ -108,7 +109,8 @@ TEST_F(RingFile, RetiredRingsAreThoseOfThisPartitionOnly) {
                            "other-topic-0.3.ring.retired", "topic-0.3.ring.retired.old"})
     std::fclose(std::fopen((dir_ / name).c_str(), "w"));
   std::vector<std::string> found;
-  for (const auto& file : retired_rings(dir_.path(), "topic", PartitionId(0))) found.push_back(file.filename());
+  for (const auto& file : retired_rings(dir_.path(), "topic", PartitionId(0)))
+    found.push_back(file.filename());
   EXPECT_THAT(found, ::testing::UnorderedElementsAre("topic-0.3.ring.retired", "topic-0.12.ring.retired"));
 }
 
@@ -288,10 +290,12 @@ TEST_F(RingSeal, OfATermPartlyFilledPadsToTheNextBlockWithRoomForItsHeader) {
     ASSERT_TRUE(seal.known);
     EXPECT_EQ(seal.position, Position(bytes));
     EXPECT_EQ(ring.finish_seal(seal.position, seal.offset), Position(next));
-    if (next == bytes) EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, bytes, 0)));
+    if (next == bytes)
+      EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, bytes, 0)));
     else
-      EXPECT_THAT(frames_of(ring, 0),
-                  ElementsAre(data_at(0, bytes, 0), pad_at(bytes, static_cast<std::uint32_t>(next - bytes), 1)));
+      EXPECT_THAT(
+          frames_of(ring, 0),
+          ElementsAre(data_at(0, bytes, 0), pad_at(bytes, static_cast<std::uint32_t>(next - bytes), 1)));
   }
 }
 

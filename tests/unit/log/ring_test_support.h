@@ -45,7 +45,8 @@ struct SeenFrame {
 inline SeenFrame data_at(std::uint64_t at, std::uint32_t extent, std::uint64_t offset) {
   return {at, format::FrameType::data, extent, offset, 1};
 }
-inline SeenFrame aborted_at(std::uint64_t at, std::uint32_t extent, std::uint64_t offset, std::uint64_t records) {
+inline SeenFrame aborted_at(std::uint64_t at, std::uint32_t extent, std::uint64_t offset,
+                            std::uint64_t records) {
   return {at, format::FrameType::aborted, extent, offset, records};
 }
 inline SeenFrame pad_at(std::uint64_t at, std::uint32_t extent, std::uint64_t offset) {
@@ -95,9 +96,11 @@ class RingScene : public ::testing::Test {
   // Makes and publishes the partition's ring, of small terms.
   Ring make_ring(std::uint32_t terms = 4, Position base = Position(0), Offset offset = Offset(0),
                  std::uint64_t generation = 1) {
-    auto ring = Ring::create(ring_path(dir_.path(), ref_.topic, ref_.partition),
-                             {.log_id = kTestLogId, .topic_id = ref_.topic_id, .term_bytes = kTestTerm,
-                              .term_count = terms, .generation = generation});
+    auto ring = Ring::create(ring_path(dir_.path(), ref_.topic, ref_.partition), {.log_id = kTestLogId,
+                                                                                  .topic_id = ref_.topic_id,
+                                                                                  .term_bytes = kTestTerm,
+                                                                                  .term_count = terms,
+                                                                                  .generation = generation});
     ring->set_base(base, offset, 0);
     EXPECT_TRUE(ring->publish_replacing());
     entry().ring_generation.store(generation);
@@ -111,7 +114,9 @@ class RingScene : public ::testing::Test {
     return {std::move(ring), control_, ref_.index, base, offset};
   }
 
-  shm::OwnedSlot new_slot() { return shm::OwnedSlot::acquire(control_, locks_, shm::SlotRole::producer).value(); }
+  shm::OwnedSlot new_slot() {
+    return shm::OwnedSlot::acquire(control_, locks_, shm::SlotRole::producer).value();
+  }
 
   struct Producer {
     shm::OwnedSlot slot;
@@ -120,7 +125,8 @@ class RingScene : public ::testing::Test {
 
     Appender* operator->() { return &*appender; }
   };
-  std::unique_ptr<Producer> new_producer(std::chrono::milliseconds max_block = std::chrono::milliseconds(10'000)) {
+  std::unique_ptr<Producer> new_producer(
+      std::chrono::milliseconds max_block = std::chrono::milliseconds(10'000)) {
     auto producer = std::make_unique<Producer>();
     producer->slot = new_slot();
     producer->appender = Appender::open(ref_, producer->slot, producer->clock, max_block).value();
@@ -140,7 +146,7 @@ class RingScene : public ::testing::Test {
 class HandClaim {
  public:
   HandClaim(const Ring& ring, shm::OwnedSlot slot, std::uint32_t bytes, std::uint32_t records = 1)
-      : ring_(&ring), slot_(std::move(slot)), bytes_(bytes), records_(records) {
+      : ring_(&ring), slot_(std::move(slot)), bytes_(bytes) {
     slot_.announce(shm::Phase::claiming, 0);
     const std::uint64_t term = ring.header().active_term.load();
     tail_ = ring.line(term).tail.fetch_add(make_tail(0, records, bytes));
@@ -155,12 +161,14 @@ class HandClaim {
     return *this;
   }
   HandClaim& write_length() {
-    std::atomic_ref<std::int32_t>(*reinterpret_cast<std::int32_t*>(frame_)).store(-static_cast<std::int32_t>(bytes_));
+    std::atomic_ref<std::int32_t>(*reinterpret_cast<std::int32_t*>(frame_))
+        .store(-static_cast<std::int32_t>(bytes_));
     return *this;
   }
   HandClaim& write_header(std::uint32_t key_length = 0) {
     write_length();
-    const std::uint64_t rest[3] = {offset_, 1000 + offset_, std::uint64_t{key_length} | std::uint64_t{slot_.owner()} << 32};
+    const std::uint64_t rest[3] = {offset_, 1000 + offset_,
+                                   std::uint64_t{key_length} | std::uint64_t{slot_.owner()} << 32};
     std::memcpy(frame_ + 8, rest, sizeof rest);
     return *this;
   }
@@ -195,7 +203,6 @@ class HandClaim {
   const Ring* ring_;
   shm::OwnedSlot slot_;
   std::uint32_t bytes_;
-  std::uint32_t records_;
   std::uint64_t term_ = 0;
   std::uint64_t tail_ = 0;
   std::byte* frame_ = nullptr;

@@ -53,7 +53,10 @@ TEST_F(ByteLockTest, SeesItsOwnLocksAndThoseOfOthers) {
 TEST_F(ByteLockTest, LookingDoesNotDisturbALock) {
   const ByteLockFile a = open(path_);
   ASSERT_TRUE(lock(a, 1));
-  { const ByteLockFile b = open(path_); EXPECT_TRUE(is_locked(b, 1)); }
+  {
+    const ByteLockFile b = open(path_);
+    EXPECT_TRUE(is_locked(b, 1));
+  }
   // Process-owned (POSIX) locks would be gone now, with the first close of any descriptor of the file.
   EXPECT_TRUE(is_locked(a, 1));
   EXPECT_FALSE(lock(open(path_), 1));

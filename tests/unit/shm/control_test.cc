@@ -93,7 +93,8 @@ TEST_F(ControlSegment, WithABadMagicIsNone) {
 
 TEST_F(ControlSegment, CutShortIsCorrupt) {
   ASSERT_TRUE(open());
-  for (const std::uintmax_t bytes : {sizeof(ControlLayout) - 4096, std::size_t{4096}, std::size_t{100}, std::size_t{0}}) {
+  for (const std::uintmax_t bytes :
+       {sizeof(ControlLayout) - 4096, std::size_t{4096}, std::size_t{100}, std::size_t{0}}) {
     std::filesystem::resize_file(path(), bytes);
     EXPECT_EQ(refusal().code, Code::corrupt) << bytes;
   }

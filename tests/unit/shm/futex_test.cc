@@ -141,8 +141,8 @@ TEST_F(FutexTest, NoWakeIsLost) {
 }
 
 TEST_F(FutexTest, ASignalInterrupts) {
-  struct sigaction nothing {};
-  struct sigaction before {};
+  struct sigaction nothing{};
+  struct sigaction before{};
   nothing.sa_handler = [](int) {};
   ASSERT_EQ(::sigaction(SIGUSR1, &nothing, &before), 0);
   std::atomic<bool> is_over{false};
@@ -176,8 +176,8 @@ TEST_F(FutexTest, WakingKeepsErrno) {
 
 class FutexWaitAnyTest : public FutexTest, public ::testing::WithParamInterface<std::size_t> {};
 
-INSTANTIATE_TEST_SUITE_P(Words, FutexWaitAnyTest, ::testing::Values(1, 2, kMaxFutexWaiters,
-                                                                    kMaxFutexWaiters + 1, 1000));
+INSTANTIATE_TEST_SUITE_P(Words, FutexWaitAnyTest,
+                         ::testing::Values(1, 2, kMaxFutexWaiters, kMaxFutexWaiters + 1, 1000));
 
 TEST_P(FutexWaitAnyTest, DoesNotSleepWhenAnyHasChanged) {
   for (const std::size_t which : {std::size_t{0}, GetParam() / 2, GetParam() - 1}) {

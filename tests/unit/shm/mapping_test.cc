@@ -83,7 +83,7 @@ TEST(MappingTest, IsForItsOwnerOnlyUnlessToldOtherwise) {
   ASSERT_TRUE(create_filled(dir / "a", 1, 'a').publish_new().has_value());
   auto readable = create_shared_file(dir / "b", 1, 0644);
   ASSERT_TRUE(readable.has_value() && readable->publish_new().has_value());
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat((dir / "a").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777u, 0600u);
   ASSERT_EQ(::stat((dir / "b").c_str(), &status), 0);
@@ -173,7 +173,7 @@ TEST(MappingTest, ANewFileIsReservedAndPresent) {
   ASSERT_TRUE(made.has_value()) << made.error().message;
   EXPECT_EQ(present_pages(*made), 5 * kMiB / 4096);
   ASSERT_TRUE(made->publish_new().has_value());
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat((dir / "a").c_str(), &status), 0);
   EXPECT_GE(static_cast<std::size_t>(status.st_blocks) * 512, 5 * kMiB);
 }
@@ -218,7 +218,7 @@ TEST(MappingTest, MovesLeaveNothingBehind) {
 
 TEST(MappingTest, TellsWhatIsMissingWhenThereIsNoRoom) {
   const TempDir dir;
-  struct statvfs fs {};
+  struct statvfs fs{};
   ASSERT_EQ(::statvfs(dir.path().c_str(), &fs), 0);
   const std::size_t bytes = (fs.f_blocks + 1) * fs.f_frsize;
   const auto made = create_shared_file(dir / "a", bytes);
@@ -310,7 +310,7 @@ TEST(SharedDirectoryTest, IsMadeForItsOwnerAndFoundAgain) {
     ASSERT_TRUE(dir.has_value()) << dir.error().message;
     EXPECT_EQ(*dir, root / "ringtail-0123");
   }
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat((root / "ringtail-0123").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777u, 0700u);
 }

@@ -104,7 +104,9 @@ TEST_F(RoleLockTest, TryAcquireDoesNotWait) {
     hold(stop);
   });
   EXPECT_FALSE(candidate->holds_role());
-  { const RoleLock end = std::move(*held); }
+  {
+    const RoleLock end = std::move(*held);
+  }
   runs.get_future().wait();
   EXPECT_EQ(RoleLock::try_acquire(path_).error().code, Code::would_block);
 }

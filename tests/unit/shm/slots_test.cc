@@ -18,7 +18,9 @@ constexpr std::array<std::uint64_t, 2> kLogId{1, 2};
 
 class Slots : public ::testing::Test {
  protected:
-  OwnedSlot acquire(SlotRole role = SlotRole::producer) { return OwnedSlot::acquire(control_, locks_, role).value(); }
+  OwnedSlot acquire(SlotRole role = SlotRole::producer) {
+    return OwnedSlot::acquire(control_, locks_, role).value();
+  }
   Slot& slot(std::uint32_t index) { return control_.slot(index); }
 
   TempDir dir_;

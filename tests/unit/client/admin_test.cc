@@ -1,0 +1,177 @@
+#include "ringtail/admin.h"
+
+#include "unit/client/client_test_support.h"
+
+namespace ringtail {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Key;
+using ::testing::Pair;
+
+using AdminTest = ClientTest;
+
+TEST_F(AdminTest, CreatesListsAndDescribes) {
+  EXPECT_THAT(*admin().list_topics(), IsEmpty());
+  create("zebra", {{"retention.ms", "1h"}}, 2);
+  create("ant");
+  EXPECT_THAT(*admin().list_topics(), ElementsAre("ant", "zebra"));
+  auto described = admin().describe_topic("zebra");
+  ASSERT_TRUE(described);
+  EXPECT_EQ(described->name, "zebra");
+  EXPECT_THAT(described->overrides, ElementsAre(Pair("retention.ms", "3600000")));
+  EXPECT_THAT(described->configs, Contains(Pair("retention.ms", "3600000")));
+  EXPECT_THAT(described->configs, Contains(Pair("storage", "disk")));
+  ASSERT_EQ(described->partitions.size(), 2u);
+  for (const PartitionDescription& partition : described->partitions) {
+    EXPECT_EQ(partition.log_end_offset, Offset(0));
+    EXPECT_EQ(partition.ring_generation, 1u);
+    EXPECT_GT(partition.ring_bytes, 0u);
+    EXPECT_FALSE(partition.failure);
+  }
+  EXPECT_EQ(admin().describe_topic("bee").error().code, Code::not_found);
+}
+
+TEST_F(AdminTest, DescribesTheThreeEnds) {
+  create("t");
+  create("m", {{"storage", "memory"}});
+  Producer p = producer("t");
+  Producer m = producer("m");
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(p.send("v") && m.send("v"));
+  ASSERT_TRUE(p.flush());
+  auto described = admin().describe_topic("t");
+  const PartitionDescription& disk = described->partitions[0];
+  EXPECT_EQ(disk.log_start_offset, Offset(0));
+  EXPECT_EQ(disk.durable_offset, Offset(10));
+  EXPECT_EQ(disk.high_watermark, Offset(10));
+  EXPECT_EQ(disk.log_end_offset, Offset(10));
+  EXPECT_EQ(disk.log_end_position, Position(400));
+  EXPECT_GT(disk.disk_bytes, 0u);
+  auto in_memory = admin().describe_topic("m");
+  EXPECT_EQ(in_memory->partitions[0].log_end_offset, Offset(10));
+  EXPECT_EQ(in_memory->partitions[0].durable_offset, Offset(0));
+}
+
+TEST_F(AdminTest, RefusesWhatMakesNoTopic) {
+  create("t");
+  EXPECT_EQ(admin().create_topic({.name = "t"}).error().code, Code::already_exists);
+  for (const std::string& name :
+       {std::string("a/b"), std::string(".."), std::string(""), std::string(300, 'x'), std::string("a b")})
+    EXPECT_EQ(admin().create_topic({.name = name}).error().code, Code::invalid_argument) << name;
+  EXPECT_EQ(admin().create_topic({.name = "p", .partitions = 0}).error().code, Code::invalid_argument);
+  auto unknown = admin().create_topic({.name = "c", .configs = {{"no.such", "1"}}});
+  EXPECT_EQ(unknown.error().code, Code::invalid_argument);
+  EXPECT_THAT(unknown.error().message, HasSubstr("no.such"));
+  EXPECT_EQ(admin().create_topic({.name = "c", .configs = {{"on.full", "overwrite"}}}).error().code,
+            Code::invalid_argument)
+      << "a disk topic does not overwrite";
+  EXPECT_THAT(*admin().list_topics(), ElementsAre("t"));
+}
+
+TEST_F(AdminTest, AlteringTakesEffectOnProducersThatRun) {
+  create("t", {{"max.message.bytes", "100"}});
+  Producer p = producer("t");
+  const std::string value(200, 'v');
+  EXPECT_EQ(p.send(value).error(), SendError::record_too_large);
+  ASSERT_TRUE(admin().alter_topic("t", {{"max.message.bytes", "200"}}));
+  EXPECT_TRUE(p.send(value));
+  ASSERT_TRUE(admin().alter_topic("t", {{"max.message.bytes", "150"}}));
+  EXPECT_EQ(p.send(value).error(), SendError::record_too_large);
+  ASSERT_TRUE(admin().alter_topic("t", {{"max.message.bytes", ""}}));
+  EXPECT_TRUE(p.send(value));
+  EXPECT_THAT(admin().describe_topic("t")->overrides, IsEmpty());
+}
+
+TEST_F(AdminTest, AlteringMinInsyncReplicasAndOnFullTakesEffectToo) {
+  create("t", small({{"storage", "memory"}}));
+  Producer p = producer("t", {.acks = Acks::all});
+  Consumer holding = consumer("t");
+  EXPECT_TRUE(p.send("v"));
+  ASSERT_TRUE(admin().alter_topic("t", {{"min.insync.replicas", "2"}}));
+  EXPECT_EQ(p.send("v").error(), SendError::not_enough_replicas);
+  ASSERT_TRUE(admin().alter_topic("t", {{"min.insync.replicas", ""}, {"on.full", "fail"}}));
+  SendResult<RecordMetadata> last;
+  while ((last = p.send(std::string(1'000, 'v')))) {
+  }
+  EXPECT_EQ(last.error(), SendError::would_block);
+}
+
+TEST_F(AdminTest, RefusesToAlterWhatStandsForEver) {
+  create("t");
+  auto refused = admin().alter_topic("t", {{"term.bytes", "1MiB"}});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::invalid_argument);
+  EXPECT_THAT(refused.error().message, HasSubstr("term.bytes"));
+  EXPECT_EQ(admin().alter_topic("t", {{"retention.ms", "soon"}}).error().code, Code::invalid_argument);
+  EXPECT_EQ(admin().alter_topic("nowhere", {{"retention.ms", "1h"}}).error().code, Code::not_found);
+}
+
+TEST_F(AdminTest, DeletesWhileOthersProduceAndConsume) {
+  for (const char* storage : {"disk", "memory"}) {
+    SCOPED_TRACE(storage);
+    create("t", small({{"storage", storage},
+                       {"on.full", std::string_view(storage) == "disk" ? "block" : "overwrite"}}));
+    Producer p = producer("t");
+    Consumer c = consumer("t");
+    std::thread producing([&] {
+      SendResult<RecordMetadata> sent;
+      do sent = p.send("a record among many");
+      while (sent);
+      EXPECT_EQ(sent.error(), SendError::closed);
+    });
+    std::thread consuming([&] {
+      Result<std::span<const Record>> polled;
+      do polled = c.poll(seconds(60));
+      while (polled);
+      EXPECT_EQ(polled.error().code, Code::closed) << to_string(polled.error());
+    });
+    while (admin().describe_topic("t")->partitions[0].log_end_offset < Offset(10'000))
+      std::this_thread::sleep_for(milliseconds(1));
+    ASSERT_TRUE(admin().delete_topic("t"));
+    producing.join();
+    consuming.join();
+    EXPECT_THAT(*admin().list_topics(), IsEmpty());
+    EXPECT_EQ(admin().delete_topic("t").error().code, Code::not_found);
+  }
+}
+
+TEST_F(AdminTest, ADeletedTopicLeavesNothingBehind) {
+  const auto count = [this] {
+    std::size_t files = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(shm_.path()))
+      files += entry.is_regular_file() ? 1 : 0;
+    return files;
+  };
+  const std::size_t before = count();
+  create("t", {}, 3);
+  EXPECT_EQ(count(), before + 3);
+  ASSERT_TRUE(producer("t").send("v"));
+  ASSERT_TRUE(admin().delete_topic("t"));
+  EXPECT_EQ(count(), before);
+  EXPECT_FALSE(std::filesystem::exists(options().dir / "topics" / "t"));
+}
+
+TEST_F(AdminTest, TheReferenceKnowsEveryConfigurationThatIsDescribed) {
+  create("t");
+  std::map<std::string, std::string> reference;
+  for (const ConfigReference& config : Admin::config_reference())
+    reference[std::string(config.name)] = config.default_value;
+  const auto described = admin().describe_topic("t");
+  for (const auto& [name, value] : described->configs) EXPECT_THAT(reference, Contains(Key(name)));
+  EXPECT_EQ(reference.size(), described->configs.size());
+}
+
+TEST_F(AdminTest, InAForkedChildIsClosed) {
+  shm::Child child([&](const shm::Line&) {
+    EXPECT_EQ(admin().list_topics().error().code, Code::closed);
+    EXPECT_EQ(admin().create_topic({.name = "x"}).error().code, Code::closed);
+    EXPECT_EQ(admin().delete_topic("x").error().code, Code::closed);
+  });
+  EXPECT_EQ(child.wait(), 0);
+}
+
+}  // namespace
+}  // namespace ringtail

@@ -1,0 +1,160 @@
+#include "ringtail/log.h"
+
+#include <sched.h>
+#include <sys/mount.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "unit/client/client_test_support.h"
+
+namespace ringtail {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+using LogTest = ClientTest;
+
+TEST_F(LogTest, TheFirstToOpenKeepsItAndAllShareIt) {
+  EXPECT_TRUE(log_->is_keeper());
+  EXPECT_EQ(log_->id().size(), 32u);
+  auto second = open_log();
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->id(), log_->id());
+  EXPECT_FALSE(second->is_keeper());
+  ASSERT_TRUE(Admin(*second).create_topic({.name = "t"}));
+  EXPECT_THAT(*admin().list_topics(), ElementsAre("t"));
+}
+
+TEST_F(LogTest, AnotherTakesTheRoleWhenTheKeeperLeaves) {
+  create("t");
+  auto second = open_log();
+  Producer p = Producer::open(*second, {.topic = "t"}).value();
+  ASSERT_TRUE(p.send("before"));
+  log_.reset();
+  ASSERT_TRUE(p.send("after"));
+  EXPECT_TRUE(p.flush()) << "somebody keeps the log";
+  while (!second->is_keeper()) std::this_thread::yield();
+}
+
+TEST_F(LogTest, WithoutAKeeperSaysSo) {
+  log_.reset();
+  auto opened =
+      Log::open({.dir = options().dir, .keeper = KeeperMode::none, .shared_memory_dir = shm_.path()});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::no_keeper);
+  EXPECT_THAT(opened.error().message, HasSubstr("KeeperMode::embedded"));
+}
+
+TEST_F(LogTest, IsNotMadeWhereItMustExist) {
+  auto opened =
+      Log::open({.dir = dir_ / "nothing", .create_if_missing = false, .shared_memory_dir = shm_.path()});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::not_found);
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "nothing"));
+}
+
+TEST_F(LogTest, KeepsWhatWasAppendedFromOneOpeningToTheNext) {
+  create("t");
+  create("m", {{"storage", "memory"}});
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE(producer("t").send(std::to_string(round)));
+    ASSERT_TRUE(producer("m").send(std::to_string(round)));
+    log_.reset();
+    log_.emplace(open_log().value());
+  }
+  Consumer disk = consumer("t");
+  EXPECT_THAT(take(disk, 3), ElementsAre("0", "1", "2"));
+  Consumer memory = consumer("m");
+  EXPECT_THAT(take(memory, 3), ElementsAre("0", "1", "2"));
+}
+
+TEST_F(LogTest, AfterTheLossOfSharedMemoryKeepsWhatWasDurable) {
+  create("t");
+  {
+    Producer p = producer("t", {.durable = true});
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(p.send(std::to_string(i)));
+  }
+  const std::string id = log_->id();
+  log_.reset();
+  std::filesystem::remove_all(shm_.path() / ("ringtail-" + id));
+  log_.emplace(open_log().value());
+  Consumer c = consumer("t");
+  EXPECT_THAT(take(c, 3), ElementsAre("0", "1", "2"));
+  EXPECT_EQ(producer("t").send("3")->offset, Offset(3));
+  EXPECT_THAT(take(c, 1), ElementsAre("3"));
+}
+
+// A ring of another layout version belongs to another program: what it holds must not be lost, so the
+// partition says so and refuses, and the other ones work.
+TEST_F(LogTest, ARingOfAnotherLayoutVersionFailsItsPartitionOnly) {
+  create("old");
+  create("good");
+  const auto ring = shm_.path() / ("ringtail-" + log_->id()) / "old-0.ring";
+  log_.reset();
+  std::fstream file(ring, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(8);
+  file.put(9);
+  file.close();
+  log_.emplace(open_log().value());
+  auto opened = Producer::open(*log_, {.topic = "old"});
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(to_string(opened.error()), HasSubstr("layout version 9"));
+  const auto failure = admin().describe_topic("old")->partitions[0].failure;
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->code, Code::incompatible_layout);
+  EXPECT_TRUE(producer("good").send("v"));
+  EXPECT_TRUE(std::filesystem::exists(ring));
+}
+
+// In a child with a /dev/shm of its own, as large as three small rings and the control segment.
+TEST_F(LogTest, TooLittleSharedMemoryIsSaidAtTheTopicThatNeedsIt) {
+  log_.reset();
+  shm::Child child([&](const shm::Line&) {
+    if (::unshare(CLONE_NEWNS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) {
+      std::cout << "no mount namespace here: " << std::strerror(errno) << '\n';
+      return;
+    }
+    ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    const auto small_shm = dir_ / "shm";
+    std::filesystem::create_directory(small_shm);
+    ASSERT_EQ(::mount("tmpfs", small_shm.c_str(), "tmpfs", 0, "size=6m"), 0);
+    auto log = Log::open({.dir = options().dir, .shared_memory_dir = small_shm});
+    ASSERT_TRUE(log) << to_string(log.error());
+    ASSERT_TRUE(Admin(*log).create_topic({.name = "fits", .configs = small()}));
+    auto refused = Admin(*log).create_topic({.name = "large"});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::shared_memory_full);
+    EXPECT_THAT(refused.error().message, HasSubstr(small_shm.string()));
+    EXPECT_THAT(*Admin(*log).list_topics(), ElementsAre("fits")) << "better no topic than half a one";
+    EXPECT_TRUE(Producer::open(*log, {.topic = "fits"})->send("v"));
+  });
+  EXPECT_EQ(child.wait(), 0);
+}
+
+TEST_F(LogTest, WhenAllSlotsAreTakenSaysWhatToDo) {
+  create("t");
+  std::vector<Producer> producers;
+  Result<Producer> opened = Producer::open(*log_, {.topic = "t"});
+  while (opened) {
+    producers.push_back(std::move(*opened));
+    opened = Producer::open(*log_, {.topic = "t"});
+  }
+  EXPECT_EQ(producers.size(), 512u);
+  EXPECT_EQ(opened.error().code, Code::limit_exceeded);
+  EXPECT_EQ(Consumer::open(*log_).error().code, Code::limit_exceeded);
+  producers.pop_back();
+  EXPECT_TRUE(Consumer::open(*log_));
+}
+
+TEST_F(LogTest, EverythingButTheSharedMemoryOfTheDeadEndsWithTheLastHandle) {
+  create("t");
+  auto p = std::make_unique<Producer>(producer("t"));
+  log_.reset();
+  EXPECT_TRUE(p->send("the attachment lives with its producer"));
+  EXPECT_TRUE(p->flush());
+}
+
+}  // namespace
+}  // namespace ringtail
