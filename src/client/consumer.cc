@@ -24,6 +24,11 @@ namespace {
 constexpr std::size_t kMaxPartitionsOfConsumer = shm::kMaxFutexWaiters - 1;  // one is for wake()
 constexpr std::size_t kMaxPollRecords = 65536;
 constexpr int kSpinsPerClock = 64;  // looks between two readings of the clock
+// See ConsumerCore::hold_back.
+constexpr std::uint32_t kDenseLooks = 8;
+constexpr std::size_t kFewRecords = 16;
+constexpr std::size_t kManyRecords = 64;
+constexpr unsigned kMostPauses = 8;  // at most about half a microsecond
 
 }  // namespace
 
@@ -59,6 +64,8 @@ class ConsumerCore {
   Status reset(PartitionReader& reader);
   void sleep(std::int64_t deadline_ns);
   bool take_wake();
+  void hold_back();
+  void adapt(std::size_t records);
 
   std::shared_ptr<LogCore> log_;
   ConsumerOptions options_;
@@ -71,6 +78,8 @@ class ConsumerCore {
   std::uint32_t wake_seen_ = 0;
   std::uint64_t missed_before_ = 0;  // by partitions no longer assigned
   std::vector<shm::FutexWaiter> waiters_;
+  std::uint32_t empty_looks_ = 0;  // since there were records
+  unsigned pauses_ = 0;            // before the first look of a poll
 };
 
 Status ConsumerCore::assign(std::string_view topic) {
@@ -178,15 +187,39 @@ bool ConsumerCore::take_wake() {
   return true;
 }
 
+// A consumer that keeps up with a dense stream looks at each line just when its producer writes there;
+// they take the line from each other for every record, and both run at the pace of its travels. So when
+// records come few at a time and after few looks, it rests a little before it looks, and finds several
+// (in network drivers: interrupt moderation). A record that comes after a longer wait, as an answer to a
+// question does, finds it looking.
+void ConsumerCore::hold_back() {
+  for (unsigned i = 0; i < pauses_; ++i) __builtin_ia32_pause();
+}
+
+void ConsumerCore::adapt(std::size_t records) {
+  if (empty_looks_ > kDenseLooks)
+    pauses_ = 0;
+  else if (records < kFewRecords && pauses_ < kMostPauses)
+    ++pauses_;
+  else if (records > kManyRecords && pauses_ > 0)
+    --pauses_;
+  empty_looks_ = 0;
+}
+
 Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds timeout) {
   if (!log_->is_mine()) [[unlikely]]
     return std::unexpected(log_->check_mine().error());
   std::int64_t deadline_ns = 0;
+  hold_back();
   for (int looks = 0;; ++looks) {
     auto found = look();
     if (!found) [[unlikely]]
       return std::unexpected(found.error());
-    if (*found > 0) return std::span<const Record>(records_.data(), *found);
+    if (*found > 0) {
+      adapt(*found);
+      return std::span<const Record>(records_.data(), *found);
+    }
+    ++empty_looks_;
     if (take_wake() || timeout.count() <= 0) return std::span<const Record>();
     // Without a pause instruction: on current processors it takes as long as a record takes to come.
     if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) continue;

@@ -62,6 +62,16 @@ static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, O
   std::memcpy(frame + 8, tail, sizeof tail);
 }
 
+// The lines behind a claim, which the next ones will write to, were last written by the keeper, when it
+// zeroed them. Taking them over begins now, or the locked instruction of a coming commit waits for it.
+static inline void prefetch_behind(const std::byte* claim_end) {
+  constexpr std::size_t ahead = 256;
+  const std::byte* const next = claim_end + ahead;
+  // Not __builtin_prefetch, which without -mprfchw asks for a line to read. A hint: it cannot fault.
+  asm volatile("prefetchw %0" : : "m"(next[0]));
+  asm volatile("prefetchw %0" : : "m"(next[64]));
+}
+
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
   std::optional<SendError> error = check_entry();
   if (error) [[unlikely]]
@@ -83,6 +93,7 @@ SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
   } else {
     format::write_body(claimed.frame, record.key, record.value.data(), record.value.size(), record.headers);
   }
+  prefetch_behind(claimed.frame + claimed_bytes);
   if (!commit_word(claimed.frame, claimed_bytes, length, attributes_of(record))) [[unlikely]]
     return refuse(SendError::claim_expired);
   sent_ = claimed.position + claimed_bytes;
