@@ -6,7 +6,7 @@
 
 namespace ringtail {
 
-std::uint32_t crc32c(std::uint32_t seed, std::span<const std::byte> bytes) {
+std::uint32_t crc32c_of_many(std::uint32_t seed, std::span<const std::byte> bytes) {
   // ISA-L takes its length as int, and leaves the inversions before and after to the caller.
   constexpr std::size_t kPiece = std::size_t{1} << 30;
   std::uint32_t state = ~seed;

@@ -12,6 +12,14 @@ namespace ringtail::log {
 namespace {
 
 constexpr std::uint64_t kZeroSlice = 256 << 10;
+constexpr std::size_t kCrcAt = offsetof(format::FrameHeader, crc32c);
+
+template <class T>
+T load(const std::byte* frame, std::size_t at) {
+  T value;
+  std::memcpy(&value, frame + at, sizeof value);
+  return value;
+}
 
 }  // namespace
 
@@ -25,16 +33,18 @@ using std::memory_order_release;
 // --- The frontier --------------------------------------------------------------------------------
 
 // Other processes wrote this word. Could it be a frame with `room` bytes left in its term?
-Status RingKeeper::check_word(std::uint64_t word, std::uint64_t room) const {
-  const std::uint32_t extent = format::word_extent(word);
-  const auto type = static_cast<std::uint8_t>(format::word_type(word));
-  const bool known = type >= static_cast<std::uint8_t>(FrameType::data) &&
-                     type <= static_cast<std::uint8_t>(FrameType::compressed);
+static inline bool is_possible(std::uint64_t word, std::uint64_t room) {
+  const FrameType type = format::word_type(word);
+  const bool known = type >= FrameType::data && type <= FrameType::compressed;
   const bool long_enough =
-      extent >= format::kFrameHeaderBytes &&
-      (format::word_type(word) == FrameType::aborted ||
-       format::word_length(word) >= static_cast<std::int32_t>(format::kFrameHeaderBytes));
-  if (known && long_enough && extent <= room) return {};
+      type == FrameType::aborted || static_cast<std::uint32_t>(word) >= format::kFrameHeaderBytes;
+  const std::uint32_t extent = format::word_extent(word);
+  return known && long_enough && extent >= format::kFrameHeaderBytes && extent <= room;
+}
+
+Status RingKeeper::check_word(std::uint64_t word, std::uint64_t room) const {
+  if (is_possible(word, room)) [[likely]]
+    return {};
   return fail(Code::corrupt, fmt::format("ring generation {} holds no valid frame at position {} (state word "
                                          "{:#018x}): some process wrote where it must not",
                                          ring_.generation(), frontier_.value(), word));
@@ -51,20 +61,25 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
     // SYNC: pairs with the release CAS of commit_word and publish_filler.
     const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);
     if (!format::word_is_resolved(word)) break;
-    if (auto valid = check_word(word, room); !valid) return std::unexpected(valid.error());
+    if (!is_possible(word, room)) [[unlikely]]
+      return std::unexpected(check_word(word, room).error());
     const std::uint32_t extent = format::word_extent(word);
-    const format::FrameHeader header = format::load_header(frame);
     const FrameType type = format::word_type(word);
-    const bool is_filler = type == FrameType::pad || type == FrameType::aborted;
-    if (header.offset != run.next_offset.value())
-      return fail(Code::corrupt,
-                  fmt::format("ring generation {}: the frame at position {} has offset {}, expected {}",
-                              ring_.generation(), run.position.value() + run.bytes, header.offset,
-                              run.next_offset.value()));
-    const std::uint32_t records = records_of(run.position + run.bytes, header);
-    settle(frame, extent, static_cast<std::uint32_t>(format::word_length(word)),
-           is_filler ? &records : nullptr);
-    if (!is_filler) run.max_timestamp_ns = std::max(run.max_timestamp_ns, header.timestamp_ns);
+    if (const auto offset = load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset));
+        offset != run.next_offset.value()) [[unlikely]]
+      return fail(
+          Code::corrupt,
+          fmt::format("ring generation {}: the frame at position {} has offset {}, expected {}",
+                      ring_.generation(), run.position.value() + run.bytes, offset, run.next_offset.value()));
+    std::uint64_t records = 1;
+    if (type != FrameType::pad && type != FrameType::aborted) [[likely]] {
+      settle_record(frame, extent, static_cast<std::uint32_t>(word));
+      run.max_timestamp_ns = std::max(run.max_timestamp_ns,
+                                      load<std::int64_t>(frame, offsetof(format::FrameHeader, timestamp_ns)));
+    } else {
+      records = records_of(run.position + run.bytes, format::load_header(frame));
+      settle_filler(frame, extent, static_cast<std::uint32_t>(records));
+    }
     run.next_offset += records;
     run.bytes += extent;
     frame += extent;
@@ -76,25 +91,34 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
   return run;
 }
 
-// Gives a resolved frame its checksum, where it stands or in the copy. `length` was read once and
-// checked: other processes could change what stands in the ring. `filler_records`: null for records.
-void RingKeeper::settle(std::byte* frame, std::uint32_t extent, std::uint32_t length,
-                        const std::uint32_t* filler_records) {
-  const bool is_filler = filler_records != nullptr;
+// Where the keeper completes a frame: where it stands, or in the copy.
+std::byte* RingKeeper::place_of(std::byte* frame, std::uint32_t extent) const {
+  if (copy_ == nullptr) [[likely]]
+    return frame;
+  std::byte* const place = copy_ + (frame - ring_.data());
+  std::memcpy(place, frame, extent);
+  return place;
+}
+
+// Gives a record its checksum. `length` was read once and checked: other processes could change what
+// stands in the ring.
+void RingKeeper::settle_record(std::byte* frame, std::uint32_t extent, std::uint32_t length) const {
+  std::byte* const place = place_of(frame, extent);
+  constexpr std::size_t body_at = format::kFrameHeaderBytes;
+  const std::uint32_t crc = crc32c(crc32c(0, {place, kCrcAt}), {place + body_at, length - body_at});
+  std::memcpy(place + kCrcAt, &crc, sizeof crc);
+}
+
+// The same for a pad or an aborted frame, which hold nothing that counts. The late owner of an aborted
+// claim may have written his header over it.
+void RingKeeper::settle_filler(std::byte* frame, std::uint32_t extent, std::uint32_t records) const {
+  std::byte* const place = place_of(frame, extent);
   if (copy_ != nullptr) {
-    std::byte* const target = copy_ + (frame - ring_.data());
-    std::memcpy(target, frame, extent);
-    // The late owner of an aborted claim may have written his header over it.
-    if (is_filler) {
-      std::memcpy(target, &extent, sizeof extent);
-      std::memcpy(target + offsetof(format::FrameHeader, key_length), filler_records, sizeof *filler_records);
-    }
-    frame = target;
+    std::memcpy(place, &extent, sizeof extent);
+    std::memcpy(place + offsetof(format::FrameHeader, key_length), &records, sizeof records);
   }
-  constexpr std::size_t crc_at = offsetof(format::FrameHeader, crc32c);
-  std::uint32_t crc = crc32c(0, {frame, crc_at});
-  if (!is_filler) crc = crc32c(crc, {frame + format::kFrameHeaderBytes, length - format::kFrameHeaderBytes});
-  std::memcpy(frame + crc_at, &crc, sizeof crc);
+  const std::uint32_t crc = crc32c(0, {place, kCrcAt});
+  std::memcpy(place + kCrcAt, &crc, sizeof crc);
 }
 
 void RingKeeper::remember_filler(Position position, std::uint32_t records) {

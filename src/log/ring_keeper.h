@@ -83,8 +83,9 @@ class RingKeeper {
     std::array<std::uint64_t, shm::kMaxSlots> waiting_for{};  // op that has to change; kNoOp: none
   };
 
-  void settle(std::byte* frame, std::uint32_t extent, std::uint32_t length,
-              const std::uint32_t* filler_records);
+  std::byte* place_of(std::byte* frame, std::uint32_t extent) const;
+  void settle_record(std::byte* frame, std::uint32_t extent, std::uint32_t length) const;
+  void settle_filler(std::byte* frame, std::uint32_t extent, std::uint32_t records) const;
   Status check_word(std::uint64_t word, std::uint64_t room) const;
   bool is_given_up(std::uint32_t slot) const;
   bool is_live_open(const std::byte* frame) const;
