@@ -1,8 +1,10 @@
 // The parts an append and a flush are made of, each alone: what they cost is what no design can save.
 #include <benchmark/benchmark.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <vector>
@@ -67,6 +69,44 @@ void compare_and_set(benchmark::State& state) {
   }
 }
 BENCHMARK(compare_and_set);
+
+// What no append can do without, on lines that are all the producer's own and warm: it says what it is at,
+// claims, takes the time, writes header and value, commits, says that it is done, and looks for waiters.
+// What an append takes beyond this is Ringtail's.
+void append_parts(benchmark::State& state) {
+  struct Lines {
+    alignas(128) std::atomic<std::uint64_t> tail{0};
+    alignas(128) std::atomic<std::uint64_t> op{0};
+    alignas(128) std::atomic<std::uint64_t> hot{0};
+    alignas(128) std::array<std::byte, 4096> ring{};
+  };
+  constexpr std::size_t header = 32;
+  constexpr std::size_t frame_bytes = header + 64;
+  const auto lines = std::make_unique<Lines>();
+  WallClock clock;
+  const std::array<std::byte, 64> value{};
+  std::uint64_t number = 0;
+  for (auto _ : state) {
+    // SYNC: with nobody; the orderings are those of Appender.
+    lines->op.store(++number, std::memory_order_release);
+    const std::uint64_t at = lines->tail.fetch_add(frame_bytes, std::memory_order_acq_rel);
+    std::byte* const frame = lines->ring.data() + at % 2048 / header * header;
+    const std::int64_t now_ns = clock.now_ns();
+    const std::uint64_t claimed = ~number;
+    std::memcpy(frame, &claimed, sizeof claimed);
+    std::memcpy(frame + 8, &at, sizeof at);
+    std::memcpy(frame + 16, &now_ns, sizeof now_ns);
+    std::memcpy(frame + 24, &number, sizeof number);
+    std::memcpy(frame + header, value.data(), value.size());
+    std::uint64_t expected = claimed;
+    const bool committed =
+        std::atomic_ref(*reinterpret_cast<std::uint64_t*>(frame)).compare_exchange_strong(expected, number);
+    benchmark::DoNotOptimize(committed);
+    lines->op.store(0, std::memory_order_release);
+    benchmark::DoNotOptimize(lines->hot.load(std::memory_order_seq_cst));
+  }
+}
+BENCHMARK(append_parts);
 
 void histogram_record(benchmark::State& state) {
   const auto histogram = std::make_unique<Histogram>();

@@ -52,11 +52,13 @@ def figures():
         "ping_pong": Figure("ping-pong 32 B, disk, p50 in R", "R", 1.7, True),
         "ping_pong_ns": Figure("ping-pong 32 B, disk, p50", "ns"),
         "spike_ping_pong": Figure("  reference, p50 in its R", "R"),
+        "append_parts": Figure("what an append cannot do without, on warm lines", "ns"),
         "append_memory": Figure("append alone 64 B, memory, p50", "ns", 25, True),
         "append_memory_timed": Figure("  with the clock that times it", "ns"),
         "append_disk": Figure("append alone 64 B, disk, p50", "ns", 25, True),
         "append_disk_timed": Figure("  with the clock that times it", "ns"),
         "one_to_one_memory": Figure("one to one 64 B, memory", "M records/s", 25),
+        "one_to_one_memory_pinned": Figure("  with the keeper on the consumer's CPU", "M records/s"),
         "spike_one_to_one_memory": Figure("  reference", "M records/s"),
         "one_to_one_disk": Figure("one to one 64 B, disk", "M records/s", 12),
         "spike_one_to_one_disk": Figure("  reference", "M records/s"),
@@ -93,12 +95,12 @@ class Bench:
         self.has_fio = shutil.which("fio") is not None
         self.ringtail = args.build / "bin" / "ringtail"
         self.micro = args.build / "bench" / "ringtail_micro"
-        self.cold_replay = args.build / "bench" / "ringtail_cold_replay"
+        self.disk_rates = args.build / "bench" / "ringtail_disk_rates"
         self.bytes = int(args.gigabytes * (1 << 30))
         self.number = 0
 
     def missing_programs(self):
-        programs = [self.ringtail, self.micro, self.cold_replay]
+        programs = [self.ringtail, self.micro, self.disk_rates]
         if self.args.spike:
             programs.append(pathlib.Path(self.args.spike))
         return [str(program) for program in programs if not program.is_file()]
@@ -153,9 +155,12 @@ class Bench:
             self.figures["spike_ping_pong"].add(spike / statistics.mean(probe.values()), probe, p50_ns=spike)
 
     def append(self):
-        out = self.output([self.micro.resolve(), "--benchmark_filter=append_timed/bytes:64/.*/rate:1000000",
-                           "--benchmark_format=json"], "append")
+        out = self.output([self.micro.resolve(), "--benchmark_format=json",
+                           "--benchmark_filter=append_parts|append_timed/bytes:64/.*/rate:1000000"], "append")
         for run in json.loads(out)["benchmarks"]:
+            if run["name"] == "append_parts":
+                self.figures["append_parts"].add(run["real_time"])
+                continue
             storage = "disk" if "disk:1" in run["name"] else "memory"
             self.figures[f"append_{storage}"].add(run["p50"] - run["clock"], clock_ns=run["clock"])
             self.figures[f"append_{storage}_timed"].add(run["p50"], p99_9=run["p99_9"])
@@ -163,6 +168,9 @@ class Bench:
     def one_to_one(self):
         for storage in ("memory", "disk"):
             self.throughput(f"one_to_one_{storage}", storage, 1)
+            if storage == "memory":
+                consumer_cpu = self.args.cpus.split(",")[1]
+                self.throughput("one_to_one_memory_pinned", storage, 1, "--keeper-cpu", consumer_cpu)
             if self.args.spike:
                 out = self.spike("tp", int(storage == "disk"), 64, 20000000)
                 rate = float(re.search(r"([0-9.]+) Mmsg/s", out).group(1))
@@ -172,9 +180,9 @@ class Bench:
         for storage in ("memory", "disk"):
             self.throughput(f"batches_{storage}", storage, 64)
 
-    def throughput(self, name, storage, batch):
+    def throughput(self, name, storage, batch, *options):
         run = self.perf("throughput", name, "--size", 64, "--storage", storage, "--batch", batch,
-                        "--seconds", self.args.seconds)
+                        "--seconds", self.args.seconds, *options)
         self.figures[name].add(run["records_per_second"] / 1e6, run["probe_ns"])
 
     def open_loop(self):
@@ -191,34 +199,27 @@ class Bench:
         ratio = disk["latency_ns"]["p99_9"] / memory["latency_ns"]["p99_9"]
         self.figures["open_loop"].add(ratio, {"before": min(probes), "after": max(probes)})
 
+    def rates(self, raw_name, reads):
+        return json.loads(self.output([self.disk_rates.resolve(), "--bytes", self.bytes, "--size", 1024,
+                                       "--reads", reads], raw_name))
+
     def flush(self):
-        def ringtail():
-            records = self.bytes // 1024
-            return self.perf("throughput", "flush", "--size", 1024, "--storage", "disk", "--batch", 64,
-                             "--count", records)
-        if not self.has_fio:
-            result = ringtail()
-        else:
-            result, fio = both(ringtail, lambda: self.fio("write"), self.number % 2 == 1)
-        rate = result["durable_log_bytes_per_second"]
-        self.figures["flush_ringtail"].add(rate / MIB)
-        if self.has_fio:
-            self.figures["flush_fio"].add(fio / MIB)
-            self.figures["flush"].add(100 * rate / fio)
+        self.beside_fio("flush", "write", lambda: self.rates("flush", 0)["write"])
 
     def replay(self):
-        def ringtail():
-            out = self.output([self.cold_replay.resolve(), "--bytes", self.bytes, "--size", 1024,
-                               "--repeat", 1], "replay")
-            return json.loads(out)["runs"][0]["log_bytes_per_second"]
-        if not self.has_fio:
-            rate = ringtail()
-        else:
-            rate, fio = both(ringtail, lambda: self.fio("read"), self.number % 2 == 1)
-        self.figures["replay_ringtail"].add(rate / MIB)
+        self.beside_fio("replay", "read", lambda: self.rates("replay", 1)["reads"][0])
+
+    def beside_fio(self, name, direction, ringtail):
+        fio = None
         if self.has_fio:
-            self.figures["replay_fio"].add(fio / MIB)
-            self.figures["replay"].add(100 * rate / fio)
+            result, fio = both(ringtail, lambda: self.fio(direction), self.number % 2 == 1)
+        else:
+            result = ringtail()
+        rate = result["log_bytes_per_second"]
+        self.figures[f"{name}_ringtail"].add(rate / MIB)
+        if fio:
+            self.figures[f"{name}_fio"].add(fio / MIB)
+            self.figures[name].add(100 * rate / fio)
 
     def surroundings(self):
         def said(*command):
