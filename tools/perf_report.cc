@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/result.h"
+#include "commit.h"
 #include "tools/output.h"
 #include "tools/perf_chart.h"
 
@@ -226,9 +227,7 @@ std::string to_json(const PerfOptions& options, const PerfResult& result) {
   object["machine"] = cpu_model();
   object["kernel"] = kernel();
   object["version"] = RINGTAIL_VERSION;
-#ifdef RINGTAIL_COMMIT
-  object["commit"] = RINGTAIL_COMMIT;
-#endif
+  object["commit"] = kCommit;
   return object.dump() + "\n";
 }
 

@@ -1,4 +1,7 @@
 // Entry to a log directory and the shared memory that belongs to it.
+//
+// What the library has to say (a death, a repair, a full disk) goes to the spdlog logger that the application
+// registered as "ringtail" before; without one, warnings and errors go to standard error.
 #pragma once
 
 #include <filesystem>

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <algorithm>
+
 #include "client/producer_core.h"
 
 namespace ringtail {
@@ -23,6 +25,12 @@ std::string_view to_string(SendError error) {
   return "unknown";
 }
 
+namespace {
+
+constexpr std::chrono::milliseconds kLongestBlock = std::chrono::hours(24 * 365);
+
+}  // namespace
+
 // --- ProducerCore --------------------------------------------------------------------------------
 
 Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, ProducerOptions options) {
@@ -35,10 +43,12 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
   if (!slot) return std::unexpected(slot.error());
   core->slot_ = std::move(*slot);
   core->appenders_.reserve(topic->partitions);
+  // Such that a time after now is no overflow.
+  const auto max_block = std::clamp(core->options_.max_block, std::chrono::milliseconds(0), kLongestBlock);
   for (std::uint32_t p = 0; p < topic->partitions; ++p) {
     auto ref = attached.find_partition(*topic, PartitionId(p));
     if (!ref) return std::unexpected(ref.error());
-    auto appender = log::Appender::open(*ref, core->slot_, core->clock_, core->options_.max_block);
+    auto appender = log::Appender::open(*ref, core->slot_, core->clock_, max_block);
     if (!appender) return std::unexpected(appender.error());
     core->appenders_.push_back(std::move(*appender));
   }

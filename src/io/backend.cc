@@ -6,8 +6,8 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
+#include "base/logger.h"
 #include "io/pwrite_backend.h"
 #include "io/uring_backend.h"
 
@@ -36,7 +36,7 @@ Result<std::unique_ptr<Backend>> make_backend(IoBackend kind, unsigned depth) {
   if (kind == IoBackend::io_uring) return std::unexpected(uring.error());
   static std::atomic_flag told;
   if (!told.test_and_set(std::memory_order_relaxed)) {
-    spdlog::warn("{}. Files are written with pwrite and fdatasync instead", uring.error().message);
+    logger().warn("{}. Files are written with pwrite and fdatasync instead", uring.error().message);
   }
   return std::make_unique<PwriteBackend>();
 }

@@ -1,4 +1,5 @@
 #include "io/uring_backend.h"
+#include "base/logger.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -10,7 +11,6 @@
 #include <system_error>
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 namespace ringtail::io {
 namespace {
@@ -200,7 +200,7 @@ void UringBackend::enter(bool wait) {
   // queued, and the next call hands them over.
   if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY) return;
   // The kernel may or may not use our buffers now, so neither success nor failure can be reported.
-  spdlog::critical("io_uring_enter failed ({}); the state of operations in flight is unknown",
+  logger().critical("io_uring_enter failed ({}); the state of operations in flight is unknown",
                    errno_text(-result));
   std::abort();
 }
@@ -259,7 +259,7 @@ bool UringBackend::register_chunk(const std::byte* begin, std::size_t bytes) {
   }
   if (!told_unregistered_) {
     told_unregistered_ = true;
-    spdlog::warn(
+    logger().warn(
         "cannot register {} bytes with io_uring ({}); writes are a little slower. "
         "Raise the memory-lock limit (ulimit -l) above the size of all rings",
         bytes, errno_text(-result));

@@ -2,13 +2,13 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <set>
 
 #include "base/clock.h"
+#include "base/logger.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -48,7 +48,7 @@ Status Keeper::run() {
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();
     if (auto synced = sync_catalog(); !synced)
-      spdlog::error("cannot read the catalog: {}", to_string(synced.error()));
+      logger().error("cannot read the catalog: {}", to_string(synced.error()));
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
     std::uint64_t bytes = 0;
     for (auto& [index, entry] : partitions_) bytes += entry.keeper->tick(now_ns);
@@ -69,7 +69,7 @@ void Keeper::pin_thread() const {
   CPU_ZERO(&set);
   CPU_SET(static_cast<unsigned>(options_.cpu), &set);
   if (sched_setaffinity(0, sizeof set, &set) != 0)
-    spdlog::warn("cannot pin the keeper to CPU {}: {}", options_.cpu, std::strerror(errno));
+    logger().warn("cannot pin the keeper to CPU {}: {}", options_.cpu, std::strerror(errno));
 }
 
 Status Keeper::set_up() {
@@ -81,7 +81,7 @@ Status Keeper::set_up() {
   workshop_ = std::make_unique<Workshop>(std::move(*background));
   workshop_->set_on_done([this] { control_.wake_keeper(); });
   context_ = {&control_, &slots_, backend_.get(), workshop_.get()};
-  if (auto purged = catalog_.purge_deleted(); !purged) spdlog::warn("{}", to_string(purged.error()));
+  if (auto purged = catalog_.purge_deleted(); !purged) logger().warn("{}", to_string(purged.error()));
   // Slots found dead by a keeper that died before it repaired them are dead still.
   for (auto& watch : watched_) watch = {};
   control_.header().catalog_wanted.fetch_add(1, memory_order_relaxed);
@@ -114,7 +114,7 @@ Status Keeper::sync_catalog() {
     for (const TopicEntry& topic : *topics) {
       auto config = parse_topic_config(topic.overrides);
       if (!config) {
-        spdlog::error("topic '{}': {}", topic.name, to_string(config.error()));
+        logger().error("topic '{}': {}", topic.name, to_string(config.error()));
         continue;
       }
       for (std::uint32_t p = 0; p < topic.partitions; ++p) open_partition(topic, PartitionId(p), *config);
@@ -187,8 +187,8 @@ void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, cons
       return;
     }
   } else if (index = allocate_entry(topic.topic_id, partition); !index) {
-    spdlog::error("{}-{}: all {} partitions of the control segment are taken; delete topics to make room",
-                  topic.name, partition.value(), shm::kMaxPartitions);
+    logger().error("{}-{}: all {} partitions of the control segment are taken; delete topics to make room",
+                   topic.name, partition.value(), shm::kMaxPartitions);
     return;
   }
   const PartitionRef ref{.control = &control_,
@@ -237,9 +237,9 @@ void Keeper::bury(std::uint32_t slot) {
     reader.owner.store(0, memory_order_release);  // SYNC: pairs with the next reader's CAS
   }
   const std::uint64_t op = entry.op.load(memory_order_acquire);  // SYNC: pairs with OwnedSlot
-  spdlog::info("pid {} ({}) died{}", entry.pid.load(memory_order_relaxed),
-               entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
-               shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
+  logger().info("pid {} ({}) died{}", entry.pid.load(memory_order_relaxed),
+                entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
+                shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
   const auto partition = partitions_.find(shm::op_partition(op));
   if (shm::op_phase(op) == Phase::idle || partition == partitions_.end())
     slots_.release_dead(slot);

@@ -1,10 +1,9 @@
 #include "log/partition_keeper.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/logger.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -121,7 +120,7 @@ bool PartitionKeeper::drop_drained_ring() {
   use_as_source(draining());
   auto removed = shm::unlink_path(
       retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, generation));
-  if (!removed) spdlog::warn("{}", to_string(removed.error()));
+  if (!removed) logger().warn("{}", to_string(removed.error()));
   return true;
 }
 
@@ -166,15 +165,15 @@ void PartitionKeeper::take_segment(Result<PreparedSegment> prepared) {
   preparing_segment_ = false;
   if (prepared) {
     writer_->offer(std::move(*prepared));
-    if (!announced_trouble_.empty()) spdlog::info("{}: there is space for segments again", name());
+    if (!announced_trouble_.empty()) logger().info("{}: there is space for segments again", name());
     announced_trouble_.clear();
     return;
   }
   segment_retry_ns_ = monotonic_ns() + kSegmentRetryNs;
   const std::string trouble = to_string(prepared.error());
   if (trouble != announced_trouble_)
-    spdlog::warn("{}: cannot prepare the next segment; records stay in the ring until it can be had: {}",
-                 name(), trouble);
+    logger().warn("{}: cannot prepare the next segment; records stay in the ring until it can be had: {}",
+                  name(), trouble);
   announced_trouble_ = trouble;
 }
 
@@ -191,9 +190,9 @@ void PartitionKeeper::flush_blocking() {
     }
   }
   if (auto flushed = writer_->flush_blocking(); !flushed)
-    spdlog::warn("{}: not everything could be written; it stays in {}: {}", name(),
-                 ring_path(partition_.shm_dir, partition_.topic, partition_.partition).string(),
-                 to_string(flushed.error()));
+    logger().warn("{}: not everything could be written; it stays in {}: {}", name(),
+                  ring_path(partition_.shm_dir, partition_.topic, partition_.partition).string(),
+                  to_string(flushed.error()));
   publish_durable();
 }
 
@@ -238,7 +237,7 @@ void PartitionKeeper::publish_memory_start() {
 
 void PartitionKeeper::enforce_retention() {
   auto deleted = writer_->enforce_retention(wall_clock_ns());
-  if (!deleted) spdlog::warn("{}: cannot delete old segments: {}", name(), to_string(deleted.error()));
+  if (!deleted) logger().warn("{}: cannot delete old segments: {}", name(), to_string(deleted.error()));
   entry_.log_start_position.store(writer_->log_start_position().value(), memory_order_relaxed);
   entry_.log_start_offset.store(writer_->log_start_offset().value(), memory_order_relaxed);
   entry_.disk_bytes.store(writer_->disk_bytes(), memory_order_relaxed);
@@ -280,7 +279,7 @@ void PartitionKeeper::step_inquiries() {
     repaired += ring.repaired_records() - before;
   }
   if (repaired > 0) {
-    spdlog::info("{}: repaired holes of {} records that were never committed", name(), repaired);
+    logger().info("{}: repaired holes of {} records that were never committed", name(), repaired);
     entry_.repaired_records.fetch_add(repaired, memory_order_relaxed);
     wake_readers();
   }
@@ -319,7 +318,7 @@ void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(s
 void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
   if (failed_)
     return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
-  spdlog::warn(
+  logger().warn(
       "{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
       name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
   for (RingKeeper& ring : rings_) ring.ring().header().scribbled.store(1, memory_order_relaxed);
@@ -373,8 +372,8 @@ void PartitionKeeper::notify_all() {
 
 void PartitionKeeper::fail_with(const Error& error) {
   failed_ = true;
-  spdlog::error("{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew", name(),
-                to_string(error));
+  logger().error("{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew",
+                 name(), to_string(error));
   const std::string& text = error.message;
   for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
     entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',

@@ -1,10 +1,10 @@
 // How a partition comes into the keeper's hands: its files in order, the rings that survived adopted.
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 
+#include "base/logger.h"
 #include "log/partition_keeper.h"
 
 namespace ringtail::log {
@@ -102,7 +102,7 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   RecoveryReport report;
   auto recovered = recover_partition(*context_.backend, partition_.disk_dir, identity, options, report);
   if (!recovered) return std::unexpected(recovered.error());
-  for (const RecoveryFinding& finding : report.findings) spdlog::info("{}: {}", name(), finding.message);
+  for (const RecoveryFinding& finding : report.findings) logger().info("{}: {}", name(), finding.message);
   const Position end = recovered->end_position;
   const Offset next_offset = recovered->next_offset;
   auto writer =
@@ -133,8 +133,8 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
                       partition_.disk_dir.string(), end.value(), partition_.shm_dir.string(), head.value(),
                       oldest.frame_limit().value()));
     if (const Position tail = oldest.claimed_end().position; tail > end)
-      spdlog::info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(),
-                   tail - end, end.value());
+      logger().info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(),
+                    tail - end, end.value());
     adopt(std::move(oldest), end, next_offset);
     adopt_remaining(rings, first + 1);
   }
@@ -178,9 +178,10 @@ void PartitionKeeper::adopt_remaining(std::vector<Ring>& rings, std::size_t from
 void PartitionKeeper::remove_ring_files() const {
   auto paths = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
   paths.push_back(ring_path(partition_.shm_dir, partition_.topic, partition_.partition));
+  paths.push_back(shm::replacing_path(paths.back()));
   for (const auto& path : paths)
     if (auto removed = shm::unlink_path(path); !removed && removed.error().code != Code::not_found)
-      spdlog::warn("{}", to_string(removed.error()));
+      logger().warn("{}", to_string(removed.error()));
 }
 
 }  // namespace ringtail::log

@@ -5,11 +5,10 @@
 // beside the old one; the old is fenced, which fixes its end; its file gets a second name; it is marked
 // sealed; the fresh one takes its first name; the generation is published.
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 
 #include "base/clock.h"
+#include "base/logger.h"
 #include "log/partition_keeper.h"
 
 namespace ringtail::log {
@@ -26,7 +25,7 @@ constexpr std::int64_t kNextRetryNs = 250'000'000;
 
 void PartitionKeeper::begin_retire(const char* reason) {
   if (retire_ != Retire::no) return;
-  spdlog::info("{}: retiring ring generation {}: {}", name(), current().ring().generation(), reason);
+  logger().info("{}: retiring ring generation {}: {}", name(), current().ring().generation(), reason);
   retire_ = Retire::preparing;
 }
 
@@ -57,7 +56,7 @@ void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
         next_.emplace(std::move(**ring));
       else {
         next_retry_ns_ = monotonic_ns() + kNextRetryNs;
-        spdlog::warn("{}: cannot make the next ring yet: {}", name(), to_string(ring->error()));
+        logger().warn("{}: cannot make the next ring yet: {}", name(), to_string(ring->error()));
       }
     };
   });
@@ -105,7 +104,7 @@ void PartitionKeeper::unlink_retired() {
     }
     auto removed = shm::unlink_path(
         retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, generation));
-    if (!removed) spdlog::warn("{}", to_string(removed.error()));
+    if (!removed) logger().warn("{}", to_string(removed.error()));
     return true;
   });
 }

@@ -285,11 +285,6 @@ std::filesystem::path ring_path(const std::filesystem::path& shm_dir, std::strin
   return shm_dir / fmt::format("{}-{}.ring", topic, p.value());
 }
 
-std::filesystem::path next_ring_path(const std::filesystem::path& shm_dir, std::string_view topic,
-                                     PartitionId p) {
-  return shm_dir / fmt::format("{}-{}.ring.next", topic, p.value());
-}
-
 std::filesystem::path retired_ring_path(const std::filesystem::path& shm_dir, std::string_view topic,
                                         PartitionId p, std::uint64_t generation) {
   return shm_dir / fmt::format("{}-{}.{}.ring.retired", topic, p.value(), generation);

@@ -169,10 +169,15 @@ Status Mapping::publish_new() {
   return linked;
 }
 
+path replacing_path(const path& name) {
+  path between = name;
+  between += ".tmp";
+  return between;
+}
+
 Status Mapping::publish_replacing() {
   // A link cannot replace, a rename can. The name between may be left over from a process that died here.
-  path between = path_;
-  between += ".tmp";
+  const path between = replacing_path(path_);
   auto linked = link_as(between);
   if (!linked && linked.error().code == Code::already_exists) {
     if (auto gone = unlink_path(between); !gone) return gone;

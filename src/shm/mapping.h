@@ -51,6 +51,10 @@ class Mapping {
   std::filesystem::path path_;  // what it will be called
 };
 
+// The name that publish_replacing uses on the way to `name`. A process killed there leaves it behind; who
+// removes `name` removes both.
+std::filesystem::path replacing_path(const std::filesystem::path& name);
+
 // Makes a file of `bytes` zeros that will be called `path`: every page reserved and mapped writable in
 // this process, in huge pages where the administrator allows them (shmem_enabled=advise).
 // Requires bytes > 0. Nothing is durable; this is memory. Blocks for the zeroing, 0.1 to 0.5 ms a MiB.

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <cerrno>
 #include <chrono>
@@ -11,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/logger.h"
 #include "base/result.h"
 
 namespace ringtail::shm {
@@ -115,8 +115,8 @@ void RoleCandidate::stop() {
 void RoleCandidate::wait_out(int os_errno, bool is_first_failure) const {
   constexpr std::chrono::milliseconds kRetryAfter{100};
   if (is_first_failure)
-    spdlog::warn("cannot wait for the lock of '{}' ({}); trying again", file_.path().native(),
-                 std::strerror(os_errno));
+    logger().warn("cannot wait for the lock of '{}' ({}); trying again", file_.path().native(),
+                  std::strerror(os_errno));
   std::this_thread::sleep_for(kRetryAfter);
 }
 

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <spdlog/spdlog.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/logger.h"
 #include "client/log_core.h"
 #include "crash/ledger.h"
 #include "log/ring.h"
@@ -41,7 +41,7 @@ class Scene {
   Scene()
       : dir_(make_directory((std::filesystem::temp_directory_path() / "ringtail-crash-XXXXXX").string())),
         shm_(make_directory("/dev/shm/ringtail-crash-XXXXXX")) {
-    spdlog::set_level(spdlog::level::err);
+    logger().set_level(spdlog::level::err);
   }
   Scene(const Scene&) = delete;
   Scene& operator=(const Scene&) = delete;

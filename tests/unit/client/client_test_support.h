@@ -1,8 +1,6 @@
 // A log of its own for each test, on disk and in shared memory, gone with the test.
 #pragma once
 
-#include <spdlog/spdlog.h>
-
 #include <string>
 #include <thread>
 #include <utility>
@@ -11,6 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/logger.h"
 #include "ringtail/ringtail.h"
 #include "unit/base/scratch_dir.h"
 #include "unit/shm/shm_test_support.h"
@@ -23,7 +22,7 @@ using std::chrono::seconds;
 class ClientTest : public ::testing::Test {
  protected:
   ClientTest() {
-    spdlog::set_level(spdlog::level::off);  // tests look at what happens, not at what is said
+    logger().set_level(spdlog::level::off);  // tests look at what happens, not at what is said
     log_.emplace(open_log().value());
   }
 

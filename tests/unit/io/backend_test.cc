@@ -45,8 +45,8 @@ TEST_P(ForbiddenIoUring, FallsBackToPwriteAndSaysSoOnce) {
   in_child([] {
     ASSERT_TRUE(forbid_io_uring(GetParam()));
     std::ostringstream told;
-    spdlog::set_default_logger(
-        std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::ostream_sink_st>(told)));
+    spdlog::register_logger(
+        std::make_shared<spdlog::logger>("ringtail", std::make_shared<spdlog::sinks::ostream_sink_st>(told)));
     const TempDir dir;
     AlignedBytes bytes(kBlock);
     fill_random(bytes.all(), 1);

@@ -1,8 +1,6 @@
 // A partition with its keeper, turned by hand: one round at a time, and dead whenever a test wants it.
 #pragma once
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -10,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/logger.h"
 #include "io/backend.h"
 #include "log/io_operation.h"
 #include "log/partition_keeper.h"
@@ -21,7 +20,7 @@ namespace ringtail::log {
 class PartitionScene : public RingScene {
  protected:
   PartitionScene() {
-    spdlog::set_level(spdlog::level::off);  // tests look at what happens, not at what is said
+    logger().set_level(spdlog::level::off);  // tests look at what happens, not at what is said
     std::filesystem::create_directories(ref_.disk_dir);
     entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
     config_.term_bytes = kTestTerm;
