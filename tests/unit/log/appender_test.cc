@@ -156,7 +156,7 @@ TEST_F(SleptAppender, FindsItsPlaceInWhateverTermItWakesIn) {
     auto sleeper = new_producer();
     ASSERT_TRUE((*sleeper)->append({.value = "early"}));
     jump_to(ring, laps * 4, 5'000);
-    for (const std::uint64_t n : {0U, 1U}) {
+    for (const std::uint64_t n : {0u, 1u}) {
       const auto sent = (*sleeper)->append({.value = "late"});
       ASSERT_TRUE(sent);
       EXPECT_EQ(sent->offset, Offset(5'000 + n));

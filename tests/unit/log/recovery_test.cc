@@ -113,7 +113,7 @@ TEST_F(RecoveryTest, OtherFilesAreLeftAlone) {
 // --- header ---
 
 TEST_F(RecoveryTest, ALastFileWithoutItsHeaderIsRemoved) {
-  for (const std::uint64_t bytes : {0, 1, 95, 4095}) {
+  for (const std::uint64_t bytes : {0u, 1u, 95u, 4095u}) {
     put_file(log_file(ring_.next_offset().value()), std::string(bytes, '\0'));
     expect_kept_whole();
     EXPECT_TRUE(has_finding(RecoveryCase::headless_segment));
@@ -298,7 +298,7 @@ TEST_F(RecoveryTest, WritesThatWereNotSyncedBehindAGapAreCut) {
 TEST_F(RecoveryTest, DamageInTheMiddleOfSyncedRecordsIsRefused) {
   const MadeFrame& damaged = frame_in(last_, 20);
   const std::string good = get_file(log_file(last_)).substr(place(last_, damaged), 64);
-  for (const std::uint64_t at : {0, 4, 8, 16, 24, 28, 40}) {  // length, type, offset, time, key, CRC, value
+  for (const std::uint64_t at : {0u, 4u, 8u, 16u, 24u, 28u, 40u}) {  // length, type, offset, time, key, CRC, value
     overwrite(log_file(last_), place(last_, damaged), good);
     const char flipped = static_cast<char>(good[at] ^ 0x40);
     overwrite(log_file(last_), place(last_, damaged) + at, {&flipped, 1});

@@ -63,7 +63,7 @@ TEST_F(RingKeeperTest, ScansWhatIsResolvedAndFillsInItsChecksums) {
   EXPECT_EQ(run->next_offset, Offset(2));
   EXPECT_EQ(run->max_timestamp_ns, 50);
   EXPECT_TRUE(keeper.has_unresolved());
-  for (const std::uint64_t at : {0, 40}) {
+  for (const std::uint64_t at : {0u, 40u}) {
     const std::byte* frame = keeper.ring().data() + at;
     EXPECT_EQ(format::check_frame({frame, 40}, at == 0 ? 0 : 1), format::FrameFault::none);
   }
