@@ -22,6 +22,8 @@ constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
 constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
 constexpr std::int64_t kInquiryPeriodNs = kMillisecond;
+// A reader holds what producers wait for: longer than a poll's records take, shorter than a new ring does.
+constexpr std::int64_t kStarvingPinNs = 2 * kMillisecond;
 constexpr std::int64_t kSettlePeriodNs = 20 * kMillisecond;  // it walks whole rings
 
 }  // namespace
@@ -210,7 +212,8 @@ std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
     return result.hurry ? 2 * result.zeroed : std::min<std::uint64_t>(result.zeroed, 1);
   }
   if (pinned_since_ns_ == 0) pinned_since_ns_ = now_ns;
-  if (result.starving || now_ns - pinned_since_ns_ >= config_.reader_pin_ms * kMillisecond)
+  const std::int64_t patience_ns = config_.reader_pin_ms * kMillisecond;
+  if (now_ns - pinned_since_ns_ >= (result.starving ? std::min(kStarvingPinNs, patience_ns) : patience_ns))
     begin_retire("a reader holds space that is needed");
   return 0;
 }

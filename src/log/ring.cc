@@ -224,10 +224,21 @@ bool Ring::publish_end(std::uint64_t term, std::uint64_t tail) const {
 // --- Sealing -------------------------------------------------------------------------------------
 
 void Ring::fence() const {
-  for (std::uint32_t i = 0; i < term_count_; ++i)
+  for (std::uint32_t i = 0; i < term_count_; ++i) {
+    TermLine& l = header_->terms[i];
     // SYNC: claims and openings are read-modify-writes of the same word: each comes before the fence
     // and counts, or after it and sees it.
-    header_->terms[i].tail.fetch_or(kFence, memory_order_acq_rel);
+    const std::uint64_t before = l.tail.fetch_or(kFence, memory_order_acq_rel);
+    if (!tail_fenced(before)) l.fenced.store(before | kFence, memory_order_relaxed);
+  }
+}
+
+std::uint64_t Ring::claimed_tail(std::uint64_t term) const {
+  const TermLine& l = line(term);
+  const std::uint64_t tail = l.tail.load(std::memory_order_seq_cst);  // SYNC: see RingKeeper::begin_inquiry
+  if (!tail_fenced(tail)) return tail;
+  const std::uint64_t fenced = l.fenced.load(memory_order_relaxed);
+  return fenced != 0 ? fenced : tail;
 }
 
 Ring::SealPoint Ring::seal_point() const {
@@ -236,7 +247,7 @@ Ring::SealPoint Ring::seal_point() const {
   while (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1))
     ++term;  // SYNC: see fence
   const TermLine& last = line(term);
-  const std::uint64_t tail = last.tail.load(memory_order_acquire);  // SYNC: see fence
+  const std::uint64_t tail = claimed_tail(term);
   const Offset base(last.base_offset.load(memory_order_relaxed));
   const std::int64_t append_ns = last.last_append_ns.load(memory_order_relaxed);
   // Decided already, by a keeper that died before the next ring was in its place. The tail has moved since.

@@ -73,6 +73,8 @@ struct alignas(shm::kLine) TermLine {
   shm::Shared<std::uint64_t> base_offset;    // likewise
   shm::Shared<std::uint64_t> end;            // by the claimer that tripped: the tail without its claim;
                                              // by the keeper when that one died. Valid if the lap matches
+  shm::Shared<std::uint64_t> fenced;         // by the keeper that fenced it: the tail as it was then, with
+                                             // the fence; 0 while not, or when that one died first
 };
 static_assert(sizeof(TermLine) == shm::kLine);
 
@@ -192,9 +194,11 @@ class Ring {
 
   // Forbids all further claims by fencing every tail. For the keeper; idempotent.
   void fence() const;
+  // The tail of `term` as far as claims count: that before the fence, where it is known. Otherwise claims that
+  // failed at the fence may have moved it; nobody owns those bytes, and repair fills them.
+  std::uint64_t claimed_tail(std::uint64_t term) const;
   // After fence(): where the ring is to end, or nothing while the last term's end is not known yet
-  // (its tripper is between two instructions, or dead). Claims that failed at the fence may have moved
-  // the tail a little beyond the last one that did not; nobody owns those bytes, and repair fills them.
+  // (its tripper is between two instructions, or dead).
   struct SealPoint {
     bool known;
     Position position;

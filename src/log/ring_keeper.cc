@@ -151,7 +151,7 @@ void RingKeeper::begin_inquiry() {
   // SYNC: the tail before the ops: who claimed below it had announced so before (its fetch_add is a
   // full barrier), or has moved on already.
   inquiry_.term = ring_.header().active_term.load(memory_order_acquire);
-  inquiry_.tail = ring_.line(inquiry_.term).tail.load(std::memory_order_seq_cst);
+  inquiry_.tail = ring_.claimed_tail(inquiry_.term);
   inquiry_.waiting_for.fill(shm::kNoOp);
   const auto used = static_cast<std::uint32_t>(control_->slots().size());
   for (std::uint32_t i = 0; i < used; ++i) {

@@ -443,11 +443,33 @@ TEST_F(RingKeeperTest, NothingIsFilledBehindTheSealThoughFailedClaimsMovedTheTai
   }
 }
 
-// The tail was moved before the seal was decided: the bytes are nobody's, and repair gives them away.
-TEST_F(RingKeeperTest, WhatFailedClaimsTookBetweenFenceAndSealIsFilled) {
+TEST_F(RingKeeperTest, WhatFailedClaimsTookBetweenFenceAndSealLeavesNoGap) {
+  for (const int late_claims : {1, 9}) {  // within the term, and beyond its end
+    SCOPED_TRACE(late_claims);
+    const Ring ring = make_ring();
+    commit(ring, 64);
+    ring.fence();
+    for (int i = 0; i < late_claims; ++i) HandClaim(ring, new_slot(), kEighth).finish();
+    RingKeeper keeper = keeper_of(open_ring());
+    repair(keeper);
+    EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0)));
+    ring.fence();  // by the next keeper
+    const auto seal = ring.seal_point();
+    ASSERT_TRUE(seal.known);
+    EXPECT_EQ(seal.position, Position(64));
+    EXPECT_EQ(seal.offset, Offset(1));
+    ring.finish_seal(seal.position, seal.offset);
+    EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0), pad_at(64, 4096 - 64, 1)));
+  }
+}
+
+// The keeper died between the fence and the note of what it found there. The bytes are nobody's, and repair
+// gives them away.
+TEST_F(RingKeeperTest, WhatFailedClaimsTookIsFilledWhenTheFencesPlaceIsNotKnown) {
   const Ring ring = make_ring();
   commit(ring, 64);
   ring.fence();
+  ring.line(0).fenced.store(0);
   HandClaim(ring, new_slot(), 256).finish();
   const auto seal = ring.seal_point();
   ASSERT_TRUE(seal.known);
@@ -462,6 +484,7 @@ TEST_F(RingKeeperTest, FailedClaimsThatMoveTheTailBeyondTheTermLeaveTheSealToRep
   const Ring ring = make_ring();
   commit(ring, 64);
   ring.fence();
+  ring.line(0).fenced.store(0);
   for (int i = 0; i < 9; ++i) HandClaim(ring, new_slot(), kEighth).finish();
   EXPECT_FALSE(ring.seal_point().known);
   RingKeeper keeper = keeper_of(open_ring());
