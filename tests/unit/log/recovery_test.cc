@@ -298,7 +298,8 @@ TEST_F(RecoveryTest, WritesThatWereNotSyncedBehindAGapAreCut) {
 TEST_F(RecoveryTest, DamageInTheMiddleOfSyncedRecordsIsRefused) {
   const MadeFrame& damaged = frame_in(last_, 20);
   const std::string good = get_file(log_file(last_)).substr(place(last_, damaged), 64);
-  for (const std::uint64_t at : {0u, 4u, 8u, 16u, 24u, 28u, 40u}) {  // length, type, offset, time, key, CRC, value
+  for (const std::uint64_t at :
+       {0u, 4u, 8u, 16u, 24u, 28u, 40u}) {  // length, type, offset, time, key, CRC, value
     overwrite(log_file(last_), place(last_, damaged), good);
     const char flipped = static_cast<char>(good[at] ^ 0x40);
     overwrite(log_file(last_), place(last_, damaged) + at, {&flipped, 1});
