@@ -15,7 +15,6 @@
 namespace ringtail {
 
 using log::PartitionReader;
-using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 

@@ -60,14 +60,13 @@ Status LogCore::start_candidate() {
     if (free) return std::unexpected(nobody_keeps(options_.dir));
     return free.error().code == Code::would_block ? Status{} : std::unexpected(free.error());
   }
-  auto candidate =
-      shm::RoleCandidate::start(path, [this](std::stop_token stop) { run_keeper(std::move(stop)); });
+  auto candidate = shm::RoleCandidate::start(path, [this](const std::stop_token& stop) { run_keeper(stop); });
   if (!candidate) return std::unexpected(candidate.error());
   candidate_ = std::move(*candidate);
   return {};
 }
 
-void LogCore::run_keeper(std::stop_token stop) {
+void LogCore::run_keeper(const std::stop_token& stop) {
   log::Keeper keeper(control_, locks_, catalog_, place_, {.io = options_.io, .cpu = options_.keeper_cpu});
   std::stop_callback on_stop(stop, [&keeper] { keeper.stop(); });
   auto ran = keeper.run();

@@ -58,7 +58,7 @@ class LogCore {
 
   Status start_candidate();
   Status wait_for_keeper();
-  void run_keeper(std::stop_token stop);
+  void run_keeper(const std::stop_token& stop);
   std::optional<Error> keeper_failure() const;
   std::optional<std::uint32_t> find_entry(std::uint64_t topic_id, PartitionId partition) const;
 

@@ -124,7 +124,8 @@ SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord
   const auto claimed_bytes = static_cast<std::uint32_t>(bytes);
   const auto count = static_cast<std::uint32_t>(records.size());
   Claimed claimed;
-  if ((error = take(claimed_bytes, count, claimed))) return refuse(*error);
+  error = take(claimed_bytes, count, claimed);
+  if (error) return refuse(*error);
 
   std::byte* frame = claimed.frame;
   std::uint32_t first_length = 0;

@@ -15,7 +15,6 @@ using shm::Phase;
 using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
-using std::memory_order_release;
 
 namespace {
 

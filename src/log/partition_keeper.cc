@@ -9,7 +9,6 @@
 namespace ringtail::log {
 
 using shm::PartitionState;
-using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;

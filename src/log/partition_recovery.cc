@@ -105,8 +105,7 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   for (const RecoveryFinding& finding : report.findings) logger().info("{}: {}", name(), finding.message);
   const Position end = recovered->end_position;
   const Offset next_offset = recovered->next_offset;
-  auto writer =
-      SegmentWriter::open(*context_.backend, identity, partition_.disk_dir, config_, std::move(*recovered));
+  auto writer = SegmentWriter::open(*context_.backend, identity, partition_.disk_dir, config_, *recovered);
   if (!writer) return std::unexpected(writer.error());
   writer_ = std::move(*writer);
 
