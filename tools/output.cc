@@ -81,8 +81,9 @@ std::string human_bytes(std::uint64_t bytes) {
 std::string human_nanoseconds(std::uint64_t ns) {
   if (ns < 1000) return fmt::format("{} ns", ns);
   const double amount = static_cast<double>(ns);
-  if (ns < 1'000'000) return fmt::format("{:.3g} us", amount / 1e3);
-  if (ns < 1'000'000'000) return fmt::format("{:.3g} ms", amount / 1e6);
+  // What three digits would round up to a thousand goes to the next unit.
+  if (ns < 999'500) return fmt::format("{:.3g} us", amount / 1e3);
+  if (ns < 999'500'000) return fmt::format("{:.3g} ms", amount / 1e6);
   return fmt::format("{:.{}f} s", amount / 1e9, ns < 10'000'000'000 ? 2 : 1);
 }
 

@@ -63,8 +63,8 @@ constexpr std::string_view kScript = R"html(<script>
 "use strict";
 const svg = document.querySelector("svg"), cursor = document.getElementById("cursor");
 const at = document.getElementById("at"), cells = document.querySelectorAll("td.at");
-const time = ns => ns < 1e3 ? ns + " ns" : ns < 1e6 ? (ns / 1e3).toPrecision(3) + " µs"
-  : ns < 1e9 ? (ns / 1e6).toPrecision(3) + " ms" : (ns / 1e9).toPrecision(3) + " s";
+const time = ns => ns < 1e3 ? ns + " ns" : ns < 999500 ? (ns / 1e3).toPrecision(3) + " µs"
+  : ns < 999500000 ? (ns / 1e6).toPrecision(3) + " ms" : (ns / 1e9).toPrecision(3) + " s";
 svg.addEventListener("pointermove", event => {
   const matrix = svg.getScreenCTM().inverse();
   const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(matrix);
