@@ -17,7 +17,8 @@ namespace {
 double middle_of(std::size_t index) {
   const std::uint64_t low = Histogram::lowest_of(index);
   const std::uint64_t width = Histogram::highest_of(index) - low + 1;
-  return static_cast<double>(low) + static_cast<double>(width / 2);
+  const std::uint64_t half = width / 2;
+  return static_cast<double>(low) + static_cast<double>(half);
 }
 
 // Points per unit of percentile double each time the distance to 100 % halves.

@@ -251,7 +251,7 @@ Result<TopicEntry> Catalog::create_topic(const TopicSpec& spec) const {
   if (!overrides) return std::unexpected(overrides.error());
   const auto id = random_token();
   if (!id) return std::unexpected(id.error());
-  const TopicEntry entry{spec.name, *id, spec.partitions, std::move(*overrides), wall_clock_ns()};
+  TopicEntry entry{spec.name, *id, spec.partitions, std::move(*overrides), wall_clock_ns()};
 
   const auto lock = CatalogLock::acquire(dir_);
   if (!lock) return std::unexpected(lock.error());

@@ -49,7 +49,8 @@ class ScarcityTest : public ::testing::Test {
   void in_own_mounts(const std::function<void()>& body) {
     Process child("child", [&body] {
       if (!leave_mounts())
-        ADD_FAILURE() << "needs a mount namespace: run as root, or allow user namespaces";
+        ADD_FAILURE() << "needs a mount namespace of its own: run as root or allow user namespaces, and not "
+                         "within a chroot";
       else
         body();
       return ::testing::Test::HasFailure() ? 1 : 0;
