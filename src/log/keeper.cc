@@ -41,9 +41,10 @@ Status Keeper::run() {
   pin_thread();
   if (auto ready = set_up(); !ready) return ready;
   become_ready();
-  while (!stop_.load(memory_order_acquire)) {  // SYNC: pairs with stop
-    // SYNC: read before the work: a bump after this ends the rest at once.
+  for (;;) {
+    // SYNC: read before all else: a bump after this ends the rest at once.
     wake_seen_ = control_.header().keeper_wake.load(memory_order_acquire);
+    if (stop_.load(memory_order_acquire)) break;  // SYNC: pairs with stop
     const std::int64_t now_ns = monotonic_ns();
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();

@@ -73,8 +73,10 @@ TEST_F(Handshake, TheKeepersBellIsRungForEveryRecordBehindItsLastLook) {
   std::thread keeper([&] {
     Position seen(0);
     shm::ControlHeader& header = control_.header();
-    while (!done.load()) {
+    for (;;) {
+      // Ahead of the look at `done`, or its bump could come between the two and go unnoticed.
       const std::uint32_t wake = header.keeper_wake.load();
+      if (done.load()) break;
       entry().hot.fetch_or(shm::kKeeperWaits);
       if (ring.claimed_end().position == seen) {
         header.keeper_asleep.store(1);
