@@ -132,7 +132,9 @@ class Bench:
         return float(re.search(r"R=([0-9.]+)", self.spike("line", 0, 8, 1000000)).group(1))
 
     def fio(self, direction):
-        """Bytes per second; the file stays, so that a read finds what a write has left."""
+        """Bytes per second. A write makes a new file, as a log does; it stays for the read that follows."""
+        if direction == "write":
+            (self.work / "fio.dat").unlink(missing_ok=True)
         out = self.output(["fio", "--name=sequential", "--filename=fio.dat", f"--rw={direction}", "--bs=1M",
                            "--iodepth=8", "--ioengine=io_uring", "--direct=1", f"--size={self.bytes}",
                            "--output-format=json"], f"fio-{direction}")
