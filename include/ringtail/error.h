@@ -27,6 +27,9 @@ enum class Code {
   claim_expired,        // the claim was given up after claim.timeout.ms; the record was not appended
   not_enough_replicas,  // fewer in-sync replicas than min.insync.replicas
   offset_out_of_range,  // before the log start offset or beyond the log end offset
+  stale_generation,     // the partition is no longer this member's: its commit does not count
+  group_not_empty,      // not while the consumer group has members
+  inconsistent_assignor,  // the members of a group must use the same assignor
   closed,               // the handle was closed, the topic deleted, or the process forked
   unsupported,          // not available for this topic, build or kernel
   system,               // any other failure of a system call

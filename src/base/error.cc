@@ -28,6 +28,9 @@ std::string_view to_string(Code code) {
     case Code::claim_expired: return "claim_expired";
     case Code::not_enough_replicas: return "not_enough_replicas";
     case Code::offset_out_of_range: return "offset_out_of_range";
+    case Code::stale_generation: return "stale_generation";
+    case Code::group_not_empty: return "group_not_empty";
+    case Code::inconsistent_assignor: return "inconsistent_assignor";
     case Code::closed: return "closed";
     case Code::unsupported: return "unsupported";
     case Code::system: return "system";

@@ -22,7 +22,7 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
     return d;
   }
   const shm::Partition& entry = ref->entry();
-  d.failure = LogCore::failure_of(entry);
+  d.failure = log::Attachment::failure_of(entry);
   d.log_start_offset = Offset(entry.log_start_offset.load(memory_order_relaxed));
   d.log_start_position = Position(entry.log_start_position.load(memory_order_relaxed));
   d.durable_offset = config.storage == Storage::disk ? Offset(entry.durable_offset.load(memory_order_relaxed))
@@ -56,7 +56,7 @@ Status Admin::create_topic(const TopicSpec& spec) {
     auto ref = core.find_partition(*topic, PartitionId(p));
     if (!ref)
       opened = std::unexpected(ref.error());
-    else if (auto failure = LogCore::failure_of(ref->entry()))
+    else if (auto failure = log::Attachment::failure_of(ref->entry()))
       opened = std::unexpected(*failure);
   }
   if (opened || opened.error().code == Code::no_keeper) return opened;

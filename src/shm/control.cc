@@ -110,12 +110,18 @@ std::span<Reader> Control::readers() const {
 void Control::use_slot(std::uint32_t index) const { raise(header().slots_used, index + 1); }
 void Control::use_reader(std::uint32_t index) const { raise(header().readers_used, index + 1); }
 
-void Control::wake_keeper() const {
-  ControlHeader& h = header();
-  // SYNC: the bump before the look at keeper_asleep; the keeper sets that before it compares the word.
-  h.keeper_wake.fetch_add(1, std::memory_order_seq_cst);
-  if (h.keeper_asleep.load(std::memory_order_seq_cst) != 0) futex_wake_all(h.keeper_wake);
+namespace {
+
+void ring_bell(Shared<std::uint32_t>& word, const Shared<std::uint32_t>& asleep) {
+  // SYNC: the bump before the look at `asleep`; the sleeper sets that before it compares the word.
+  word.fetch_add(1, std::memory_order_seq_cst);
+  if (asleep.load(std::memory_order_seq_cst) != 0) futex_wake_all(word);
 }
+
+}  // namespace
+
+void Control::wake_keeper() const { ring_bell(header().keeper_wake, header().keeper_asleep); }
+void Control::wake_coordinator() const { ring_bell(groups().wake, groups().asleep); }
 
 void notify_waiters(Shared<std::uint32_t>& seq, Shared<std::uint32_t>& waiters) {
   // SYNC: pairs with the waiter's exchange of the flag before it looks once more: it sees the event, or

@@ -1,6 +1,6 @@
 // The control segment: the one shared-memory file of a log that every attached process maps. It holds
-// liveness slots, reader pins, and for each partition the words by which producers, consumers and the
-// keeper find and wake each other. Records are not here; they are in the rings.
+// liveness slots, reader pins, for each partition the words by which producers, consumers and the keeper
+// find and wake each other, and consumer groups. Records are not here; they are in the rings.
 //
 // Process safety: every mutable field is a lock-free atomic with one of the writers named beside it.
 // Nothing here is a lock; a process may die between any two stores. Trust: fields are validated by
@@ -15,12 +15,13 @@
 #include <span>
 
 #include "ringtail/error.h"
+#include "shm/group_table.h"
 #include "shm/mapping.h"
 
 namespace ringtail::shm {
 
 inline constexpr std::uint64_t kControlMagic = 0x4c5254434c544752;  // "RGTLCTRL"
-inline constexpr std::uint32_t kControlVersion = 1;
+inline constexpr std::uint32_t kControlVersion = 2;
 inline constexpr std::uint32_t kMaxSlots = 512;
 inline constexpr std::uint32_t kMaxReaders = 4096;
 inline constexpr std::uint32_t kMaxPartitions = 4096;
@@ -71,7 +72,7 @@ struct alignas(kLine) Slot {
   Shared<std::uint64_t> word;               // by claimers, the owner and the keeper, by compare-and-set
   Shared<std::uint64_t> token;              // random; tells this owner from an earlier one
   Shared<std::uint32_t> pid;                // for people; in the owner's pid namespace
-  Shared<std::uint32_t> role;               // 1 producer, 2 consumer
+  Shared<std::uint32_t> role;               // SlotRole
   Shared<std::uint64_t> start_ns;           // when it attached, wall clock
   std::array<Shared<char>, 16> name;        // of the process
   alignas(kLine) Shared<std::uint64_t> op;  // by the owner alone
@@ -87,6 +88,7 @@ constexpr std::uint32_t frame_owner(std::uint32_t slot, std::uint64_t generation
   return static_cast<std::uint32_t>(generation << 12) | (slot + 1);
 }
 static_assert(kMaxSlots < 1u << 12);
+static_assert(kMaxGroupPartitions <= 1u << 16 && kMaxSlots < 1u << 16);
 
 // --- Readers -------------------------------------------------------------------------------------
 
@@ -197,6 +199,8 @@ struct ControlLayout {
   std::array<Slot, kMaxSlots> slots;
   std::array<Reader, kMaxReaders> readers;
   std::array<Partition, kMaxPartitions> partitions;
+  std::array<Member, kMaxSlots> members;
+  GroupTableLayout groups;
 };
 static_assert(std::is_standard_layout_v<ControlLayout>);
 static_assert(offsetof(ControlHeader, keeper_wake) == 640);
@@ -217,6 +221,8 @@ class Control {
   Slot& slot(std::uint32_t index) const { return layout_->slots[index]; }
   Reader& reader(std::uint32_t index) const { return layout_->readers[index]; }
   Partition& partition(std::uint32_t index) const { return layout_->partitions[index]; }
+  Member& member(std::uint32_t slot) const { return layout_->members[slot]; }
+  GroupTableLayout& groups() const { return layout_->groups; }
 
   // The parts of the tables that were ever in use. Entries taken before the call are in them.
   std::span<Slot> slots() const;
@@ -225,8 +231,9 @@ class Control {
   void use_slot(std::uint32_t index) const;
   void use_reader(std::uint32_t index) const;
 
-  // Makes the keeper look now. Lock-free; a system call only when it sleeps.
+  // Makes the keeper, or the coordinator of groups, look now. Lock-free; a system call only when it sleeps.
   void wake_keeper() const;
+  void wake_coordinator() const;
 
  private:
   Mapping mapping_;

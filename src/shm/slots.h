@@ -14,7 +14,7 @@
 
 namespace ringtail::shm {
 
-enum class SlotRole : std::uint32_t { producer = 1, consumer = 2 };
+enum class SlotRole : std::uint32_t { producer = 1, consumer = 2, admin = 3 };
 
 // A slot that this process owns. Given back on destruction, unless an operation is under way in a
 // ring: then it is left to the keeper, as after a death.
@@ -30,6 +30,8 @@ class OwnedSlot {
   ~OwnedSlot() { release(); }
 
   std::uint32_t index() const { return index_; }
+  // What the slot's word is while it is held by this owner.
+  std::uint64_t word() const { return slot_word(generation_, SlotState::active); }
   std::uint32_t owner() const { return owner_; }  // as frame_owner
 
   // Says what comes next. Wait-free: one store to the slot's own line. The claim that follows is a
