@@ -81,13 +81,13 @@ Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, Partiti
           shm::futex_wait(entry.space_seq, seq, monotonic_ns() + kSliceNs);
       }
       return PartitionRef{.control = &control_,
-                               .index = *index,
-                               .topic_id = topic.topic_id,
-                               .log_id = place_.log_id,
-                               .topic = topic.name,
-                               .partition = partition,
-                               .shm_dir = place_.shm_dir,
-                               .disk_dir = catalog_.partition_dir(topic.name, partition)};
+                          .index = *index,
+                          .topic_id = topic.topic_id,
+                          .log_id = place_.log_id,
+                          .topic = topic.name,
+                          .partition = partition,
+                          .shm_dir = place_.shm_dir,
+                          .disk_dir = catalog_.partition_dir(topic.name, partition)};
     }
     // Created on disk by a process that died before it told the keeper.
     if (auto applied = apply_catalog(); !applied) return std::unexpected(applied.error());

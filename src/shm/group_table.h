@@ -29,7 +29,7 @@ inline constexpr std::size_t kMaxOffsetMetadataBytes = 127;
 // What a member asks of the coordinator. Whoever has a slot may ask; only `join` makes a member.
 enum class GroupRequest : std::uint32_t {
   none = 0,
-  join = 1,     // become a member, or change the subscription
+  join = 1,  // become a member, or change the subscription
   leave = 2,
   prepare = 3,  // have entries for the topic named as subscription, in a group that exists
   remove = 4,   // delete the group
@@ -45,19 +45,19 @@ enum class MemberStatus : std::uint32_t {
 // One per liveness slot, for the consumer that holds it.
 struct alignas(128) Member {
   // By the coordinator.
-  std::atomic<std::uint32_t> attention;   // futex: bumped when there is something for the member to do
-  std::atomic<std::uint32_t> answered;    // futex: the last request that was dealt with
-  std::atomic<std::uint32_t> status;      // MemberStatus
-  std::atomic<std::uint32_t> group;       // index + 1; 0: none
-  std::atomic<std::uint64_t> slot_word;   // of the slot, while this consumer holds it
-  std::atomic<std::int64_t> joined_ns;    // wall clock
-  std::atomic<std::int64_t> polled_ns;    // monotonic clock: when the coordinator last saw `polls` change
-  std::atomic<std::uint32_t> commit_due;  // bumped every auto_commit_interval_ms
-  std::atomic<std::uint32_t> assign_due;  // bumped when this member's assignor is to propose an assignment
+  std::atomic<std::uint32_t> attention;     // futex: bumped when there is something for the member to do
+  std::atomic<std::uint32_t> answered;      // futex: the last request that was dealt with
+  std::atomic<std::uint32_t> status;        // MemberStatus
+  std::atomic<std::uint32_t> group;         // index + 1; 0: none
+  std::atomic<std::uint64_t> slot_word;     // of the slot, while this consumer holds it
+  std::atomic<std::int64_t> joined_ns;      // wall clock
+  std::atomic<std::int64_t> polled_ns;      // monotonic clock: when the coordinator last saw `polls` change
+  std::atomic<std::uint32_t> commit_due;    // bumped every auto_commit_interval_ms
+  std::atomic<std::uint32_t> assign_due;    // bumped when this member's assignor is to propose an assignment
   std::atomic<std::uint32_t> refusal_code;  // Code of the answer; 0: granted
 
   // By the member.
-  alignas(128) std::atomic<std::uint32_t> polls;  // bumped by each poll, and while one waits
+  alignas(128) std::atomic<std::uint32_t> polls;    // bumped by each poll, and while one waits
   alignas(128) std::atomic<std::uint32_t> request;  // bumped once all below is stored
   std::atomic<std::uint32_t> kind;                  // GroupRequest
   std::atomic<std::uint64_t> asker;                 // the slot's word
@@ -87,7 +87,7 @@ struct alignas(128) Group {
   std::atomic<std::uint32_t> state;       // GroupState
   std::atomic<std::uint32_t> generation;  // rises with every new assignment
   std::atomic<std::uint32_t> members;
-  std::atomic<std::uint32_t> trouble_code;  // Code of what keeps the group from being served; 0: nothing
+  std::atomic<std::uint32_t> trouble_code;   // Code of what keeps the group from being served; 0: nothing
   std::atomic<std::int64_t> empty_since_ns;  // wall clock
   SharedText<kMaxGroupIdBytes + 1> group_id;
   SharedText<64> assignor;
@@ -129,7 +129,8 @@ struct alignas(128) GroupPartition {
   std::atomic<std::uint32_t> partition;
   std::atomic<std::uint32_t> persistent;  // 1: `persisted` stands in the internal topic
   std::atomic<std::uint64_t> persisted;
-  std::atomic<std::int64_t> committed_ns;  // wall clock: when it was last seen to change
+  std::atomic<std::uint64_t> persisted_metadata;  // the checks of both copies, combined, as of then
+  std::atomic<std::int64_t> committed_ns;         // wall clock: when it was last seen to change
 
   alignas(128) std::array<OffsetMetadata, 2> metadata;
 };

@@ -14,7 +14,7 @@
 
 namespace ringtail::shm {
 
-enum class SlotRole : std::uint32_t { producer = 1, consumer = 2, admin = 3 };
+enum class SlotRole : std::uint32_t { producer = 1, consumer = 2, admin = 3, coordinator = 4 };
 
 // A slot that this process owns. Given back on destruction, unless an operation is under way in a
 // ring: then it is left to the keeper, as after a death.

@@ -1,0 +1,103 @@
+#include "groups/assignment_input.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <regex>
+#include <set>
+
+#include "groups/membership.h"
+#include "groups/tenure.h"
+
+namespace ringtail::groups {
+
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+
+namespace {
+
+constexpr std::string_view kInternalPrefix = "__";
+
+Result<std::vector<std::string>> resolve_pattern(const std::string& pattern,
+                                                 const std::vector<log::TopicEntry>& topics) {
+  std::vector<std::string> names;
+  try {
+    const std::regex expression(pattern, std::regex::extended);
+    for (const log::TopicEntry& topic : topics)
+      if (!topic.name.starts_with(kInternalPrefix) && std::regex_match(topic.name, expression))
+        names.push_back(topic.name);
+  } catch (const std::regex_error& error) {
+    return fail(Code::invalid_argument,
+                fmt::format("'{}' is no extended regular expression: {}", pattern, error.what()));
+  }
+  return names;
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> resolve_subscription(const std::string& subscription, bool by_pattern,
+                                                      const std::vector<log::TopicEntry>& topics) {
+  if (by_pattern) return resolve_pattern(subscription, topics);
+  std::set<std::string> wanted;
+  for (std::size_t begin = 0; begin < subscription.size();) {
+    const std::size_t end = std::min(subscription.find('\n', begin), subscription.size());
+    wanted.insert(subscription.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  std::vector<std::string> names;
+  for (const log::TopicEntry& topic : topics)
+    if (wanted.contains(topic.name)) names.push_back(topic.name);
+  return names;
+}
+
+AssignmentInput load_assignment_input(const shm::Control& control, std::uint32_t group,
+                                      const std::vector<log::TopicEntry>& topics) {
+  AssignmentInput input;
+  std::set<std::string> subscribed;
+  std::map<std::uint32_t, std::size_t> member_of_owner;
+  const auto slots = static_cast<std::uint32_t>(control.slots().size());
+  for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    const shm::Member& member = control.member(slot);
+    if (member.group.load(memory_order_acquire) != group + 1 ||  // SYNC: pairs with the coordinator's store
+        member.status.load(memory_order_relaxed) != static_cast<std::uint32_t>(shm::MemberStatus::joined))
+      continue;
+    auto names = resolve_subscription(member.subscription.load(),
+                                      member.by_pattern.load(memory_order_relaxed) != 0, topics);
+    if (!names) names = std::vector<std::string>();
+    subscribed.insert(names->begin(), names->end());
+    member_of_owner[slot + 1] = input.members.size();
+    input.members.push_back({member_id_of(control, slot), member.client_id.load(), std::move(*names), {}});
+    input.slots.push_back(slot);
+  }
+  std::map<std::uint64_t, const log::TopicEntry*> by_id;
+  for (const log::TopicEntry& topic : topics) {
+    by_id[topic.topic_id] = &topic;
+    if (subscribed.contains(topic.name)) input.topics.push_back({topic.name, topic.partitions});
+  }
+  const shm::GroupTableLayout& table = control.groups();
+  const std::uint32_t used =
+      std::min(table.entries_used.load(memory_order_acquire), shm::kMaxGroupPartitions);
+  for (std::uint32_t i = 0; i < used; ++i) {
+    const std::uint32_t word = table.assignments[i].load(memory_order_acquire);  // SYNC: pairs with rebalance
+    if (word == 0 || shm::assignment_group(word) != group) continue;
+    const shm::GroupPartition& entry = table.partitions[i];
+    const auto topic = by_id.find(entry.topic_id.load(memory_order_relaxed));
+    if (topic == by_id.end()) continue;
+    TopicPartition partition{topic->second->name, PartitionId(entry.partition.load(memory_order_relaxed))};
+    // Who is meant to have it, rather than who has it still: so a quick second change moves no more.
+    const std::uint32_t owner = shm::assignment_owner(word);
+    if (const auto member = member_of_owner.find(owner); member != member_of_owner.end())
+      input.members[member->second].owned.push_back(partition);
+    input.entries.emplace(std::move(partition), i);
+  }
+  for (GroupMember& member : input.members) std::ranges::sort(member.owned);
+  return input;
+}
+
+Result<AssignmentInput> load_assignment_input(const log::Attachment& attachment, std::uint32_t group) {
+  auto topics = attachment.catalog().list_topics();
+  if (!topics) return std::unexpected(topics.error());
+  return load_assignment_input(attachment.control(), group, *topics);
+}
+
+}  // namespace ringtail::groups

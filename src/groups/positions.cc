@@ -1,0 +1,263 @@
+// The coordinator's table of groups and positions, and how positions come to the disk.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/logger.h"
+#include "groups/coordinator.h"
+#include "groups/tenure.h"
+#include "shm/futex.h"
+
+namespace ringtail::groups {
+
+using shm::GroupState;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+constexpr std::int64_t kMillisecond = 1'000'000;
+constexpr std::int64_t kExpirePeriodNs = 1'000 * kMillisecond;
+
+}  // namespace
+
+// --- Groups and entries --------------------------------------------------------------------------
+
+std::optional<std::uint32_t> Coordinator::find_group(const std::string& id) const {
+  for (const auto& [index, group] : groups_)
+    if (group.id == id) return index;
+  return std::nullopt;
+}
+
+Result<std::uint32_t> Coordinator::find_or_make_group(const std::string& id) {
+  if (const auto found = find_group(id)) return *found;
+  for (std::uint32_t i = 0; i < shm::kMaxGroups; ++i) {
+    if (groups_.contains(i)) continue;
+    shm::Group& group = table_.groups[i];
+    group.group_id.store(id);
+    group.assignor.store("");
+    group.generation.store(0, memory_order_relaxed);
+    group.members.store(0, memory_order_relaxed);
+    group.trouble_code.store(0, memory_order_relaxed);
+    group.empty_since_ns.store(wall_clock_ns(), memory_order_relaxed);
+    // SYNC: publishes the id; pairs with those who list groups.
+    group.state.store(static_cast<std::uint32_t>(GroupState::empty), memory_order_release);
+    groups_[i] = {.id = id, .assignor = {}};
+    return i;
+  }
+  return fail(Code::limit_exceeded,
+              fmt::format("there is room for {} consumer groups; delete one with `ringtail group delete`",
+                          shm::kMaxGroups));
+}
+
+std::optional<std::uint32_t> Coordinator::find_or_make_entry(std::uint32_t group, PartitionKey key) {
+  auto& entries = groups_[group].entries;
+  if (const auto found = entries.find(key); found != entries.end()) return found->second;
+  std::uint32_t index = 0;
+  while (index < shm::kMaxGroupPartitions && table_.assignments[index].load(memory_order_relaxed) != 0)
+    ++index;
+  if (index == shm::kMaxGroupPartitions) return std::nullopt;
+  shm::GroupPartition& entry = table_.partitions[index];
+  // The tenure's number goes on from the last group's: a commit that is under way there stays refused.
+  Standing seen = load_standing(entry);
+  while (!exchange_standing(entry, seen,
+                            {shm::kNoOffset, shm::tenure_word(shm::tenure_number(seen.tenure), 0)})) {
+  }
+  entry.topic_id.store(key.first, memory_order_relaxed);
+  entry.partition.store(key.second, memory_order_relaxed);
+  entry.persistent.store(0, memory_order_relaxed);
+  entry.committed_ns.store(wall_clock_ns(), memory_order_relaxed);
+  if (index >= table_.entries_used.load(memory_order_relaxed))
+    table_.entries_used.store(index + 1, memory_order_release);  // SYNC: pairs with Membership::look
+  // SYNC: publishes what the entry is for; pairs with all who look for a group's entries.
+  table_.assignments[index].store(shm::assignment_word(group, 0), memory_order_release);
+  entries[key] = index;
+  return index;
+}
+
+void Coordinator::free_entry(std::uint32_t group, PartitionKey key) {
+  auto& entries = groups_[group].entries;
+  const auto found = entries.find(key);
+  change_owner(table_.partitions[found->second], 0);
+  table_.assignments[found->second].store(0, memory_order_release);  // SYNC: as in find_or_make_entry
+  entries.erase(found);
+}
+
+void Coordinator::free_group(std::uint32_t group) {
+  while (!groups_[group].entries.empty()) free_entry(group, groups_[group].entries.begin()->first);
+  table_.groups[group].state.store(static_cast<std::uint32_t>(GroupState::free),
+                                   memory_order_release);  // SYNC: as above
+  groups_.erase(group);
+}
+
+// Deletes positions, also on disk.
+Status Coordinator::forget(std::uint32_t group, const std::vector<PartitionKey>& keys) {
+  std::vector<StoredOffset> deleted;
+  for (const PartitionKey& key : keys) {
+    const shm::GroupPartition& entry = table_.partitions[groups_[group].entries.at(key)];
+    if (entry.persistent.load(memory_order_relaxed) == 0) continue;
+    deleted.push_back({.group = groups_[group].id,
+                       .topic = name_in_topic(key.first),
+                       .partition = PartitionId(key.second),
+                       .offset = {},
+                       .metadata = {}});
+  }
+  if (!deleted.empty()) {
+    auto appended = offsets_.append(deleted);
+    if (!appended) return std::unexpected(appended.error());
+    sync_target_ = *appended;
+  }
+  for (const PartitionKey& key : keys) free_entry(group, key);
+  return {};
+}
+
+// The names of topics that are gone are needed once more.
+std::string Coordinator::name_in_topic(std::uint64_t topic_id) const {
+  const auto known = persisted_names_.find(topic_id);
+  return known == persisted_names_.end() ? std::string() : known->second;
+}
+
+Status Coordinator::prepare(std::uint32_t group, const std::string& topic) {
+  const auto entry = std::ranges::find(topics_, topic, &log::TopicEntry::name);
+  if (entry == topics_.end())
+    return fail(Code::not_found, fmt::format("topic '{}' does not exist; see `ringtail topic list`", topic));
+  for (std::uint32_t p = 0; p < entry->partitions; ++p) {
+    if (find_or_make_entry(group, {entry->topic_id, p})) continue;
+    return fail(
+        Code::limit_exceeded,
+        fmt::format("the table of positions is full ({} for all groups); delete groups that are not used",
+                    shm::kMaxGroupPartitions));
+  }
+  return {};
+}
+
+// --- Persistence ---------------------------------------------------------------------------------
+
+std::uint64_t metadata_mark(const shm::GroupPartition& entry) {
+  return entry.metadata[0].check.load(memory_order_relaxed) ^
+         entry.metadata[1].check.load(memory_order_relaxed);
+}
+
+void Coordinator::persist(std::int64_t now_ns) {
+  const bool stopping = stop_.load(memory_order_relaxed);
+  if (!confirmations_.empty() && !stopping) return;  // one sync at a time
+  std::vector<Confirmation> asked;
+  for (const auto& [index, group] : groups_) {
+    const shm::Group& shared = table_.groups[index];
+    // SYNC: before the positions are read: commits made before the ticket was taken are among them.
+    const std::uint32_t wanted = shared.commits_wanted.load(std::memory_order_seq_cst);
+    if (wanted != shared.commits_done.load(memory_order_relaxed)) asked.push_back({index, wanted});
+  }
+  if (now_ns < persist_due_ns_ && asked.empty() && !stopping) return;
+  persist_due_ns_ = now_ns + options_.persist_interval_ms * kMillisecond;
+  const std::int64_t clock_ns = wall_clock_ns();
+  struct Dirty {
+    shm::GroupPartition* entry;
+    std::uint64_t metadata;
+  };
+  std::vector<StoredOffset> changed;
+  std::vector<Dirty> dirty;
+  for (const auto& [index, group] : groups_) {
+    for (const auto& [key, at] : group.entries) {
+      shm::GroupPartition& entry = table_.partitions[at];
+      const std::uint64_t metadata = metadata_mark(entry);
+      const Standing standing = load_standing(entry);
+      if (standing.committed == shm::kNoOffset) continue;
+      if (entry.persistent.load(memory_order_relaxed) != 0 &&
+          entry.persisted.load(memory_order_relaxed) == standing.committed &&
+          entry.persisted_metadata.load(memory_order_relaxed) == metadata)
+        continue;
+      const log::TopicEntry* topic = topic_of(key.first);
+      if (topic == nullptr) continue;
+      persisted_names_[key.first] = topic->name;
+      entry.committed_ns.store(clock_ns, memory_order_relaxed);
+      changed.push_back({.group = group.id,
+                         .topic = topic->name,
+                         .topic_id = key.first,
+                         .partition = PartitionId(key.second),
+                         .offset = standing.committed,
+                         .metadata = load_metadata(entry, standing),
+                         .committed_ns = clock_ns});
+      dirty.push_back({&entry, metadata});
+    }
+  }
+  if (!changed.empty()) {
+    auto appended = offsets_.append(changed);
+    if (!appended) {
+      announce_trouble(appended.error());
+      for (const Confirmation& one : asked) note_trouble(one.group, appended.error());
+      return;
+    }
+    sync_target_ = *appended;
+    for (std::size_t i = 0; i < dirty.size(); ++i) {
+      dirty[i].entry->persisted.store(*changed[i].offset, memory_order_relaxed);
+      dirty[i].entry->persisted_metadata.store(dirty[i].metadata, memory_order_relaxed);
+      dirty[i].entry->persistent.store(1, memory_order_relaxed);
+    }
+  }
+  announced_trouble_.clear();
+  confirmations_ = std::move(asked);
+  confirm_commits();
+}
+
+// Tells those who wait, once what they wait for is on disk.
+void Coordinator::confirm_commits() {
+  if (confirmations_.empty()) return;
+  if (sync_target_ > Position(0) && offsets_.durable() < sync_target_) {
+    if (auto failure = offsets_.failure()) {
+      announce_trouble(*failure);
+      for (const Confirmation& one : confirmations_) note_trouble(one.group, *failure);
+    }
+    return;
+  }
+  for (const Confirmation& one : std::exchange(confirmations_, {})) {
+    if (!groups_.contains(one.group)) continue;
+    shm::Group& shared = table_.groups[one.group];
+    shared.commits_done.store(one.ticket, memory_order_release);  // SYNC: pairs with persist_commits
+    shm::futex_wake_all(shared.commits_done);
+  }
+}
+
+void Coordinator::announce_trouble(const Error& error) {
+  if (error.message == announced_trouble_) return;
+  announced_trouble_ = error.message;
+  logger().error("committed offsets cannot be made persistent: {}", to_string(error));
+}
+
+void Coordinator::note_trouble(std::uint32_t group, const Error& error) {
+  table_.groups[group].trouble.store(error.message);
+  table_.groups[group].trouble_code.store(static_cast<std::uint32_t>(error.code) + 1, memory_order_relaxed);
+}
+
+void Coordinator::clear_trouble(std::uint32_t group) {
+  table_.groups[group].trouble_code.store(0, memory_order_relaxed);
+}
+
+// --- Expiry --------------------------------------------------------------------------------------
+
+void Coordinator::expire(std::int64_t now_ns) {
+  if (now_ns < expire_due_ns_) return;
+  expire_due_ns_ = now_ns + kExpirePeriodNs;
+  const std::int64_t oldest_ns = wall_clock_ns() - options_.offsets_retention_ms * kMillisecond;
+  std::vector<std::uint32_t> finished;
+  for (auto& [index, group] : groups_) {
+    // As long as the group has members, or had some a short while ago, what it reads does not expire.
+    if (group.members.empty() && table_.groups[index].empty_since_ns.load(memory_order_relaxed) > oldest_ns)
+      continue;
+    std::vector<PartitionKey> keys;
+    for (const auto& [key, at] : group.entries) {
+      const bool in_use = load_standing(table_.partitions[at]).owner() != 0 ||
+                          shm::assignment_owner(table_.assignments[at].load(memory_order_relaxed)) != 0;
+      if (!in_use && table_.partitions[at].committed_ns.load(memory_order_relaxed) <= oldest_ns)
+        keys.push_back(key);
+    }
+    if (!keys.empty())
+      if (auto forgotten = forget(index, keys); !forgotten) announce_trouble(forgotten.error());
+    if (group.members.empty() && group.entries.empty()) finished.push_back(index);
+  }
+  for (const std::uint32_t index : finished) free_group(index);
+}
+
+}  // namespace ringtail::groups
