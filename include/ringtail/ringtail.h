@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ringtail/admin.h"
+#include "ringtail/assignor.h"
 #include "ringtail/consumer.h"
 #include "ringtail/error.h"
 #include "ringtail/log.h"
