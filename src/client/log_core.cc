@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "base/clock.h"
 #include "base/random.h"
+#include "groups/coordinator.h"
 #include "shm/futex.h"
 
 namespace ringtail {
@@ -60,12 +63,21 @@ Status LogCore::start_candidate() {
   return {};
 }
 
+// The keeper's role and that of the coordinator of groups go together; the coordinator ends first, since
+// what it writes at its end is the keeper's to flush.
 void LogCore::run_keeper(const std::stop_token& stop) {
-  log::Keeper keeper(control(), locks(), catalog(), attachment_.place(), {.io = options_.io, .cpu = options_.keeper_cpu});
-  std::stop_callback on_stop(stop, [&keeper] { keeper.stop(); });
+  log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
+                     {.io = options_.io, .cpu = options_.keeper_cpu});
+  groups::Coordinator coordinator(attachment_);
+  std::thread groups_thread([&] {
+    coordinator.run();
+    keeper.stop();
+  });
+  std::stop_callback on_stop(stop, [&coordinator] { coordinator.stop(); });
   auto ran = keeper.run();
-  if (ran) return;
-  attachment_.note_keeper_failure(ran.error());
+  coordinator.stop();
+  groups_thread.join();
+  if (!ran) attachment_.note_keeper_failure(ran.error());
 }
 
 // Until some keeper has recovered the log since the boot; and if the role fell to this process, until

@@ -36,12 +36,9 @@ void Coordinator::run() {
   pthread_setname_np(pthread_self(), "ringtail-groups");
   if (!wait_for_keeper()) return;
   while (!stop_.load(memory_order_acquire)) {  // SYNC: pairs with stop
-    if (auto taken = take_up(); taken)
-      break;
-    else if (taken.error().message != announced_trouble_) {
-      announced_trouble_ = taken.error().message;
-      logger().error("consumer groups: {}", to_string(taken.error()));
-    }
+    auto taken = take_up();
+    if (taken) break;
+    announce_trouble(taken.error());
     shm::futex_wait(table_.wake, table_.wake.load(memory_order_relaxed), monotonic_ns() + kRetryNs);
   }
   for (;;) {
@@ -136,10 +133,10 @@ void Coordinator::index_table() {
   for (std::uint32_t i = 0; i < shm::kMaxGroups; ++i) {
     const shm::Group& group = table_.groups[i];
     if (group.state.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::GroupState::free)) continue;
-    groups_[i] = {.id = group.group_id.load(),
-                  .assignor = group.assignor.load(),
-                  .unbalanced = true,
-                  .unsettled = true};
+    Group& known = groups_[i];
+    known.id = group.group_id.load();
+    known.assignor = group.assignor.load();
+    known.unbalanced = known.unsettled = true;
   }
   const std::uint32_t used =
       std::min(table_.entries_used.load(memory_order_relaxed), shm::kMaxGroupPartitions);
@@ -189,7 +186,7 @@ void Coordinator::refresh_topics() {
   topics_ = std::move(*topics);
   topics_known_ = true;
   catalog_seen_ = done;
-  for (auto& [index, group] : groups_) group.unbalanced = true;
+  for (auto& [index, group] : groups_) unbalance(group);
 }
 
 const log::TopicEntry* Coordinator::topic_of(std::uint64_t topic_id) const {
@@ -200,7 +197,7 @@ const log::TopicEntry* Coordinator::topic_of(std::uint64_t topic_id) const {
 // --- Rounds --------------------------------------------------------------------------------------
 
 void Coordinator::round(std::int64_t now_ns) {
-  if (!groups_.empty()) refresh_topics();
+  refresh_topics();
   answer_requests(now_ns);
   watch_members(now_ns);
   std::vector<std::uint32_t> indexes;
@@ -256,7 +253,7 @@ Status Coordinator::serve(std::uint32_t slot, std::int64_t now_ns) {
   if (control_.slot(slot).word.load(memory_order_acquire) != asker) return {};  // died since
   // Whoever had this slot before is gone, whether that was noticed or not.
   if (const auto known = members_.find(slot); known != members_.end() && known->second.slot_word != asker)
-    remove_member(slot, "died");
+    remove_member(slot, "is gone");
   const std::string id = asked.group_id.load();
   const auto kind = static_cast<shm::GroupRequest>(asked.kind.load(memory_order_relaxed));
   if (kind == shm::GroupRequest::join) return join(slot, now_ns);

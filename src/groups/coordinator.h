@@ -93,9 +93,10 @@ class Coordinator {
   void call(std::uint32_t slot) const;
 
   // rebalance.cc
+  static void unbalance(Group& group);
   void rebalance(std::uint32_t group);
   void install(std::uint32_t group, const AssignmentInput& input, const Assignment& assignment);
-  bool ask_leader(std::uint32_t group, const AssignmentInput& input);
+  void ask_leader(std::uint32_t group, const AssignmentInput& input);
   std::optional<Assignment> take_proposal(Group& group, const AssignmentInput& input) const;
   void settle(std::uint32_t group);
 

@@ -41,8 +41,7 @@ Status Coordinator::join(std::uint32_t slot, std::int64_t now_ns) {
         fmt::format("group '{}' uses the assignor '{}', not '{}'; all of its members must use the same", id,
                     group.assignor, assignor));
   group.assignor = assignor;
-  group.proposal.reset();
-  group.unbalanced = true;
+  unbalance(group);
   group.members.insert(slot);
   shm::Group& entry = table_.groups[*index];
   entry.assignor.store(assignor);
@@ -77,8 +76,7 @@ void Coordinator::remove_member(std::uint32_t slot, const char* why) {
     if (shm::assignment_owner(table_.assignments[at].load(memory_order_relaxed)) == slot + 1)
       table_.assignments[at].store(shm::assignment_word(index, 0), memory_order_relaxed);
   }
-  if (group.proposal && group.proposal->slot == slot) group.proposal.reset();
-  group.unbalanced = true;
+  unbalance(group);
   shm::Group& entry = table_.groups[index];
   entry.members.store(static_cast<std::uint32_t>(group.members.size()), memory_order_relaxed);
   if (!group.members.empty()) return;
@@ -117,7 +115,7 @@ void Coordinator::watch_members(std::int64_t now_ns) {
     member.commit_due.fetch_add(1, memory_order_relaxed);
     call(slot);
   }
-  for (const std::uint32_t slot : dead) remove_member(slot, "died");
+  for (const std::uint32_t slot : dead) remove_member(slot, "is gone");
   for (const std::uint32_t slot : stuck) {
     shm::Member& member = control_.member(slot);
     remove_member(slot, "was expelled: it has not polled for max.poll.interval.ms");

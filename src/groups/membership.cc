@@ -22,7 +22,6 @@ namespace {
 
 constexpr std::int64_t kPatienceNs = 30'000'000'000;
 constexpr std::int64_t kSliceNs = 50'000'000;
-constexpr std::int64_t kFarewellNs = 2'000'000'000;
 
 Status check_id(std::string_view what, std::string_view id, std::size_t most) {
   if (id.size() > most)
@@ -51,12 +50,12 @@ std::string member_id_of(const shm::Control& control, std::uint32_t slot) {
 namespace {
 
 // Publishes the request whose fields have been stored, and waits until it is dealt with.
-Status post(const log::Attachment& attachment, shm::Member& member, std::int64_t patience_ns) {
+Status post(const log::Attachment& attachment, shm::Member& member) {
   const shm::Control& control = attachment.control();
   const std::uint32_t request = member.request.load(memory_order_relaxed) + 1;
   member.request.store(request, memory_order_release);  // SYNC: pairs with the coordinator's acquire load
   control.wake_coordinator();
-  const std::int64_t deadline_ns = monotonic_ns() + patience_ns;
+  const std::int64_t deadline_ns = monotonic_ns() + kPatienceNs;
   for (;;) {
     const std::uint32_t answered = member.answered.load(memory_order_acquire);  // SYNC: pairs with answer
     if (answered == request) break;
@@ -68,7 +67,7 @@ Status post(const log::Attachment& attachment, shm::Member& member, std::int64_t
       return fail(Code::timed_out,
                   fmt::format("the coordinator of consumer groups has not answered in {} s; is "
                               "the process that keeps {} stopped?",
-                              patience_ns / 1'000'000'000, attachment.dir().string()));
+                              kPatienceNs / 1'000'000'000, attachment.dir().string()));
     }
     shm::futex_wait(member.answered, answered, std::min(deadline_ns, now_ns + kSliceNs));
   }
@@ -86,7 +85,7 @@ Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& 
   member.asker.store(slot.word(), memory_order_relaxed);
   member.group_id.store(group_id);
   member.subscription.store(subscription);
-  return post(attachment, member, kPatienceNs);
+  return post(attachment, member);
 }
 
 Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
@@ -141,8 +140,8 @@ Result<std::unique_ptr<Membership>> Membership::open(const log::Attachment& atta
 }
 
 Membership::~Membership() {
-  if (member_ == nullptr || !joined_) return;
-  ask_coordinator(attachment_, *slot_, shm::GroupRequest::leave, options_.group_id, "").has_value();
+  if (member_ == nullptr) return;
+  while (!held_.empty()) release(&held_.front());
 }
 
 Status Membership::join(const Subscription& subscription) {
@@ -165,7 +164,7 @@ Status Membership::join(const Subscription& subscription) {
 }
 
 Status Membership::leave() {
-  for (const Tenancy& tenancy : std::vector<Tenancy>(held_)) release(tenancy);
+  while (!held_.empty()) release(&held_.front());
   if (!joined_) return {};
   joined_ = false;
   return ask_coordinator(attachment_, *slot_, shm::GroupRequest::leave, options_.group_id, "");
@@ -192,7 +191,7 @@ Result<Changes> Membership::look() {
   if (member_->status.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::MemberStatus::expelled)) {
     joined_ = false;
     changes.expelled = true;
-    changes.lost = std::exchange(held_, {});
+    for (Tenancy& tenancy : std::exchange(held_, {})) changes.lost.push_back(std::move(tenancy.partition));
     return changes;
   }
   const std::uint32_t commit_due = member_->commit_due.load(memory_order_relaxed);
@@ -207,17 +206,17 @@ Result<Changes> Membership::look() {
   const shm::GroupTableLayout& table = attachment_.control().groups();
   std::erase_if(held_, [&](const Tenancy& tenancy) {
     if (load_standing(table.partitions[tenancy.entry]).tenure == tenancy.tenure) return false;
-    changes.lost.push_back(tenancy);
+    changes.lost.push_back(tenancy.partition);
     return true;
   });
   const std::uint32_t mine = shm::assignment_word(*in, me());
-  for (const Tenancy& tenancy : held_)
-    if (table.assignments[tenancy.entry].load(memory_order_acquire) != mine)  // SYNC: pairs with rebalance
-      changes.to_give_up.push_back(tenancy);
+  for (Tenancy& tenancy : held_)
+    if (table.assignments[tenancy.entry].load(memory_order_acquire) != mine)  // SYNC: pairs with install
+      changes.to_give_up.push_back(&tenancy);
   const std::uint32_t used =
       std::min(table.entries_used.load(memory_order_acquire), shm::kMaxGroupPartitions);
   for (std::uint32_t i = 0; i < used; ++i) {
-    if (table.assignments[i].load(memory_order_acquire) != mine) continue;  // SYNC: pairs with rebalance
+    if (table.assignments[i].load(memory_order_acquire) != mine) continue;  // SYNC: pairs with install
     const shm::GroupPartition& entry = table.partitions[i];
     const Standing standing = load_standing(entry);
     if (standing.owner() != me()) continue;
@@ -226,7 +225,7 @@ Result<Changes> Membership::look() {
     auto named = name_of(topic_id, entry.partition.load(memory_order_relaxed));
     if (!named) continue;  // deleted a moment ago: the coordinator will take it back
     held_.push_back({std::move(*named), topic_id, i, standing.tenure, standing.committed, true});
-    changes.granted.push_back(held_.back());
+    changes.granted.push_back(&held_.back());
   }
   return changes;
 }
@@ -243,13 +242,13 @@ Result<TopicPartition> Membership::name_of(std::uint64_t topic_id, std::uint32_t
   return TopicPartition{known->second, PartitionId(partition)};
 }
 
-void Membership::release(const Tenancy& tenancy) {
-  shm::GroupPartition& entry = attachment_.control().groups().partitions[tenancy.entry];
+void Membership::release(Tenancy* tenancy) {
+  shm::GroupPartition& entry = attachment_.control().groups().partitions[tenancy->entry];
   Standing seen = load_standing(entry);
-  const std::uint64_t nobody = shm::tenure_word(shm::tenure_number(tenancy.tenure), 0);
-  while (seen.tenure == tenancy.tenure && !exchange_standing(entry, seen, {seen.committed, nobody})) {
+  const std::uint64_t nobody = shm::tenure_word(shm::tenure_number(tenancy->tenure), 0);
+  while (seen.tenure == tenancy->tenure && !exchange_standing(entry, seen, {seen.committed, nobody})) {
   }
-  std::erase_if(held_, [&](const Tenancy& t) { return t.entry == tenancy.entry; });
+  std::erase_if(held_, [tenancy](const Tenancy& held) { return &held == tenancy; });
   attachment_.control().wake_coordinator();
 }
 

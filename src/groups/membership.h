@@ -3,7 +3,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <list>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -43,13 +45,13 @@ struct Tenancy {
   bool has_metadata = false;    // of its last commit
 };
 
-// What has changed since the last look.
+// What has changed since the last look. The pointers are good until the partition is released or lost.
 struct Changes {
-  bool expelled = false;            // everything was taken from this member; it may join again
-  bool commit_due = false;          // it is time for an automatic commit
-  std::vector<Tenancy> lost;        // taken away: another may have it already
-  std::vector<Tenancy> to_give_up;  // wanted by another: to be released as soon as possible
-  std::vector<Tenancy> granted;     // owned from now on
+  bool expelled = false;             // everything was taken from this member; it may join again
+  bool commit_due = false;           // it is time for an automatic commit
+  std::vector<TopicPartition> lost;  // taken away: another may have it already
+  std::vector<Tenancy*> to_give_up;  // wanted by another: to be released as soon as possible
+  std::vector<Tenancy*> granted;     // owned from now on
 };
 
 // Thread safety: one thread at a time. Process safety: any number of members. The attachment and the slot
@@ -59,7 +61,7 @@ class Membership {
   // Errors: invalid_argument (ids, intervals).
   static Result<std::unique_ptr<Membership>> open(const log::Attachment& attachment,
                                                   const shm::OwnedSlot& slot, MemberOptions options);
-  // Leaves the group, without waiting.
+  // Gives everything back. That this member is gone, the end of its slot tells.
   ~Membership();
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
@@ -82,7 +84,7 @@ class Membership {
   // Looks; runs this member's assignor when it is asked to. Lock-free but for that.
   Result<Changes> look();
   // Lets another have what look() gave in to_give_up. Lock-free.
-  void release(const Tenancy& tenancy);
+  void release(Tenancy* tenancy);
 
   // Moves the position, for every process to see at once; it reaches the disk a little later. Lock-free.
   // False: the partition is no longer this member's.
@@ -91,7 +93,7 @@ class Membership {
   // whatever else keeps the coordinator from writing.
   Status persist(std::chrono::nanoseconds timeout);
 
-  const std::vector<Tenancy>& held() const { return held_; }
+  std::list<Tenancy>& held() { return held_; }
   Tenancy* find(const TopicPartition& partition);
   const MemberOptions& options() const { return options_; }
   // As shown by Admin: the client id, if any, then a number that no other attachment has.
@@ -119,7 +121,7 @@ class Membership {
   std::uint32_t attention_seen_ = 0;
   std::uint32_t commit_due_seen_ = 0;
   bool joined_ = false;
-  std::vector<Tenancy> held_;
+  std::list<Tenancy> held_;
   std::map<std::uint64_t, std::string> topic_names_;
 };
 

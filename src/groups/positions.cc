@@ -44,7 +44,7 @@ Result<std::uint32_t> Coordinator::find_or_make_group(const std::string& id) {
     group.empty_since_ns.store(wall_clock_ns(), memory_order_relaxed);
     // SYNC: publishes the id; pairs with those who list groups.
     group.state.store(static_cast<std::uint32_t>(GroupState::empty), memory_order_release);
-    groups_[i] = {.id = id, .assignor = {}};
+    groups_[i].id = id;
     return i;
   }
   return fail(Code::limit_exceeded,
@@ -223,7 +223,7 @@ void Coordinator::confirm_commits() {
 void Coordinator::announce_trouble(const Error& error) {
   if (error.message == announced_trouble_) return;
   announced_trouble_ = error.message;
-  logger().error("committed offsets cannot be made persistent: {}", to_string(error));
+  logger().error("consumer groups: {}", to_string(error));
 }
 
 void Coordinator::note_trouble(std::uint32_t group, const Error& error) {

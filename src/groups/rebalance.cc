@@ -13,6 +13,12 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
+// What was proposed for the state before is void.
+void Coordinator::unbalance(Group& group) {
+  group.unbalanced = true;
+  group.proposal.reset();
+}
+
 void Coordinator::rebalance(std::uint32_t index) {
   Group& group = groups_[index];
   const AssignmentInput input = load_assignment_input(control_, index, topics_);
@@ -25,7 +31,7 @@ void Coordinator::rebalance(std::uint32_t index) {
     assignment = assignor->assign(input.members, input.topics);
   } else {
     assignment = take_proposal(group, input);
-    if (!assignment && !group.proposal && !ask_leader(index, input)) return;
+    if (!assignment && !group.proposal) ask_leader(index, input);
     if (!assignment) return;  // until the member has made one, or is gone
     group.proposal.reset();
   }
@@ -84,7 +90,7 @@ void Coordinator::install(std::uint32_t index, const AssignmentInput& input, con
 }
 
 // Of an assignor that only the members know: the one that joined first is to apply it.
-bool Coordinator::ask_leader(std::uint32_t index, const AssignmentInput& input) {
+void Coordinator::ask_leader(std::uint32_t index, const AssignmentInput& input) {
   std::uint32_t leader = input.slots.front();
   for (const std::uint32_t slot : input.slots)
     if (control_.member(slot).joined_ns.load(memory_order_relaxed) <
@@ -100,7 +106,6 @@ bool Coordinator::ask_leader(std::uint32_t index, const AssignmentInput& input) 
   groups_[index].proposal = Proposal{leader, due};
   member.assign_due.store(due, memory_order_release);  // SYNC: pairs with Membership::look
   call(leader);
-  return true;
 }
 
 std::optional<Assignment> Coordinator::take_proposal(Group& group, const AssignmentInput& input) const {

@@ -3,6 +3,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
+
 #include "log/wide_cas.h"
 
 namespace ringtail::groups {
@@ -85,6 +87,41 @@ std::string load_metadata(const shm::GroupPartition& entry, const Standing& stan
     newest_tenure = tenure;
   }
   return newest;
+}
+
+// --- Looking up ----------------------------------------------------------------------------------
+
+std::optional<std::uint32_t> find_group(const shm::Control& control, std::string_view group_id) {
+  for (std::uint32_t i = 0; i < shm::kMaxGroups; ++i) {
+    const shm::Group& group = control.groups().groups[i];
+    // SYNC: pairs with the release store that publishes the group.
+    if (group.state.load(memory_order_acquire) != static_cast<std::uint32_t>(shm::GroupState::free) &&
+        group.group_id.equals(group_id))
+      return i;
+  }
+  return std::nullopt;
+}
+
+std::optional<CommittedOffset> find_committed(const shm::Control& control, std::string_view group_id,
+                                              std::uint64_t topic_id, PartitionId partition) {
+  const auto group = find_group(control, group_id);
+  if (!group) return std::nullopt;
+  const shm::GroupTableLayout& table = control.groups();
+  const std::uint32_t used =
+      std::min(table.entries_used.load(memory_order_acquire), shm::kMaxGroupPartitions);
+  for (std::uint32_t i = 0; i < used; ++i) {
+    // SYNC: pairs with the release store that publishes the entry.
+    const std::uint32_t word = table.assignments[i].load(memory_order_acquire);
+    const shm::GroupPartition& entry = table.partitions[i];
+    if (word == 0 || shm::assignment_group(word) != *group ||
+        entry.topic_id.load(memory_order_relaxed) != topic_id ||
+        entry.partition.load(memory_order_relaxed) != partition.value())
+      continue;
+    const Standing standing = load_standing(entry);
+    if (standing.committed == shm::kNoOffset) return std::nullopt;
+    return CommittedOffset{Offset(standing.committed), load_metadata(entry, standing)};
+  }
+  return std::nullopt;
 }
 
 }  // namespace ringtail::groups

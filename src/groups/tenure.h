@@ -9,7 +9,8 @@
 #include <string>
 #include <string_view>
 
-#include "shm/group_table.h"
+#include "ringtail/consumer.h"
+#include "shm/control.h"
 
 namespace ringtail::groups {
 
@@ -40,5 +41,11 @@ void change_owner(shm::GroupPartition& entry, std::uint32_t owner);
 void store_metadata(shm::GroupPartition& entry, std::uint64_t tenure, std::uint64_t offset,
                     std::string_view text);
 std::string load_metadata(const shm::GroupPartition& entry, const Standing& standing);
+
+// The group of that id, as it stands in the table.
+std::optional<std::uint32_t> find_group(const shm::Control& control, std::string_view group_id);
+// What a group has committed in a partition; nothing when it has not.
+std::optional<CommittedOffset> find_committed(const shm::Control& control, std::string_view group_id,
+                                              std::uint64_t topic_id, PartitionId partition);
 
 }  // namespace ringtail::groups

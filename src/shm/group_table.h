@@ -21,7 +21,7 @@ inline constexpr std::uint32_t kMaxGroups = 128;
 inline constexpr std::uint32_t kMaxGroupPartitions = 8192;  // of all groups together
 inline constexpr std::size_t kMaxGroupIdBytes = 255;
 inline constexpr std::size_t kMaxClientIdBytes = 127;
-inline constexpr std::size_t kMaxSubscriptionBytes = 4095;  // names, or one expression, with separators
+inline constexpr std::size_t kMaxSubscriptionBytes = 2047;  // names, or one expression, with separators
 inline constexpr std::size_t kMaxOffsetMetadataBytes = 127;
 
 // --- Members -------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ struct alignas(128) Member {
   SharedText<64> assignor;
   SharedText<kMaxSubscriptionBytes + 1> subscription;  // names, a line each
 
-  SharedText<512> refusal;  // by the coordinator: why, as a sentence
+  SharedText<256> refusal;  // by the coordinator: why, as a sentence
 };
 
 // --- Groups --------------------------------------------------------------------------------------

@@ -1,0 +1,300 @@
+#include "client/consumer_core.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "base/clock.h"
+
+namespace ringtail {
+
+using log::PartitionReader;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+
+namespace {
+
+constexpr std::size_t kMaxPartitionsOfConsumer = shm::kMaxFutexWaiters - 2;  // two are for wakes
+constexpr int kSpinsPerClock = 64;  // looks between two readings of the clock
+// See ConsumerCore::hold_back.
+constexpr std::uint32_t kDenseLooks = 8;
+constexpr std::size_t kFewRecords = 16;
+constexpr std::size_t kManyRecords = 64;
+constexpr unsigned kMostPauses = 8;  // at most about half a microsecond
+
+}  // namespace
+
+ConsumerCore::ConsumerCore(const Log& log, ConsumerOptions options, shm::OwnedSlot slot)
+    : log_(log.core()), options_(std::move(options)), slot_(std::move(slot)) {
+  records_.resize(options_.max_poll_records);
+}
+
+ConsumerCore::~ConsumerCore() {
+  if (log_->is_mine()) {
+    if (membership_ && options_.enable_auto_commit) std::ignore = commit();
+    return;
+  }
+  slot_.abandon();
+  if (membership_) membership_->abandon();
+  for (const Assigned& assigned : assigned_) assigned.reader->abandon();
+}
+
+// --- Assignment ----------------------------------------------------------------------------------
+
+Status ConsumerCore::assign(std::string_view topic) {
+  auto entry = log_->catalog().load_topic(topic);
+  if (!entry) return std::unexpected(entry.error());
+  std::vector<TopicPartition> partitions;
+  for (std::uint32_t p = 0; p < entry->partitions; ++p) partitions.push_back({entry->name, PartitionId(p)});
+  return assign(partitions);
+}
+
+Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const TopicPartition& partition) {
+  auto topic = log_->catalog().load_topic(partition.topic);
+  if (!topic) return std::unexpected(topic.error());
+  auto ref = log_->find_partition(*topic, partition.partition);
+  if (!ref) return std::unexpected(ref.error());
+  return PartitionReader::open(*ref, slot_.index(), options_.read_ahead_bytes);
+}
+
+Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
+  if (auto mine = log_->check_mine(); !mine) return mine;
+  if (subscribed_)
+    return fail(Code::invalid_argument, "the group assigns this consumer's partitions; unsubscribe first");
+  if (partitions.size() > kMaxPartitionsOfConsumer)
+    return fail(Code::limit_exceeded,
+                fmt::format("{} partitions asked for, a consumer reads at most {}; open several",
+                            partitions.size(), kMaxPartitionsOfConsumer));
+  // A set: whoever names a partition twice reads it once.
+  std::vector<TopicPartition> wanted;
+  for (const TopicPartition& partition : partitions)
+    if (std::ranges::find(wanted, partition) == wanted.end()) wanted.push_back(partition);
+  std::vector<Assigned> assigned(wanted.size());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (const Assigned* mine = find_assigned(wanted[i]); mine && mine->reader->partition().is_current())
+      continue;
+    auto reader = open_reader(wanted[i]);
+    if (!reader) return std::unexpected(reader.error());
+    assigned[i].reader = std::move(*reader);
+  }
+  // Nothing can fail any more: those that stay move over, the others go.
+  for (Assigned& old : assigned_) {
+    const auto at =
+        static_cast<std::size_t>(std::ranges::find(wanted, old.reader->source()) - wanted.begin());
+    if (at < wanted.size() && !assigned[at].reader)
+      assigned[at] = std::move(old);
+    else
+      missed_before_ += old.reader->missed();
+  }
+  assigned_ = std::move(assigned);
+  assignment_changed();
+  return {};
+}
+
+// Draws the conclusions from a change of assigned_.
+void ConsumerCore::assignment_changed() {
+  assignment_.clear();
+  readers_.clear();
+  for (const Assigned& assigned : assigned_) {
+    assignment_.push_back(assigned.reader->source());
+    if (!assigned.paused && !assigned.unplaced) readers_.push_back(assigned.reader.get());
+  }
+  next_ = 0;
+}
+
+ConsumerCore::Assigned* ConsumerCore::find_assigned(const TopicPartition& partition) {
+  const auto found = std::ranges::find_if(
+      assigned_, [&](const Assigned& assigned) { return assigned.reader->source() == partition; });
+  return found == assigned_.end() ? nullptr : &*found;
+}
+
+Result<PartitionReader*> ConsumerCore::find(const TopicPartition& partition) const {
+  if (auto mine = log_->check_mine(); !mine) return std::unexpected(mine.error());
+  for (const Assigned& assigned : assigned_)
+    if (assigned.reader->source() == partition) return assigned.reader.get();
+  return fail(Code::not_found, fmt::format("topic '{}' partition {} is not assigned to this consumer",
+                                           partition.topic, partition.partition.value()));
+}
+
+Status ConsumerCore::set_paused(std::span<const TopicPartition> partitions, bool paused) {
+  for (const TopicPartition& partition : partitions)
+    if (auto known = find(partition); !known) return std::unexpected(known.error());
+  for (const TopicPartition& partition : partitions) find_assigned(partition)->paused = paused;
+  assignment_changed();
+  return {};
+}
+
+std::vector<TopicPartition> ConsumerCore::paused() const {
+  std::vector<TopicPartition> partitions;
+  for (const Assigned& assigned : assigned_)
+    if (assigned.paused) partitions.push_back(assigned.reader->source());
+  return partitions;
+}
+
+// --- Positions -----------------------------------------------------------------------------------
+
+Status ConsumerCore::seek(const TopicPartition& partition, Offset offset) {
+  auto reader = find(partition);
+  if (!reader) return std::unexpected(reader.error());
+  auto sought = (*reader)->seek(offset);
+  if (!sought && sought.error().code == Code::offset_out_of_range &&
+      options_.auto_offset_reset != ConsumerOptions::Reset::none)
+    sought = reset(**reader);
+  if (sought && std::exchange(find_assigned(partition)->unplaced, false)) assignment_changed();
+  return sought;
+}
+
+Status ConsumerCore::seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns) {
+  auto reader = find(partition);
+  if (!reader) return std::unexpected(reader.error());
+  auto sought = (*reader)->seek_to_time(timestamp_ns);
+  if (sought && std::exchange(find_assigned(partition)->unplaced, false)) assignment_changed();
+  return sought;
+}
+
+// The position is outside the log: go on where auto.offset.reset says.
+Status ConsumerCore::reset(PartitionReader& reader) {
+  const Offset was = reader.offset();
+  auto gone = go_to_reset(reader);
+  if (gone && reader.offset() > was) reader.count_missed(reader.offset() - was);
+  return gone;
+}
+
+Status ConsumerCore::go_to_reset(PartitionReader& reader) {
+  if (options_.auto_offset_reset == ConsumerOptions::Reset::time)
+    return reader.seek_to_time(options_.auto_offset_reset_time_ns);
+  for (;;) {
+    Offset to = reader.log_start();
+    if (options_.auto_offset_reset == ConsumerOptions::Reset::latest) {
+      auto end = reader.log_end();
+      if (!end) return std::unexpected(end.error());
+      to = end->offset;
+    }
+    auto sought = reader.seek(to);
+    if (sought || sought.error().code != Code::offset_out_of_range) return sought;
+    // The start has moved on.
+  }
+}
+
+// --- Poll ----------------------------------------------------------------------------------------
+
+// Looks at each partition once, from the one whose turn it is, until one has records. Returns how many.
+Result<std::size_t> ConsumerCore::look() {
+  for (std::size_t i = 0; i < readers_.size(); ++i) {
+    if (next_ >= readers_.size()) next_ = 0;
+    PartitionReader& reader = *readers_[next_++];
+    auto polled = reader.poll(records_);
+    if (!polled) [[unlikely]] {
+      if (auto mended = mend(reader, polled.error()); !mended) return std::unexpected(mended.error());
+      return 0;
+    }
+    if (*polled > 0) return polled;
+  }
+  return 0;
+}
+
+// After a failed poll: what can be done about it.
+Status ConsumerCore::mend(PartitionReader& reader, const Error& error) {
+  if (error.code == Code::offset_out_of_range && options_.auto_offset_reset != ConsumerOptions::Reset::none)
+    return reset(reader);
+  if (error.code == Code::closed && membership_) {
+    // The topic was deleted: for a group, one of several. The coordinator takes the partition back.
+    drop({reader.source()});
+    return {};
+  }
+  return std::unexpected(error);
+}
+
+bool ConsumerCore::take_wake() {
+  const std::uint32_t wakes = wake_.load(memory_order_relaxed);
+  if (wakes == wake_seen_) [[likely]]
+    return false;
+  wake_seen_ = wakes;
+  return true;
+}
+
+// A consumer that keeps up with a dense stream looks at each line just when its producer writes there;
+// they take the line from each other for every record, and both run at the pace of its travels. So when
+// records come few at a time and after few looks, it rests a little before it looks, and finds several
+// (in network drivers: interrupt moderation). A record that comes after a longer wait, as an answer to a
+// question does, finds it looking.
+void ConsumerCore::hold_back() {
+  for (unsigned i = 0; i < pauses_; ++i) __builtin_ia32_pause();
+}
+
+void ConsumerCore::adapt(std::size_t records) {
+  if (empty_looks_ > kDenseLooks)
+    pauses_ = 0;
+  else if (records < kFewRecords && pauses_ < kMostPauses)
+    ++pauses_;
+  else if (records > kManyRecords && pauses_ > 0)
+    --pauses_;
+  empty_looks_ = 0;
+}
+
+Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds timeout) {
+  if (!log_->is_mine()) [[unlikely]]
+    return std::unexpected(log_->check_mine().error());
+  if (membership_) {
+    membership_->beat();
+    if (membership_->has_news() || unopened_) [[unlikely]]
+      if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
+  }
+  std::int64_t deadline_ns = 0;
+  hold_back();
+  for (int looks = 0;; ++looks) {
+    auto found = look();
+    if (!found) [[unlikely]]
+      return std::unexpected(found.error());
+    if (*found > 0) {
+      adapt(*found);
+      return std::span<const Record>(records_.data(), *found);
+    }
+    ++empty_looks_;
+    if (take_wake() || timeout.count() <= 0) return std::span<const Record>();
+    // Without a pause instruction: on current processors it takes as long as a record takes to come.
+    if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) continue;
+    const std::int64_t now = monotonic_ns();
+    if (deadline_ns == 0)
+      deadline_ns =
+          timeout > std::chrono::hours(24 * 365) ? now + 31'536'000'000'000'000 : now + timeout.count();
+    if (now >= deadline_ns) return std::span<const Record>();
+    if (options_.wait == WaitStrategy::yield) ::sched_yield();
+    if (options_.wait == WaitStrategy::futex) sleep(deadline_ns);
+    if (membership_) {
+      membership_->beat();
+      if (membership_->has_news())
+        if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
+    }
+  }
+}
+
+// Sleeps until a producer commits to one of the partitions, wake(), a change in the group, or the deadline.
+void ConsumerCore::sleep(std::int64_t deadline_ns) {
+  waiters_.clear();
+  waiters_.push_back({&wake_, wake_seen_});
+  if (membership_) {
+    waiters_.push_back({&membership_->attention(), membership_->attention_seen()});
+    deadline_ns = std::min(deadline_ns, monotonic_ns() + slice_ns());
+  }
+  for (const log::PartitionReader* reader : readers_) {
+    shm::Partition& entry = reader->partition().entry();
+    waiters_.push_back(
+        {&entry.data_seq, entry.data_seq.load(memory_order_acquire)});  // SYNC: pairs with the bump
+    // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
+    entry.hot.fetch_or(shm::kDataWaiter, std::memory_order_seq_cst);
+  }
+  for (const log::PartitionReader* reader : readers_)
+    if (reader->has_data()) return;
+  shm::futex_wait_any(waiters_, deadline_ns);
+}
+
+std::uint64_t ConsumerCore::missed() const {
+  std::uint64_t sum = missed_before_;
+  for (const Assigned& assigned : assigned_) sum += assigned.reader->missed();
+  return sum;
+}
+
+}  // namespace ringtail

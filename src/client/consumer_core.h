@@ -1,0 +1,103 @@
+// What stands behind Consumer: partitions and their readers, waiting, and membership of a group.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "client/log_core.h"
+#include "groups/membership.h"
+#include "log/partition_reader.h"
+#include "ringtail/consumer.h"
+#include "shm/futex.h"
+#include "shm/slots.h"
+
+namespace ringtail {
+
+// Thread safety: one thread at a time, but for wake.
+class ConsumerCore {
+ public:
+  ConsumerCore(const Log& log, ConsumerOptions options, shm::OwnedSlot slot);
+  ~ConsumerCore();
+
+  // consumer_core.cc
+  Status assign(std::span<const TopicPartition> partitions);
+  Status assign(std::string_view topic);
+  const std::vector<TopicPartition>& assignment() const { return assignment_; }
+  Result<log::PartitionReader*> find(const TopicPartition& partition) const;
+  Status seek(const TopicPartition& partition, Offset offset);
+  Status seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns);
+  Status set_paused(std::span<const TopicPartition> partitions, bool paused);
+  std::vector<TopicPartition> paused() const;
+  Result<std::span<const Record>> poll(std::chrono::nanoseconds timeout);
+  void wake() {
+    wake_.fetch_add(1, std::memory_order_seq_cst);  // SYNC: pairs with the load before the last look in sleep
+    shm::futex_wake_all(wake_);
+  }
+  std::uint64_t missed() const;
+
+  // consumer_group.cc
+  Status subscribe(groups::Subscription subscription, RebalanceListener listener);
+  Status unsubscribe();
+  Status commit();
+  Status commit(std::span<const OffsetCommit> offsets);
+  Status persist(std::chrono::milliseconds timeout);
+  Result<std::optional<CommittedOffset>> committed(const TopicPartition& partition) const;
+  GroupMetadata group_metadata() const;
+
+ private:
+  // A partition that this consumer reads.
+  struct Assigned {
+    std::unique_ptr<log::PartitionReader> reader;
+    groups::Tenancy* tenancy = nullptr;  // of a member of a group
+    bool paused = false;
+    bool unplaced = false;  // there is no position to begin at: poll fails until seek gives one
+  };
+
+  Result<std::unique_ptr<log::PartitionReader>> open_reader(const TopicPartition& partition);
+  Assigned* find_assigned(const TopicPartition& partition);
+  void assignment_changed();
+  Result<std::size_t> look();
+  Status mend(log::PartitionReader& reader, const Error& error);
+  Status reset(log::PartitionReader& reader);
+  Status go_to_reset(log::PartitionReader& reader);
+  void sleep(std::int64_t deadline_ns);
+  bool take_wake();
+  void hold_back();
+  void adapt(std::size_t records);
+
+  // consumer_group.cc
+  Status check_member() const;
+  Status handle_news();
+  Status rejoin();
+  Status open_granted();
+  Status place(Assigned& assigned);
+  void drop(const std::vector<TopicPartition>& partitions);
+  std::int64_t slice_ns() const;
+
+  std::shared_ptr<LogCore> log_;
+  ConsumerOptions options_;
+  shm::OwnedSlot slot_;
+  std::vector<Assigned> assigned_;
+  std::vector<TopicPartition> assignment_;      // as assigned_
+  std::vector<log::PartitionReader*> readers_;  // of those that are not paused
+  std::size_t next_ = 0;                        // whose turn it is
+  std::vector<Record> records_;
+  std::atomic<std::uint32_t> wake_{0};
+  std::uint32_t wake_seen_ = 0;
+  std::uint64_t missed_before_ = 0;  // by partitions no longer assigned
+  std::vector<shm::FutexWaiter> waiters_;
+  std::uint32_t empty_looks_ = 0;  // since there were records
+  unsigned pauses_ = 0;            // before the first look of a poll
+
+  std::unique_ptr<groups::Membership> membership_;  // none: partitions are assigned by hand
+  groups::Subscription subscription_;
+  RebalanceListener listener_;
+  bool subscribed_ = false;
+  bool unopened_ = false;  // something is granted whose reader could not be opened, or has no position
+};
+
+}  // namespace ringtail

@@ -1,0 +1,225 @@
+// The consumer as a member of a group.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "base/logger.h"
+#include "client/consumer_core.h"
+#include "groups/tenure.h"
+
+namespace ringtail {
+
+using log::PartitionReader;
+using Reset = ConsumerOptions::Reset;
+
+namespace {
+
+constexpr std::int64_t kLongestSliceNs = 1'000'000'000;
+
+}  // namespace
+
+// How long to sleep at most, so that the coordinator sees this member polling.
+std::int64_t ConsumerCore::slice_ns() const {
+  return std::min(kLongestSliceNs, std::chrono::nanoseconds(options_.max_poll_interval).count() / 3);
+}
+
+Status ConsumerCore::check_member() const {
+  if (auto mine = log_->check_mine(); !mine) return mine;
+  if (membership_) return {};
+  return fail(Code::invalid_argument, "this consumer is in no group: set group_id, and subscribe");
+}
+
+// --- Joining and leaving -------------------------------------------------------------------------
+
+Status ConsumerCore::subscribe(groups::Subscription subscription, RebalanceListener listener) {
+  if (auto mine = log_->check_mine(); !mine) return mine;
+  if (options_.group_id.empty())
+    return fail(Code::invalid_argument, "to subscribe takes a group: set group_id when opening the consumer");
+  if (subscription.topics.empty() && subscription.pattern.empty()) return unsubscribe();
+  if (!subscribed_ && !assigned_.empty())
+    return fail(Code::invalid_argument, "partitions are assigned by hand; assign none before subscribing");
+  if (!membership_) {
+    auto membership = groups::Membership::open(
+        log_->attachment(), slot_,
+        {.group_id = options_.group_id,
+         .client_id = options_.client_id,
+         .assignor = options_.assignor,
+         .max_poll_interval = options_.max_poll_interval,
+         .auto_commit_interval =
+             options_.enable_auto_commit ? options_.auto_commit_interval : std::chrono::milliseconds(0)});
+    if (!membership) return std::unexpected(membership.error());
+    membership_ = std::move(*membership);
+  }
+  auto joined = membership_->join(subscription);
+  if (!joined) {
+    if (!subscribed_) membership_.reset();
+    return joined;
+  }
+  subscription_ = std::move(subscription);
+  listener_ = std::move(listener);
+  subscribed_ = true;
+  return {};
+}
+
+Status ConsumerCore::unsubscribe() {
+  if (auto mine = log_->check_mine(); !mine) return mine;
+  if (!membership_) return {};
+  if (options_.enable_auto_commit) std::ignore = commit();
+  if (listener_.revoked && !assignment_.empty()) listener_.revoked(std::vector(assignment_));
+  drop(std::vector(assignment_));
+  auto left = membership_->leave();
+  membership_.reset();
+  subscribed_ = unopened_ = false;
+  return left;
+}
+
+Status ConsumerCore::rejoin() {
+  logger().warn("group '{}': this member was expelled, for it had not polled for {} ms; it joins again",
+                options_.group_id, options_.max_poll_interval.count());
+  return membership_->join(subscription_);
+}
+
+// --- Changes -------------------------------------------------------------------------------------
+
+// Forgets partitions that are another's now, or nobody's.
+void ConsumerCore::drop(const std::vector<TopicPartition>& partitions) {
+  std::erase_if(assigned_, [&](const Assigned& assigned) {
+    if (std::ranges::find(partitions, assigned.reader->source()) == partitions.end()) return false;
+    missed_before_ += assigned.reader->missed();
+    return true;
+  });
+  assignment_changed();
+}
+
+Status ConsumerCore::handle_news() {
+  auto looked = membership_->look();
+  if (!looked) return std::unexpected(looked.error());
+  if (!looked->lost.empty()) {
+    drop(looked->lost);
+    if (listener_.lost) listener_.lost(looked->lost);
+  }
+  if (looked->expelled) {
+    if (auto joined = rejoin(); !joined) return joined;
+  }
+  if (looked->commit_due || (options_.enable_auto_commit && !looked->to_give_up.empty()))
+    std::ignore = commit();  // what is refused is lost, and that will be told
+  if (!looked->to_give_up.empty()) {
+    std::vector<TopicPartition> revoked;
+    for (const groups::Tenancy* tenancy : looked->to_give_up) revoked.push_back(tenancy->partition);
+    if (listener_.revoked) listener_.revoked(revoked);
+    drop(revoked);
+    for (groups::Tenancy* tenancy : looked->to_give_up) membership_->release(tenancy);
+  }
+  if (!looked->granted.empty()) unopened_ = true;
+  return unopened_ ? open_granted() : Status{};
+}
+
+// Opens readers for what this member owns and does not read yet. What fails is tried again by the next poll.
+Status ConsumerCore::open_granted() {
+  std::vector<TopicPartition> opened;
+  Status status;
+  for (groups::Tenancy& tenancy : membership_->held()) {
+    if (find_assigned(tenancy.partition) != nullptr) continue;
+    auto reader = open_reader(tenancy.partition);
+    if (!reader) {
+      // Deleted a moment ago: the coordinator will take it back.
+      if (reader.error().code != Code::not_found && reader.error().code != Code::closed)
+        status = std::unexpected(reader.error());
+      continue;
+    }
+    Assigned assigned{.reader = std::move(*reader), .tenancy = &tenancy};
+    if (auto placed = place(assigned); !placed) status = std::unexpected(placed.error());
+    opened.push_back(tenancy.partition);
+    assigned_.push_back(std::move(assigned));
+  }
+  assignment_changed();
+  if (!opened.empty() && listener_.assigned) listener_.assigned(opened);
+  const auto unplaced = std::ranges::find_if(assigned_, &Assigned::unplaced);
+  if (status && unplaced != assigned_.end())
+    status = fail(Code::offset_out_of_range,
+                  fmt::format("group '{}' has no valid position in topic '{}' partition {}, and "
+                              "auto_offset_reset is none; set one with seek",
+                              options_.group_id, unplaced->reader->source().topic,
+                              unplaced->reader->source().partition.value()));
+  unopened_ = !status;
+  return status;
+}
+
+// Sets a partition to where its group is, or to where a group begins.
+Status ConsumerCore::place(Assigned& assigned) {
+  PartitionReader& reader = *assigned.reader;
+  if (assigned.tenancy->committed != shm::kNoOffset) {
+    auto sought = reader.seek(Offset(assigned.tenancy->committed));
+    if (sought || sought.error().code != Code::offset_out_of_range) return sought;
+    logger().warn("group '{}': {}", options_.group_id, sought.error().message);
+  }
+  if (options_.auto_offset_reset != Reset::none) return go_to_reset(reader);
+  assigned.unplaced = true;
+  return {};
+}
+
+// --- Positions -----------------------------------------------------------------------------------
+
+namespace {
+
+std::unexpected<Error> refuse_commit(std::string_view group, const TopicPartition& partition) {
+  return fail(
+      Code::stale_generation,
+      fmt::format("group '{}': topic '{}' partition {} is no longer this member's; its commit does not "
+                  "count, and its records may come to another member again",
+                  group, partition.topic, partition.partition.value()));
+}
+
+}  // namespace
+
+Status ConsumerCore::commit() {
+  if (!membership_ || !log_->is_mine()) [[unlikely]]
+    return check_member();
+  const Assigned* stale = nullptr;
+  for (Assigned& assigned : assigned_) {
+    const Offset offset = assigned.reader->offset();
+    if (offset.value() == assigned.tenancy->committed || assigned.unplaced) continue;
+    if (!membership_->commit(*assigned.tenancy, offset)) [[unlikely]]
+      stale = &assigned;
+  }
+  if (stale != nullptr) [[unlikely]]
+    return refuse_commit(options_.group_id, stale->reader->source());
+  return {};
+}
+
+Status ConsumerCore::commit(std::span<const OffsetCommit> offsets) {
+  if (auto member = check_member(); !member) return member;
+  for (const OffsetCommit& one : offsets)
+    if (one.metadata.size() > shm::kMaxOffsetMetadataBytes)
+      return fail(Code::invalid_argument, fmt::format("metadata of {} bytes; at most {} are kept",
+                                                      one.metadata.size(), shm::kMaxOffsetMetadataBytes));
+  Status status;
+  for (const OffsetCommit& one : offsets) {
+    groups::Tenancy* const tenancy = membership_->find(one.partition);
+    if (tenancy == nullptr || !membership_->commit(*tenancy, one.offset, one.metadata))
+      status = refuse_commit(options_.group_id, one.partition);
+  }
+  return status;
+}
+
+Status ConsumerCore::persist(std::chrono::milliseconds timeout) {
+  if (auto member = check_member(); !member) return member;
+  return membership_->persist(timeout);
+}
+
+Result<std::optional<CommittedOffset>> ConsumerCore::committed(const TopicPartition& partition) const {
+  if (auto mine = log_->check_mine(); !mine) return std::unexpected(mine.error());
+  if (options_.group_id.empty())
+    return fail(Code::invalid_argument, "this consumer is in no group: set group_id when opening it");
+  auto topic = log_->catalog().load_topic(partition.topic);
+  if (!topic) return std::unexpected(topic.error());
+  return groups::find_committed(log_->control(), options_.group_id, topic->topic_id, partition.partition);
+}
+
+GroupMetadata ConsumerCore::group_metadata() const {
+  if (!membership_) return {options_.group_id, {}, 0};
+  return {options_.group_id, membership_->member_id(), membership_->generation()};
+}
+
+}  // namespace ringtail

@@ -1,0 +1,262 @@
+// Consumers as members of groups: who gets what, and what becomes of it.
+#include "unit/client/group_test_support.h"
+
+namespace ringtail {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::UnorderedElementsAre;
+
+TEST_F(GroupTest, TheOnlyMemberGetsEveryPartition) {
+  create("orders", small(), 3);
+  Consumer alone = member("billing", "orders");
+  for (std::uint32_t p = 0; p < 3; ++p) send("orders", "record " + std::to_string(p), p);
+  const Got got = poll_until({&alone}, [](const Got& g) { return count(g) == 3; });
+  EXPECT_THAT(got[0], UnorderedElementsAre("record 0", "record 1", "record 2"));
+  EXPECT_EQ(alone.assignment().size(), 3u);
+}
+
+TEST_F(GroupTest, MembersShareThePartitions) {
+  create("orders", small(), 4);
+  Consumer first = member("billing", "orders");
+  wait_assigned({&first}, {4});
+  Consumer second = member("billing", "orders");
+  wait_assigned({&first, &second}, {2, 2});
+  for (std::uint32_t p = 0; p < 4; ++p) send("orders", std::to_string(p), p);
+  const Got got = poll_until({&first, &second}, [](const Got& g) { return count(g) == 4; });
+  EXPECT_EQ(got[0].size(), 2u);
+  EXPECT_EQ(got[1].size(), 2u);
+}
+
+TEST_F(GroupTest, EveryGroupGetsEveryRecord) {
+  create("orders", small(), 2);
+  Consumer billing = member("billing", "orders");
+  Consumer shipping = member("shipping", "orders");
+  send("orders", "a", 0);
+  send("orders", "b", 1);
+  const Got got = poll_until({&billing, &shipping}, [](const Got& g) { return count(g) == 4; });
+  EXPECT_THAT(got[0], UnorderedElementsAre("a", "b"));
+  EXPECT_THAT(got[1], UnorderedElementsAre("a", "b"));
+}
+
+TEST_F(GroupTest, AMemberTooManyIdlesAndTakesOver) {
+  create("orders", small(), 2);
+  std::optional<Consumer> first = member("billing", "orders");
+  Consumer second = member("billing", "orders");
+  wait_assigned({&*first, &second}, {1, 1});
+  Consumer third = member("billing", "orders");
+  poll_until({&*first, &second, &third}, [&, rounds = 0](const Got&) mutable { return ++rounds > 20; });
+  EXPECT_EQ(third.assignment().size(), 0u);
+  first.reset();
+  wait_assigned({&second, &third}, {1, 1});
+}
+
+TEST_F(GroupTest, AMemberThatLeavesHandsItsPositionOver) {
+  create("orders", small());
+  for (int i = 0; i < 5; ++i) send("orders", std::to_string(i));
+  {
+    Consumer first = member("billing", "orders", {.max_poll_records = 3});
+    const Got got = poll_until({&first}, [](const Got& g) { return count(g) == 3; });
+    EXPECT_THAT(got[0], ElementsAre("0", "1", "2"));
+  }  // commits by itself
+  Consumer second = member("billing", "orders");
+  const Got got = poll_until({&second}, [](const Got& g) { return count(g) == 2; });
+  EXPECT_THAT(got[0], ElementsAre("3", "4"));
+}
+
+TEST_F(GroupTest, WithoutCommitsTheRecordsComeAgain) {
+  create("orders", small());
+  for (int i = 0; i < 3; ++i) send("orders", std::to_string(i));
+  for (int round = 0; round < 2; ++round) {
+    Consumer reader = member("billing", "orders", {.enable_auto_commit = false});
+    const Got got = poll_until({&reader}, [](const Got& g) { return count(g) == 3; });
+    EXPECT_THAT(got[0], ElementsAre("0", "1", "2"));
+    auto committed = reader.committed({"orders", PartitionId(0)});
+    ASSERT_TRUE(committed);
+    EXPECT_FALSE(*committed);
+  }
+}
+
+TEST_F(GroupTest, CommitsSurviveTheEndOfEverybodyAndOfSharedMemory) {
+  create("orders", small(), 2);
+  for (int i = 0; i < 4; ++i) send("orders", std::to_string(i), static_cast<std::uint32_t>(i) % 2);
+  {
+    Consumer reader = member("billing", "orders", {.enable_auto_commit = false});
+    poll_until({&reader}, [](const Got& g) { return count(g) == 4; });
+    const OffsetCommit offsets[] = {{{"orders", PartitionId(0)}, Offset(1), "half"},
+                                    {{"orders", PartitionId(1)}, Offset(2), {}}};
+    auto committed = reader.commit_sync(offsets);
+    ASSERT_TRUE(committed) << to_string(committed.error());
+  }
+  const std::string id = log_->id();
+  log_.reset();
+  std::filesystem::remove_all(shm_.path() / ("ringtail-" + id));
+  log_.emplace(open_log().value());
+  Consumer reader = member("billing", "orders");
+  auto zero = reader.committed({"orders", PartitionId(0)});
+  ASSERT_TRUE(zero);
+  ASSERT_TRUE(*zero);
+  EXPECT_EQ((*zero)->offset, Offset(1));
+  EXPECT_EQ((*zero)->metadata, "half");
+  const Got got = poll_until({&reader}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("2"));
+}
+
+TEST_F(GroupTest, ListenersHearOfEachChange) {
+  create("orders", small(), 2);
+  std::vector<std::string> heard;
+  const auto note = [&](const char* what) {
+    return [&heard, what](std::span<const TopicPartition> partitions) {
+      heard.push_back(what + std::to_string(partitions.size()));
+    };
+  };
+  Consumer first =
+      member("billing", "orders", {},
+             {.assigned = note("assigned "), .revoked = note("revoked "), .lost = note("lost ")});
+  wait_assigned({&first}, {2});
+  Consumer second = member("billing", "orders");
+  wait_assigned({&first, &second}, {1, 1});
+  ASSERT_TRUE(first.unsubscribe());
+  EXPECT_THAT(heard, ElementsAre("assigned 2", "revoked 1", "revoked 1"));
+}
+
+TEST_F(GroupTest, OnlyThePartitionsThatMoveAreRevoked) {
+  create("orders", small(), 6);
+  std::set<TopicPartition> revoked;
+  Consumer first =
+      member("billing", "orders", {}, {.revoked = [&](std::span<const TopicPartition> partitions) {
+               revoked.insert(partitions.begin(), partitions.end());
+             }});
+  wait_assigned({&first}, {6});
+  Consumer second = member("billing", "orders");
+  wait_assigned({&first, &second}, {3, 3});
+  EXPECT_EQ(revoked.size(), 3u);
+  for (const TopicPartition& partition : first.assignment()) EXPECT_FALSE(revoked.contains(partition));
+}
+
+TEST_F(GroupTest, TheLastCommitWithinRevokedCounts) {
+  create("orders", small(), 2);
+  std::optional<Consumer> first;
+  Status committed = fail(Code::system, "revoked was not called");
+  first = member("billing", "orders", {.enable_auto_commit = false},
+                 {.revoked = [&](std::span<const TopicPartition>) { committed = first->commit_sync(); }});
+  send("orders", "a", 0);
+  send("orders", "b", 1);
+  poll_until({&*first}, [](const Got& g) { return count(g) == 2; });
+  Consumer second = member("billing", "orders", {.enable_auto_commit = false});
+  const Got got =
+      poll_until({&*first, &second}, [&](const Got&) { return are_assigned({&*first, &second}, {1, 1}); });
+  EXPECT_TRUE(committed) << to_string(committed.error());
+  EXPECT_EQ(count(got), 0u);
+}
+
+TEST_F(GroupTest, AStuckMemberIsExpelledAndItsLateCommitDoesNotCount) {
+  create("orders", small());
+  bool lost = false;
+  Consumer stuck =
+      member("billing", "orders", {.enable_auto_commit = false, .max_poll_interval = milliseconds(50)},
+             {.lost = [&](std::span<const TopicPartition>) { lost = true; }});
+  for (int i = 0; i < 3; ++i) send("orders", std::to_string(i));
+  poll_until({&stuck}, [](const Got& g) { return count(g) == 3; });
+  Consumer other = member("billing", "orders", {.enable_auto_commit = false});
+  const Got got = poll_until({&other}, [](const Got& g) { return count(g) == 3; });
+  EXPECT_THAT(got[0], ElementsAre("0", "1", "2"));
+  const OffsetCommit two[] = {{{"orders", PartitionId(0)}, Offset(2), {}}};
+  ASSERT_TRUE(other.commit_async(two));
+  auto late = stuck.commit_async();
+  ASSERT_FALSE(late);
+  EXPECT_EQ(late.error().code, Code::stale_generation);
+  EXPECT_EQ((*other.committed({"orders", PartitionId(0)}))->offset, Offset(2));
+  EXPECT_FALSE(lost);
+  poll_until({&stuck, &other}, [&](const Got&) { return lost; });
+  other.unsubscribe().value();
+  wait_assigned({&stuck}, {1});  // it has joined again
+}
+
+TEST_F(GroupTest, TopicsThatMatchAnExpressionComeAndGo) {
+  create("orders.eu", small());
+  auto opened = Consumer::open(*log_, in_group("billing"));
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(opened->subscribe_pattern("orders\\..*"));
+  wait_assigned({&*opened}, {1});
+  create("orders.us", small(), 2);
+  create("returns", small());
+  wait_assigned({&*opened}, {3});
+  ASSERT_TRUE(admin().delete_topic("orders.eu"));
+  wait_assigned({&*opened}, {2});
+  send("orders.us", "a", 1);
+  const Got got = poll_until({&*opened}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("a"));
+}
+
+TEST_F(GroupTest, AMalformedExpressionIsRefused) {
+  auto opened = Consumer::open(*log_, in_group("billing"));
+  ASSERT_TRUE(opened);
+  auto subscribed = opened->subscribe_pattern("orders(");
+  ASSERT_FALSE(subscribed);
+  EXPECT_EQ(subscribed.error().code, Code::invalid_argument);
+}
+
+TEST_F(GroupTest, TwoAssignorsInOneGroupAreRefused) {
+  create("orders", small());
+  Consumer first = member("billing", "orders", {.assignor = range_assignor()});
+  auto second = Consumer::open(*log_, in_group("billing", {.assignor = round_robin_assignor()}));
+  ASSERT_TRUE(second);
+  auto subscribed = second->subscribe("orders");
+  ASSERT_FALSE(subscribed);
+  EXPECT_EQ(subscribed.error().code, Code::inconsistent_assignor);
+  EXPECT_THAT(subscribed.error().message, ::testing::HasSubstr("range"));
+}
+
+TEST_F(GroupTest, AUsersAssignorIsAppliedByAMember) {
+  create("orders", small(), 4);
+  const Assignor all_to_the_last{
+      "all-to-the-last", [](std::span<const GroupMember> members, std::span<const GroupTopic> topics) {
+        Assignment assignment(members.size());
+        std::size_t last = 0;
+        for (std::size_t m = 1; m < members.size(); ++m)
+          if (members[m].client_id > members[last].client_id) last = m;
+        for (const GroupTopic& topic : topics)
+          for (std::uint32_t p = 0; p < topic.partitions; ++p)
+            assignment[last].push_back({topic.name, PartitionId(p)});
+        return assignment;
+      }};
+  Consumer first = member("billing", "orders", {.client_id = "a", .assignor = all_to_the_last});
+  wait_assigned({&first}, {4});
+  Consumer second = member("billing", "orders", {.client_id = "b", .assignor = all_to_the_last});
+  wait_assigned({&first, &second}, {0, 4});
+  second.unsubscribe().value();
+  wait_assigned({&first}, {4});
+}
+
+TEST_F(GroupTest, PausedPartitionsGiveNothingAndKeepTheirPosition) {
+  create("orders", small(), 2);
+  Consumer reader = member("billing", "orders");
+  wait_assigned({&reader}, {2});
+  const TopicPartition zero[] = {{"orders", PartitionId(0)}};
+  ASSERT_TRUE(reader.pause(zero));
+  EXPECT_THAT(reader.paused(), ElementsAre(zero[0]));
+  send("orders", "a", 0);
+  send("orders", "b", 1);
+  Got got = poll_until({&reader}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("b"));
+  EXPECT_EQ(reader.position(zero[0]), Offset(0));
+  ASSERT_TRUE(reader.resume(zero));
+  got = poll_until({&reader}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("a"));
+  const TopicPartition unknown[] = {{"orders", PartitionId(7)}};
+  EXPECT_EQ(reader.pause(unknown).error().code, Code::not_found);
+}
+
+TEST_F(GroupTest, AutoCommitMovesThePositionWhileReading) {
+  create("orders", small());
+  Consumer reader = member("billing", "orders", {.auto_commit_interval = milliseconds(20)});
+  send("orders", "a");
+  poll_until({&reader}, [&](const Got&) {
+    auto committed = reader.committed({"orders", PartitionId(0)});
+    return committed && *committed && (*committed)->offset == Offset(1);
+  });
+}
+
+}  // namespace
+}  // namespace ringtail
