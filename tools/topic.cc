@@ -67,6 +67,7 @@ json to_json(const PartitionDescription& partition) {
                  {"high_watermark", partition.high_watermark.value()},
                  {"log_end_offset", partition.log_end_offset.value()},
                  {"log_start_position", partition.log_start_position.value()},
+                 {"durable_position", partition.durable_position.value()},
                  {"log_end_position", partition.log_end_position.value()},
                  {"disk_bytes", partition.disk_bytes},
                  {"ring_bytes", partition.ring_bytes},

@@ -10,6 +10,7 @@
 
 #include "ringtail/error.h"
 #include "ringtail/log.h"
+#include "ringtail/record.h"
 #include "ringtail/types.h"
 
 namespace ringtail {
@@ -32,6 +33,7 @@ struct PartitionDescription {
   Offset high_watermark{0};  // on every in-sync replica
   Offset log_end_offset{0};  // the next to be given out; claims still open count
   Position log_start_position{0};
+  Position durable_position{0};  // equals log start for memory topics
   Position log_end_position{0};
   std::uint64_t disk_bytes = 0;  // in segment files
   std::uint64_t ring_bytes = 0;
@@ -45,6 +47,28 @@ struct TopicDescription {
   TopicConfigs configs;    // every configuration, with its value in effect
   TopicConfigs overrides;  // those that were set
   std::vector<PartitionDescription> partitions;
+};
+
+// Who takes part in a log.
+enum class ProcessRole { producer, consumer, keeper };
+
+std::string_view to_string(ProcessRole role);
+
+// How far a consumer has read a partition: the next record it will be given.
+struct ReadPosition {
+  TopicPartition partition;
+  Position position{0};
+  Offset offset{0};
+};
+
+// One open Producer or Consumer, or the keeper: a process has one entry for each that it holds.
+struct ProcessDescription {
+  std::uint32_t pid = 0;  // in the pid namespace of that process
+  std::string name;       // as `ps -o comm` shows it; any bytes; empty when not known
+  ProcessRole role = ProcessRole::producer;
+  std::int64_t started_ns = 0;      // when it was opened, since the Unix epoch; 0 for the keeper
+  bool alive = true;                // false: died, and the keeper has not yet cleared up behind it
+  std::vector<ReadPosition> reads;  // of consumers, by topic and partition
 };
 
 struct ConfigReference {
@@ -73,6 +97,11 @@ class Admin {
 
   // Errors: not_found.
   Result<TopicDescription> describe_topic(std::string_view name) const;
+
+  // The keeper, if there is one, then producers and consumers by pid, role and time of opening. A moment's
+  // look at what changes: what comes or goes meanwhile may be missing.
+  // Errors: closed, and those of list_topics.
+  Result<std::vector<ProcessDescription>> list_processes() const;
 
   // Sets the given configurations and leaves the others; an empty value restores the default.
   // Durable on return. Takes effect at the next operation of every attached process.

@@ -2,12 +2,20 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <tuple>
+
 #include "base/topic_config.h"
 #include "client/log_core.h"
 #include "log/ring.h"
+#include "shm/process.h"
+#include "shm/slots.h"
 
 namespace ringtail {
 
+using std::memory_order_acquire;
 using std::memory_order_relaxed;
 
 namespace {
@@ -27,6 +35,9 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
   d.log_start_position = Position(entry.log_start_position.load(memory_order_relaxed));
   d.durable_offset = config.storage == Storage::disk ? Offset(entry.durable_offset.load(memory_order_relaxed))
                                                      : d.log_start_offset;
+  d.durable_position = config.storage == Storage::disk
+                           ? Position(entry.durable_position.load(memory_order_relaxed))
+                           : d.log_start_position;
   d.disk_bytes = entry.disk_bytes.load(memory_order_relaxed);
   d.ring_generation = entry.ring_generation.load(memory_order_relaxed);
   d.log_end_offset = d.durable_offset;
@@ -90,6 +101,101 @@ Result<TopicDescription> Admin::describe_topic(std::string_view name) const {
     description.partitions.push_back(describe(core, *topic, *config, PartitionId(p)));
   return description;
 }
+
+// --- Processes -----------------------------------------------------------------------------------
+
+namespace {
+
+// The names of topics by their ids.
+using TopicNames = std::map<std::uint64_t, std::string>;
+
+std::vector<ReadPosition> reads_of(const shm::Control& control, std::uint32_t slot, const TopicNames& names) {
+  std::vector<ReadPosition> reads;
+  for (const shm::Reader& reader : control.readers()) {
+    // SYNC: pairs with the compare-and-set by which a reader is taken.
+    if (reader.owner.load(memory_order_acquire) != slot + 1) continue;
+    const std::uint32_t index = reader.partition.load(memory_order_relaxed);
+    if (index >= shm::kMaxPartitions) continue;
+    const shm::Partition& entry = control.partition(index);
+    const auto name = names.find(entry.topic_id.load(memory_order_relaxed));
+    if (name == names.end()) continue;  // deleted
+    reads.push_back({.partition = {name->second, PartitionId(entry.partition.load(memory_order_relaxed))},
+                     .position = Position(reader.position.load(memory_order_relaxed)),
+                     .offset = Offset(reader.offset.load(memory_order_relaxed))});
+  }
+  std::ranges::sort(reads, {}, &ReadPosition::partition);
+  return reads;
+}
+
+// Nothing when the slot has no owner, or got another while we looked.
+std::optional<ProcessDescription> describe_slot(const shm::Control& control, const shm::ByteLockFile& locks,
+                                                std::uint32_t index, const TopicNames& names) {
+  const shm::Slot& slot = control.slot(index);
+  const std::uint64_t word = slot.word.load(memory_order_acquire);  // SYNC: pairs with acquire's last step
+  const shm::SlotState state = shm::slot_state(word);
+  if (state != shm::SlotState::active && state != shm::SlotState::dead) return std::nullopt;
+  ProcessDescription d;
+  d.pid = slot.pid.load(memory_order_relaxed);
+  d.role = slot.role.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::SlotRole::producer)
+               ? ProcessRole::producer
+               : ProcessRole::consumer;
+  d.started_ns = static_cast<std::int64_t>(slot.start_ns.load(memory_order_relaxed));
+  for (const auto& letter : slot.name) {
+    const char c = letter.load(memory_order_relaxed);
+    if (c == 0) break;
+    d.name += c;
+  }
+  d.alive = state == shm::SlotState::active && locks.is_locked(index).value_or(true);
+  if (d.role == ProcessRole::consumer) d.reads = reads_of(control, index, names);
+  // SYNC: the fields were read before; an owner that came meanwhile has another generation.
+  std::atomic_thread_fence(memory_order_acquire);
+  if (shm::slot_generation(slot.word.load(memory_order_relaxed)) != shm::slot_generation(word))
+    return std::nullopt;
+  return d;
+}
+
+// The role's lock says whether there is a keeper, the control segment who it is.
+std::optional<ProcessDescription> describe_keeper(const LogCore& core) {
+  const auto lock = shm::ByteLockFile::open(core.keeper_lock());
+  if (!lock || !lock->is_locked(0).value_or(false)) return std::nullopt;
+  ProcessDescription d;
+  d.role = ProcessRole::keeper;
+  d.pid = core.control().header().keeper_pid.load(memory_order_relaxed);
+  d.name = shm::process_name(d.pid);
+  return d;
+}
+
+}  // namespace
+
+std::string_view to_string(ProcessRole role) {
+  switch (role) {
+    case ProcessRole::producer: return "producer";
+    case ProcessRole::consumer: return "consumer";
+    case ProcessRole::keeper: return "keeper";
+  }
+  return "unknown";
+}
+
+Result<std::vector<ProcessDescription>> Admin::list_processes() const {
+  LogCore& core = *log_.core();
+  if (auto mine = core.check_mine(); !mine) return std::unexpected(mine.error());
+  auto topics = core.catalog().list_topics();
+  if (!topics) return std::unexpected(topics.error());
+  TopicNames names;
+  for (const log::TopicEntry& topic : *topics) names.emplace(topic.topic_id, topic.name);
+  std::vector<ProcessDescription> processes;
+  const auto used = static_cast<std::uint32_t>(core.control().slots().size());
+  for (std::uint32_t index = 0; index < used; ++index) {
+    if (auto described = describe_slot(core.control(), core.locks(), index, names))
+      processes.push_back(std::move(*described));
+  }
+  std::ranges::sort(processes, {},
+                    [](const ProcessDescription& d) { return std::tuple(d.pid, d.role, d.started_ns); });
+  if (auto keeper = describe_keeper(core)) processes.insert(processes.begin(), std::move(*keeper));
+  return processes;
+}
+
+// --- Changes -------------------------------------------------------------------------------------
 
 Status Admin::alter_topic(std::string_view name, const TopicConfigs& changes) {
   LogCore& core = *log_.core();

@@ -21,7 +21,6 @@ constexpr std::int64_t kSliceNs = 50'000'000;
 // How long a keeper may take to answer before somebody is told so. Recovery of a large log takes seconds.
 constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 
-std::filesystem::path keeper_lock_path(const std::filesystem::path& dir) { return dir / "keeper.lock"; }
 
 }  // namespace
 
@@ -51,7 +50,7 @@ LogCore::~LogCore() {
 }
 
 Status LogCore::start_candidate() {
-  const auto path = keeper_lock_path(options_.dir);
+  const auto path = keeper_lock();
   if (options_.keeper == KeeperMode::none) {
     auto free = shm::RoleLock::try_acquire(path);
     if (free) return std::unexpected(log::nobody_keeps(options_.dir));

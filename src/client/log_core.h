@@ -24,6 +24,8 @@ class LogCore {
   const shm::Control& control() const { return attachment_.control(); }
   shm::ByteLockFile& locks() { return attachment_.locks(); }
   const LogOptions& options() const { return options_; }
+  // The file whose lock is the keeper's role.
+  std::filesystem::path keeper_lock() const { return options_.dir / "keeper.lock"; }
   bool is_keeper() const { return candidate_ && candidate_->holds_role(); }
 
   // Whether this process is the one that opened the log, not its forked child.

@@ -76,11 +76,18 @@ Result<ProcessIdentity> identify_process() {
                          0};
 }
 
-std::string process_name() {
-  auto text = read_small_file("/proc/self/comm", kProcFileBytes);
+namespace {
+
+std::string read_name(const std::string& path) {
+  auto text = read_small_file(path, kProcFileBytes);
   if (!text) return {};
   if (text->ends_with('\n')) text->pop_back();
   return *text;
 }
+
+}  // namespace
+
+std::string process_name() { return read_name("/proc/self/comm"); }
+std::string process_name(std::uint32_t pid) { return read_name("/proc/" + std::to_string(pid) + "/comm"); }
 
 }  // namespace ringtail::shm

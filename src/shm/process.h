@@ -38,5 +38,7 @@ Result<ProcessIdentity> identify_process();
 
 // The name of this process, at most 15 characters, as `ps -o comm` shows it; empty without /proc.
 std::string process_name();
+// The same of another process of this pid namespace; empty when there is none.
+std::string process_name(std::uint32_t pid);
 
 }  // namespace ringtail::shm

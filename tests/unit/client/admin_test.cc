@@ -1,5 +1,7 @@
 #include "ringtail/admin.h"
 
+#include <unistd.h>
+
 #include "unit/client/client_test_support.h"
 
 namespace ringtail {
@@ -49,10 +51,47 @@ TEST_F(AdminTest, DescribesTheThreeEnds) {
   EXPECT_EQ(disk.high_watermark, Offset(10));
   EXPECT_EQ(disk.log_end_offset, Offset(10));
   EXPECT_EQ(disk.log_end_position, Position(400));
+  EXPECT_EQ(disk.durable_position, Position(400));
   EXPECT_GT(disk.disk_bytes, 0u);
   auto in_memory = admin().describe_topic("m");
   EXPECT_EQ(in_memory->partitions[0].log_end_offset, Offset(10));
   EXPECT_EQ(in_memory->partitions[0].durable_offset, Offset(0));
+}
+
+TEST_F(AdminTest, ListsTheKeeperAndWhoeverIsAttachedWithWhatItHasRead) {
+  create("t", {}, 2);
+  const auto keeper_only = admin().list_processes();
+  ASSERT_TRUE(keeper_only);
+  ASSERT_EQ(keeper_only->size(), 1u);
+  EXPECT_EQ(keeper_only->front().role, ProcessRole::keeper);
+  EXPECT_EQ(keeper_only->front().pid, static_cast<std::uint32_t>(::getpid()));
+  EXPECT_FALSE(keeper_only->front().name.empty());
+
+  Producer p = producer("t");
+  ASSERT_TRUE(p.send({.value = "v", .partition = PartitionId(1)}));
+  ASSERT_TRUE(p.send({.value = "w", .partition = PartitionId(1)}));
+  {
+    Consumer c = consumer("t");
+    EXPECT_THAT(take(c, 2), ElementsAre("v", "w"));
+    ASSERT_TRUE(c.poll(seconds(0)));
+    const auto all = admin().list_processes();
+    ASSERT_TRUE(all);
+    ASSERT_EQ(all->size(), 3u);
+    EXPECT_EQ((*all)[1].role, ProcessRole::producer);
+    EXPECT_THAT((*all)[1].reads, IsEmpty());
+    EXPECT_TRUE((*all)[1].alive);
+    EXPECT_EQ((*all)[1].name, keeper_only->front().name);
+    EXPECT_GT((*all)[1].started_ns, 0);
+    const ProcessDescription& reader = (*all)[2];
+    EXPECT_EQ(reader.role, ProcessRole::consumer);
+    ASSERT_EQ(reader.reads.size(), 2u);
+    EXPECT_EQ(reader.reads[0].partition, (TopicPartition{"t", PartitionId(0)}));
+    EXPECT_EQ(reader.reads[0].offset, Offset(0));
+    EXPECT_EQ(reader.reads[1].partition, (TopicPartition{"t", PartitionId(1)}));
+    EXPECT_EQ(reader.reads[1].offset, Offset(2));
+    EXPECT_EQ(reader.reads[1].position, admin().describe_topic("t")->partitions[1].log_end_position);
+  }
+  EXPECT_EQ(admin().list_processes()->size(), 2u);
 }
 
 TEST_F(AdminTest, RefusesWhatMakesNoTopic) {
