@@ -8,4 +8,5 @@
 #include "ringtail/log.h"
 #include "ringtail/producer.h"
 #include "ringtail/record.h"
+#include "ringtail/retry.h"
 #include "ringtail/types.h"
