@@ -12,6 +12,7 @@ namespace ringtail::tools {
 void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_produce(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code);
+void add_group(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_import(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_replay(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_log(CLI::App& root, GlobalOptions& options, int& exit_code);

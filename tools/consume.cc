@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <limits>
 #include <memory>
 
@@ -29,6 +30,10 @@ struct ConsumeArguments {
   std::uint64_t max_messages = kUnlimited;
   bool exit_at_end = false;
   bool follow = false;
+  std::string group;
+  std::string client_id;
+  std::string assignor = "cooperative-sticky";
+  bool include = false;
   std::string format;
   PrintOptions print;
 };
@@ -42,8 +47,16 @@ struct Part {
 // Prints the records of the assigned partitions until it has all that was asked for.
 class RecordPrinter {
  public:
-  RecordPrinter(Consumer& consumer, std::vector<Part> parts, RecordFormat format, std::uint64_t limit)
-      : consumer_(consumer), parts_(std::move(parts)), format_(std::move(format)), limit_(limit) {}
+  // `parts` may change while it runs. With `prompt`, everything is written before the next poll.
+  // `settled` says whether the assignment is what it is going to be.
+  RecordPrinter(Consumer& consumer, const std::vector<Part>& parts, RecordFormat format, std::uint64_t limit,
+                bool prompt = false, std::function<bool()> settled = {})
+      : consumer_(consumer),
+        parts_(parts),
+        format_(std::move(format)),
+        limit_(limit),
+        prompt_(prompt),
+        settled_(std::move(settled)) {}
 
   // Errors: those of Consumer::poll and BlockWriter::flush.
   Status run() {
@@ -51,8 +64,9 @@ class RecordPrinter {
       const Result<std::span<const Record>> records = consumer_.poll(idle_ ? 100ms : 0ms);
       if (!records) return std::unexpected(records.error());
       idle_ = records->empty();
-      print(*records);
-      if (const Status flushed = idle_ ? out_.flush() : out_.flush_if_large(); !flushed) return flushed;
+      if (const Status printed = print(*records); !printed) return printed;
+      if (const Status flushed = idle_ || prompt_ ? out_.flush() : out_.flush_if_large(); !flushed)
+        return flushed;
       if (idle_ && at_end()) break;
     }
     return out_.flush();
@@ -62,24 +76,28 @@ class RecordPrinter {
   std::uint64_t bytes() const { return bytes_; }
 
  private:
-  void print(std::span<const Record> records) {
-    if (records.empty()) return;
+  // What a poll brought and is not printed is given back: for a group, it has not been read.
+  Status print(std::span<const Record> records) {
+    if (records.empty()) return {};
     const Offset end = end_of(*records.front().source);
     for (const Record& record : records) {
-      if (record.offset >= end || printed_ == limit_) return;
+      if (record.offset >= end || printed_ == limit_) return consumer_.seek(*record.source, record.offset);
       format_.append(out_.buffer(), record);
       ++printed_;
       bytes_ += record.key.size() + record.value.size();
     }
     // A steady stream of new records must not keep --exit-at-end from ending.
     if (records.back().offset + 1 >= end) idle_ = true;
+    return {};
   }
 
   Offset end_of(const TopicPartition& id) const {
-    return std::find_if(parts_.begin(), parts_.end(), [&](const Part& part) { return part.id == id; })->end;
+    const auto part = std::ranges::find(parts_, id, &Part::id);
+    return part == parts_.end() ? Offset(kUnlimited) : part->end;
   }
 
   bool at_end() const {
+    if (settled_ && !settled_()) return false;
     return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) {
       if (part.end == Offset(kUnlimited)) return false;
       const Result<Offset> position = consumer_.position(part.id);
@@ -88,9 +106,11 @@ class RecordPrinter {
   }
 
   Consumer& consumer_;
-  std::vector<Part> parts_;
+  const std::vector<Part>& parts_;
   RecordFormat format_;
   std::uint64_t limit_;
+  bool prompt_;
+  std::function<bool()> settled_;
   BlockWriter out_;
   std::uint64_t printed_ = 0;
   std::uint64_t bytes_ = 0;
@@ -164,47 +184,139 @@ Status position(Consumer& consumer, std::vector<Part>& parts, const TopicDescrip
 }
 
 Result<RecordFormat> make_format(const GlobalOptions& options, const ConsumeArguments& arguments,
-                                 const TopicDescription& topic) {
+                                 const TopicDescription* topic) {
   const PrintOptions& print = arguments.print;
   if (!arguments.format.empty() && (print.key || print.offset || print.timestamp || print.headers)) {
     return fail(Code::invalid_argument, "--format says all there is to print; leave the --print options out");
   }
   if (arguments.format == "json" || (arguments.format.empty() && options.json)) return RecordFormat::json();
   if (!arguments.format.empty()) return RecordFormat::parse(arguments.format);
-  const auto type = topic.configs.find("message.timestamp.type");
-  return RecordFormat::console(print, type != topic.configs.end() && type->second == "LogAppendTime");
+  const bool append_time = topic != nullptr && topic->configs.at("message.timestamp.type") == "LogAppendTime";
+  return RecordFormat::console(print, append_time);
 }
 
-int consume(const GlobalOptions& options, const ConsumeArguments& arguments) {
-  const Result<Log> log = open_log(options, OpenMode::existing);
-  if (!log) return report(options, log.error());
-  const Result<TopicDescription> topic = Admin(*log).describe_topic(arguments.topic);
-  if (!topic) return report(options, topic.error());
-  Result<RecordFormat> format = make_format(options, arguments, *topic);
-  if (!format) return report(options, format.error());
-  Result<std::vector<Part>> parts = choose_partitions(*topic, arguments);
-  if (!parts) return report(options, parts.error());
-  Result<Consumer> consumer = Consumer::open(*log);
-  if (!consumer) return report(options, consumer.error());
-  if (const Status ready = position(*consumer, *parts, *topic, arguments); !ready) {
-    return report(options, ready.error());
-  }
-
+// Runs the printer and says how it went.
+int run(const GlobalOptions& options, Consumer& consumer, RecordPrinter& printer) {
   const auto start = std::chrono::steady_clock::now();
-  RecordPrinter printer(*consumer, std::move(*parts), std::move(*format), arguments.max_messages);
   const Status done = printer.run();
   if (options.verbosity > 0) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
     note(fmt::format("{} records, {}, {:.3f} s", grouped(printer.printed()), human_bytes(printer.bytes()),
                      elapsed.count()));
   }
-  if (const std::uint64_t missed = consumer->missed(); missed > 0) {
+  if (const std::uint64_t missed = consumer.missed(); missed > 0) {
     note(fmt::format("missed {} records that were overwritten or deleted before they were read",
                      grouped(missed)));
   }
   if (interrupt::pending()) return interrupt::exit_code();
   const bool reader_left = !done && done.error().os_errno == EPIPE;
   return done || reader_left ? kDone : report(options, done.error());
+}
+
+int consume_alone(const GlobalOptions& options, const ConsumeArguments& arguments, const Log& log) {
+  const Result<TopicDescription> topic = Admin(log).describe_topic(arguments.topic);
+  if (!topic) return report(options, topic.error());
+  Result<RecordFormat> format = make_format(options, arguments, &*topic);
+  if (!format) return report(options, format.error());
+  Result<std::vector<Part>> parts = choose_partitions(*topic, arguments);
+  if (!parts) return report(options, parts.error());
+  Result<Consumer> consumer = Consumer::open(log);
+  if (!consumer) return report(options, consumer.error());
+  if (const Status ready = position(*consumer, *parts, *topic, arguments); !ready) {
+    return report(options, ready.error());
+  }
+  RecordPrinter printer(*consumer, *parts, std::move(*format), arguments.max_messages);
+  return run(options, *consumer, printer);
+}
+
+// --- In a group ----------------------------------------------------------------------------------
+
+Result<ConsumerOptions> group_options(const ConsumeArguments& arguments) {
+  const std::optional<Assignor> assignor = find_assignor(arguments.assignor);
+  if (!assignor) {
+    return fail(Code::invalid_argument,
+                fmt::format("there is no assignor '{}'; there are range, roundrobin and cooperative-sticky",
+                            arguments.assignor));
+  }
+  ConsumerOptions consumer{
+      .group_id = arguments.group, .client_id = arguments.client_id, .assignor = *assignor};
+  consumer.auto_offset_reset = ConsumerOptions::Reset::latest;
+  if (arguments.from_beginning) consumer.auto_offset_reset = ConsumerOptions::Reset::earliest;
+  if (!arguments.from_time.empty()) {
+    const Result<std::int64_t> time = parse_time(arguments.from_time, wall_clock_ns());
+    if (!time) return std::unexpected(time.error());
+    consumer.auto_offset_reset = ConsumerOptions::Reset::time;
+    consumer.auto_offset_reset_time_ns = *time;
+  }
+  return consumer;
+}
+
+// Keeps `parts` what the group assigns, and with -v says so.
+RebalanceListener listen(const GlobalOptions& options, const ConsumeArguments& arguments, Consumer& consumer,
+                         std::vector<Part>& parts) {
+  const auto tell = [&options, &arguments](std::string_view what,
+                                           std::span<const TopicPartition> partitions) {
+    if (options.verbosity == 0) return;
+    std::string names;
+    for (const TopicPartition& one : partitions)
+      names += fmt::format("{}{}-{}", names.empty() ? "" : ", ", one.topic, one.partition.value());
+    note(fmt::format("group '{}': {} {}", arguments.group, what, names));
+  };
+  const auto forget = [&parts](std::span<const TopicPartition> partitions) {
+    std::erase_if(
+        parts, [&](const Part& part) { return std::ranges::find(partitions, part.id) != partitions.end(); });
+  };
+  return {.assigned =
+              [=, &arguments, &consumer, &parts](std::span<const TopicPartition> partitions) {
+                tell("assigned", partitions);
+                for (const TopicPartition& partition : partitions) {
+                  const Result<Offset> end = consumer.end_offset(partition);
+                  parts.push_back({partition, arguments.exit_at_end && end ? *end : Offset(kUnlimited)});
+                }
+              },
+          .revoked =
+              [=](std::span<const TopicPartition> partitions) {
+                tell("revoked", partitions);
+                forget(partitions);
+              },
+          .lost =
+              [=](std::span<const TopicPartition> partitions) {
+                tell("lost", partitions);
+                forget(partitions);
+              }};
+}
+
+int consume_in_group(const GlobalOptions& options, const ConsumeArguments& arguments, const Log& log) {
+  Result<RecordFormat> format = make_format(options, arguments, nullptr);
+  if (!format) return report(options, format.error());
+  Result<ConsumerOptions> consumer_options = group_options(arguments);
+  if (!consumer_options) return report(options, consumer_options.error());
+  if (!arguments.include) {
+    if (const auto topic = Admin(log).describe_topic(arguments.topic); !topic)
+      return report(options, topic.error());
+  }
+  Result<Consumer> consumer = Consumer::open(log, std::move(*consumer_options));
+  if (!consumer) return report(options, consumer.error());
+  std::vector<Part> parts;
+  RebalanceListener listener = listen(options, arguments, *consumer, parts);
+  const Status joined = arguments.include ? consumer->subscribe_pattern(arguments.topic, std::move(listener))
+                                          : consumer->subscribe(arguments.topic, std::move(listener));
+  if (!joined) return report(options, joined.error());
+  const auto settled = [&] {
+    const Result<GroupDescription> group = Admin(log).describe_group(arguments.group);
+    return group && group->state == GroupState::stable;
+  };
+  RecordPrinter printer(*consumer, parts, std::move(*format), arguments.max_messages, true, settled);
+  const int code = run(options, *consumer, printer);
+  if (const Status left = consumer->unsubscribe(); !left) return report(options, left.error());
+  return code;
+}
+
+int consume(const GlobalOptions& options, const ConsumeArguments& arguments) {
+  const Result<Log> log = open_log(options, OpenMode::existing);
+  if (!log) return report(options, log.error());
+  return arguments.group.empty() ? consume_alone(options, arguments, *log)
+                                 : consume_in_group(options, arguments, *log);
 }
 
 }  // namespace
@@ -224,7 +336,28 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
       ->type_name("TIME")
       ->excludes(beginning)
       ->excludes(offset);
-  command->add_option("--partition", arguments->partition, "Read this partition only")->type_name("N");
+  CLI::Option* partition =
+      command->add_option("--partition", arguments->partition, "Read this partition only")->type_name("N");
+  CLI::Option* group =
+      command
+          ->add_option("--group", arguments->group,
+                       "Read as a member of this consumer group, from its committed offsets; where it has "
+                       "none, from where the other options say")
+          ->type_name("GROUP")
+          ->excludes(offset)
+          ->excludes(partition);
+  command->add_option("--client-id", arguments->client_id, "A name for this member")
+      ->type_name("ID")
+      ->needs(group);
+  command
+      ->add_option("--assignor", arguments->assignor,
+                   "range, roundrobin or cooperative-sticky, as all members")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->needs(group);
+  command
+      ->add_flag("--include", arguments->include, "TOPIC is an extended regular expression: all that match")
+      ->needs(group);
   command->add_option("--max-messages", arguments->max_messages, "Stop after N records")->type_name("N");
   CLI::Option* end = command->add_flag("--exit-at-end", arguments->exit_at_end,
                                        "Stop at the log end offsets as they are at the start");
@@ -239,7 +372,8 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
       "Formats:\n" + std::string(kFormatHelp) +
       "\njson (also by --json) prints one object a line; a key or value that is not UTF-8 becomes "
       "key_base64, value_base64.\n\n"
-      "Example:\n  ringtail consume orders --from-time -5m --exit-at-end --format '%p/%o %I %k=%s\\n'");
+      "Example:\n  ringtail consume orders --from-time -5m --exit-at-end --format '%p/%o %I %k=%s\\n'\n"
+      "  ringtail -v consume orders --group billing --from-beginning");
   command->callback([&options, &exit_code, arguments] { exit_code = consume(options, *arguments); });
 }
 

@@ -1,6 +1,7 @@
-// Topics: create, list, describe, alter, delete.
+// Topics and consumer groups: create, list, describe, alter, delete.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -50,7 +51,7 @@ struct TopicDescription {
 };
 
 // Who takes part in a log.
-enum class ProcessRole { producer, consumer, keeper };
+enum class ProcessRole { producer, consumer, keeper, coordinator, admin };
 
 std::string_view to_string(ProcessRole role);
 
@@ -61,7 +62,8 @@ struct ReadPosition {
   Offset offset{0};
 };
 
-// One open Producer or Consumer, or the keeper: a process has one entry for each that it holds.
+// One open Producer or Consumer, the keeper, or what it needs for consumer groups (coordinator); or somebody who
+// is changing a group (admin). A process has one entry for each that it holds.
 struct ProcessDescription {
   std::uint32_t pid = 0;  // in the pid namespace of that process
   std::string name;       // as `ps -o comm` shows it; any bytes; empty when not known
@@ -69,6 +71,68 @@ struct ProcessDescription {
   std::int64_t started_ns = 0;      // when it was opened, since the Unix epoch; 0 for the keeper
   bool alive = true;                // false: died, and the keeper has not yet cleared up behind it
   std::vector<ReadPosition> reads;  // of consumers, by topic and partition
+};
+
+// --- Consumer groups ---
+
+enum class GroupState {
+  empty,        // no members; its positions are kept
+  rebalancing,  // partitions are on their way between members
+  stable,
+};
+
+std::string_view to_string(GroupState state);
+
+struct GroupSummary {
+  std::string id;
+  GroupState state = GroupState::empty;
+  std::uint32_t members = 0;
+  std::uint32_t generation = 0;  // rises with each assignment
+};
+
+struct GroupMemberDescription {
+  std::string id;
+  std::string client_id;
+  std::string host;
+  std::uint32_t pid = 0;                   // in the pid namespace of that process
+  std::int64_t joined_ns = 0;              // since the Unix epoch
+  std::chrono::nanoseconds idle{0};        // since it last polled
+  std::vector<std::string> subscription;   // names of topics, or one expression
+  bool by_pattern = false;                 // which of the two
+  std::vector<TopicPartition> partitions;  // that it owns
+};
+
+// A group's standing in one partition.
+struct GroupPartitionDescription {
+  TopicPartition partition;
+  std::optional<Offset> committed;  // the next record to be read, as committed; none yet
+  std::string metadata;             // of that commit
+  Offset log_start_offset{0};
+  Offset log_end_offset{0};
+  std::uint64_t lag = 0;  // records from the committed offset (none: from the log start) to the log end
+  std::string member_id;  // of the owner; empty: nobody reads it
+};
+
+struct GroupDescription {
+  std::string id;
+  GroupState state = GroupState::empty;
+  std::uint32_t generation = 0;
+  std::string assignor;
+  std::vector<GroupMemberDescription> members;
+  std::vector<GroupPartitionDescription> partitions;  // by topic and number
+  std::optional<Error> trouble;                       // what keeps the group from being served
+};
+
+// Where to set a group's positions.
+struct OffsetReset {
+  enum class To { earliest, latest, offset, time, shift_by } to = To::earliest;
+  std::int64_t value = 0;  // the offset, the time in ns since the Unix epoch, or the number of records
+};
+
+struct OffsetChange {
+  TopicPartition partition;
+  std::optional<Offset> from;
+  Offset to{0};
 };
 
 struct ConfigReference {
@@ -111,6 +175,23 @@ class Admin {
   // Deletes the topic with its records. Producers and consumers of it get Code::closed.
   // Durable on return. Errors: not_found, no_keeper.
   Status delete_topic(std::string_view name);
+
+  // Consumer groups by id. Errors: closed.
+  Result<std::vector<GroupSummary>> list_groups() const;
+
+  // Errors: not_found (no such group), and those of describe_topic.
+  Result<GroupDescription> describe_group(std::string_view id) const;
+
+  // Sets the group's positions in a topic, in one partition of it where that is given; an offset outside
+  // the log becomes its start or end. Returns what changes; with `dry_run` nothing does.
+  // Durable on return. Errors: not_found (group, topic, partition), group_not_empty (it has members),
+  // limit_exceeded, no_keeper, timed_out.
+  Result<std::vector<OffsetChange>> reset_group_offsets(std::string_view id, std::string_view topic,
+                                                        std::optional<PartitionId> partition,
+                                                        OffsetReset reset, bool dry_run);
+
+  // Forgets the group with its positions. Errors: not_found, group_not_empty, no_keeper, timed_out.
+  Status delete_group(std::string_view id);
 
   static std::vector<ConfigReference> config_reference();
 

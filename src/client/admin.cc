@@ -127,6 +127,16 @@ std::vector<ReadPosition> reads_of(const shm::Control& control, std::uint32_t sl
   return reads;
 }
 
+ProcessRole role_of(const shm::Slot& slot) {
+  switch (static_cast<shm::SlotRole>(slot.role.load(memory_order_relaxed))) {
+    case shm::SlotRole::producer: return ProcessRole::producer;
+    case shm::SlotRole::coordinator: return ProcessRole::coordinator;
+    case shm::SlotRole::admin: return ProcessRole::admin;
+    case shm::SlotRole::consumer: break;
+  }
+  return ProcessRole::consumer;
+}
+
 // Nothing when the slot has no owner, or got another while we looked.
 std::optional<ProcessDescription> describe_slot(const shm::Control& control, const shm::ByteLockFile& locks,
                                                 std::uint32_t index, const TopicNames& names) {
@@ -136,9 +146,7 @@ std::optional<ProcessDescription> describe_slot(const shm::Control& control, con
   if (state != shm::SlotState::active && state != shm::SlotState::dead) return std::nullopt;
   ProcessDescription d;
   d.pid = slot.pid.load(memory_order_relaxed);
-  d.role = slot.role.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::SlotRole::producer)
-               ? ProcessRole::producer
-               : ProcessRole::consumer;
+  d.role = role_of(slot);
   d.started_ns = static_cast<std::int64_t>(slot.start_ns.load(memory_order_relaxed));
   for (const auto& letter : slot.name) {
     const char c = letter.load(memory_order_relaxed);
@@ -172,6 +180,8 @@ std::string_view to_string(ProcessRole role) {
     case ProcessRole::producer: return "producer";
     case ProcessRole::consumer: return "consumer";
     case ProcessRole::keeper: return "keeper";
+    case ProcessRole::coordinator: return "coordinator";
+    case ProcessRole::admin: return "admin";
   }
   return "unknown";
 }

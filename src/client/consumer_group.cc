@@ -212,6 +212,8 @@ Result<std::optional<CommittedOffset>> ConsumerCore::committed(const TopicPartit
   if (auto mine = log_->check_mine(); !mine) return std::unexpected(mine.error());
   if (options_.group_id.empty())
     return fail(Code::invalid_argument, "this consumer is in no group: set group_id when opening it");
+  if (auto ready = groups::wait_until_ready(log_->attachment()); !ready)
+    return std::unexpected(ready.error());
   auto topic = log_->catalog().load_topic(partition.topic);
   if (!topic) return std::unexpected(topic.error());
   return groups::find_committed(log_->control(), options_.group_id, topic->topic_id, partition.partition);

@@ -21,7 +21,6 @@ constexpr std::int64_t kSliceNs = 50'000'000;
 // How long a keeper may take to answer before somebody is told so. Recovery of a large log takes seconds.
 constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 
-
 }  // namespace
 
 Result<std::shared_ptr<LogCore>> LogCore::open(LogOptions options) {

@@ -75,7 +75,8 @@ Status Coordinator::take_up() {
     if (auto restored = restore(); !restored) return restored;
   }
   index_table();
-  table_.ready.store(1, memory_order_release);  // SYNC: pairs with those who look at positions
+  table_.ready.store(1, memory_order_release);  // SYNC: pairs with wait_until_ready
+  shm::futex_wake_all(table_.ready);
   return {};
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -31,6 +32,11 @@ Status check_id(std::string_view what, std::string_view id, std::size_t most) {
   if (!printable)
     return fail(Code::invalid_argument, fmt::format("the {} contains a control character", what));
   return {};
+}
+
+std::string host_name() {
+  char name[64] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
 }
 
 std::uint32_t milliseconds_of(std::chrono::milliseconds time) {
@@ -112,6 +118,19 @@ Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
   }
 }
 
+Status wait_until_ready(const log::Attachment& attachment) {
+  const shm::Shared<std::uint32_t>& ready = attachment.control().groups().ready;
+  const std::int64_t deadline_ns = monotonic_ns() + kPatienceNs;
+  while (ready.load(memory_order_acquire) == 0) {  // SYNC: pairs with the coordinator's store
+    if (auto failure = attachment.keeper_failure()) return std::unexpected(*failure);
+    const std::int64_t now_ns = monotonic_ns();
+    if (now_ns >= deadline_ns)
+      return fail(Code::timed_out, "the positions of consumer groups are not restored yet");
+    shm::futex_wait(ready, 0, now_ns + kSliceNs);
+  }
+  return {};
+}
+
 // --- Membership ----------------------------------------------------------------------------------
 
 Membership::Membership(const log::Attachment& attachment, const shm::OwnedSlot& slot, MemberOptions options)
@@ -135,6 +154,7 @@ Result<std::unique_ptr<Membership>> Membership::open(const log::Attachment& atta
   std::unique_ptr<Membership> membership(new Membership(attachment, slot, std::move(options)));
   shm::Member& member = *membership->member_;
   member.client_id.store(membership->options_.client_id);
+  member.host.store(host_name());
   membership->member_id_ = member_id_of(attachment.control(), slot.index());
   return membership;
 }

@@ -133,6 +133,9 @@ Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& 
 Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
                        std::chrono::nanoseconds timeout);
 
+// Waits until positions have been restored, after a reboot. Errors: no_keeper, timed_out.
+Status wait_until_ready(const log::Attachment& attachment);
+
 // "<client id>-<16 digits>": the digits tell one attachment from every other.
 std::string member_id_of(const shm::Control& control, std::uint32_t slot);
 

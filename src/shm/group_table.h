@@ -68,6 +68,7 @@ struct alignas(128) Member {
   SharedText<kMaxGroupIdBytes + 1> group_id;
   SharedText<kMaxClientIdBytes + 1> client_id;
   SharedText<64> assignor;
+  SharedText<64> host;
   SharedText<kMaxSubscriptionBytes + 1> subscription;  // names, a line each
 
   SharedText<256> refusal;  // by the coordinator: why, as a sentence
@@ -147,7 +148,7 @@ constexpr std::uint32_t assignment_owner(std::uint32_t word) { return word & 0xf
 struct GroupTableLayout {
   alignas(128) std::atomic<std::uint32_t> wake;  // futex: bumped by whoever needs the coordinator now
   std::atomic<std::uint32_t> asleep;             // set by the coordinator before it sleeps on it
-  std::atomic<std::uint32_t> ready;              // 1 once the positions on disk have been taken up
+  std::atomic<std::uint32_t> ready;              // futex: 1 once the positions on disk have been taken up
   std::atomic<std::uint32_t> entries_used;       // rises only
   std::array<Group, kMaxGroups> groups;
   // Apart from the entries, so that looking for one's own touches 64 bytes for 16 of them. By the coordinator.
