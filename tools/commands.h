@@ -19,6 +19,7 @@ void add_log(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_log_verify(CLI::App& log, GlobalOptions& options, int& exit_code);
 void add_log_dump(CLI::App& log, GlobalOptions& options, int& exit_code);
 void add_doctor(CLI::App& root, GlobalOptions& options, int& exit_code);
+void add_top(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_perf(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_completion(CLI::App& root, GlobalOptions& options, int& exit_code);
 

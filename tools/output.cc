@@ -16,7 +16,7 @@ namespace ringtail::tools {
 namespace {
 
 bool looks_like_number(std::string_view cell) {
-  return !cell.empty() && (cell.front() >= '0' && cell.front() <= '9');
+  return cell == "-" || (!cell.empty() && cell.front() >= '0' && cell.front() <= '9');
 }
 
 // The length of the UTF-8 sequence at the start of `text`, or 0 when there is none (RFC 3629: no
