@@ -133,7 +133,8 @@ int Screen::put(int row, int column, std::string_view text, int columns, Tone to
 
 void Screen::highlight(int row, Tone tone) {
   const attr_t attributes = A_REVERSE | attributes_of(tone, colours_);
-  ::mvwchgat(stdscr, row, 0, -1, attributes, static_cast<short>(PAIR_NUMBER(attributes)), nullptr);
+  ::mvwchgat(stdscr, row, 0, -1, attributes, static_cast<short>(PAIR_NUMBER(static_cast<int>(attributes))),
+             nullptr);
 }
 
 std::optional<int> Screen::wait_key(std::chrono::nanoseconds timeout) {

@@ -115,9 +115,9 @@ TEST_F(CliTopTest, PrintsATableEachIntervalWithoutATerminal) {
   EXPECT_THAT(lines[1], AllOf(StartsWith("orders"), HasSubstr("disk")));
   EXPECT_THAT(lines[2], AllOf(StartsWith("quotes"), HasSubstr("memory")));
   EXPECT_EQ(lines[3], "");
-  EXPECT_EQ(lines[4], lines[0]);
+  EXPECT_THAT(lines[4], StartsWith("topic"));
   EXPECT_THAT(run_ok({"top", "--plain", "-n", "1", "-i", "0.05", "--view", "processes"}),
-              AllOf(StartsWith("pid"), HasSubstr("keeper")));
+              AllOf(HasSubstr("pid"), HasSubstr("keeper")));
 }
 
 TEST_F(CliTopTest, PrintsAnObjectALineWithJson) {
