@@ -25,6 +25,7 @@ const std::vector<std::vector<std::string>>& all_commands() {
                                                                  {"log", "verify"},
                                                                  {"log", "dump"},
                                                                  {"doctor"},
+                                                                 {"top"},
                                                                  {"completion"},
                                                                  {"perf"},
                                                                  {"perf", "latency"},
@@ -156,7 +157,7 @@ TEST_F(CliTest, CompletionKnowsCommandsOptionsChoicesAndTopics) {
   };
   using ::testing::Contains;
   using ::testing::ElementsAre;
-  EXPECT_THAT(complete("ringtail to"), ElementsAre("topic"));
+  EXPECT_THAT(complete("ringtail topi"), ElementsAre("topic"));
   EXPECT_THAT(complete("ringtail topic de"), ::testing::UnorderedElementsAre("describe", "delete"));
   EXPECT_THAT(complete("ringtail consume --from"),
               ::testing::UnorderedElementsAre("--from-beginning", "--from-time"));
