@@ -63,13 +63,45 @@ FrameFault check_headers(std::span<const std::byte> bytes) {
   return FrameFault::none;
 }
 
+// Only transactional records have a transaction's number, and all of them have.
+FrameFault check_extension(std::uint8_t attributes, std::span<const std::byte> extension) {
+  const auto fields = load<Extension>(extension.data());
+  const bool transactional = (attributes & kTransactional) != 0;
+  return fields.producer_id != 0 && transactional == (fields.transaction != 0) ? FrameFault::none
+                                                                               : FrameFault::bad_extension;
+}
+
+// A control frame whose extension is valid. `frame` is exactly `length` bytes long.
+FrameFault check_marker(const FrameHeader& header, std::span<const std::byte> frame) {
+  if (header.key_length != 0 || frame.size() != kMarkerFrameBytes) return FrameFault::bad_marker;
+  const auto body = load<MarkerBody>(frame.data() + kFrameHeaderBytes + kExtensionBytes);
+  if (body.version != kMarkerVersion || body.reserved != 0) return FrameFault::bad_marker;
+  const auto of = load<Extension>(frame.data() + kFrameHeaderBytes);
+  switch (body.kind) {
+    case MarkerKind::abort:
+    case MarkerKind::commit:
+      return header.attributes == (kHasExtension | kTransactional) && of.producer_id != kEveryProducer
+                 ? FrameFault::none
+                 : FrameFault::bad_marker;
+    case MarkerKind::abort_all:
+      return header.attributes == kHasExtension && of.producer_id == kEveryProducer ? FrameFault::none
+                                                                                    : FrameFault::bad_marker;
+  }
+  return FrameFault::bad_marker;
+}
+
 // Extension, key, value and headers of a record. `frame` is exactly `length` bytes long.
 FrameFault check_body(const FrameHeader& header, std::span<const std::byte> frame) {
   std::span<const std::byte> body = frame.subspan(kFrameHeaderBytes);
   if (header.attributes & kHasExtension) {
     if (body.size() < kExtensionBytes) return FrameFault::bad_key_length;
+    const FrameFault fault = check_extension(header.attributes, body.first(kExtensionBytes));
+    if (fault != FrameFault::none) return fault;
     body = body.subspan(kExtensionBytes);
+  } else if (header.attributes & kTransactional) {
+    return FrameFault::bad_extension;
   }
+  if (header.type == FrameType::control) return check_marker(header, frame);
   if (header.key_length > body.size()) return FrameFault::bad_key_length;
   if (header.key_length != 0 && !(header.attributes & kHasKey)) return FrameFault::bad_key_length;
   body = body.subspan(header.key_length);
@@ -98,15 +130,33 @@ std::string_view type_name(FrameType type) {
   return "unknown";
 }
 
+std::string describe_extension(const void* frame) {
+  const std::optional<Extension> extension = extension_of(frame);
+  if (!extension) return "";
+  if (extension->producer_id == kEveryProducer) return " producer=any";
+  std::string text = fmt::format(" producer={} epoch={}", extension->producer_id, extension->producer_epoch);
+  if (extension->transaction != 0) text += fmt::format(" transaction={}", extension->transaction);
+  return text;
+}
+
+std::string describe_marker(const void* frame, const FrameHeader& header) {
+  return fmt::format(" marker={}{} timestamp={}", to_string(marker_kind(frame)), describe_extension(frame),
+                     format_time(header.timestamp_ns));
+}
+
 std::string describe_body(const void* frame, const FrameHeader& header) {
+  if (header.type == FrameType::control) return describe_marker(frame, header);
   const Record record = decode_record(frame, nullptr);
   const auto bytes_or = [](bool present, std::size_t bytes, const char* absent) {
     return present ? fmt::format("{}", bytes) : std::string(absent);
   };
-  return fmt::format(
+  std::string text = fmt::format(
       " key={} value={} headers={} timestamp={}", bytes_or(record.has_key(), record.key.size(), "none"),
       bytes_or(!record.is_tombstone(), record.value.size(), "null"),
       std::ranges::distance(record.headers.begin(), record.headers.end()), format_time(header.timestamp_ns));
+  if (const std::optional<Extension> extension = extension_of(frame))
+    text += describe_extension(frame) + fmt::format(" sequence={}", extension->sequence);
+  return text;
 }
 
 }  // namespace
@@ -121,8 +171,19 @@ std::string_view to_string(FrameFault fault) {
     case FrameFault::bad_type: return "bad_type";
     case FrameFault::bad_key_length: return "bad_key_length";
     case FrameFault::bad_headers: return "bad_headers";
+    case FrameFault::bad_extension: return "bad_extension";
+    case FrameFault::bad_marker: return "bad_marker";
     case FrameFault::bad_crc: return "bad_crc";
     case FrameFault::offset_gap: return "offset_gap";
+  }
+  return "unknown";
+}
+
+std::string_view to_string(MarkerKind kind) {
+  switch (kind) {
+    case MarkerKind::abort: return "abort";
+    case MarkerKind::commit: return "commit";
+    case MarkerKind::abort_all: return "abort_all";
   }
   return "unknown";
 }
@@ -193,6 +254,17 @@ std::byte* write_body(void* frame, std::string_view key, const void* value, std:
   }
   store(at, static_cast<std::uint32_t>(at - headers_begin));
   return value_begin;
+}
+
+std::byte* write_extended_body(void* frame, const Extension& extension, std::string_view key,
+                               const void* value, std::size_t value_bytes, std::span<const Header> headers) {
+  store(static_cast<std::byte*>(frame) + kFrameHeaderBytes, extension);
+  return write_body(static_cast<std::byte*>(frame) + kExtensionBytes, key, value, value_bytes, headers);
+}
+
+void write_marker_body(void* frame, const Extension& extension, MarkerKind kind) {
+  std::byte* const at = store(static_cast<std::byte*>(frame) + kFrameHeaderBytes, extension);
+  store(at, MarkerBody{kMarkerVersion, kind, 0});
 }
 
 void write_filler(void* frame, FrameType type, std::uint32_t extent, Offset offset, std::uint32_t records) {

@@ -16,6 +16,13 @@
 //   24  u32  key_length        data; pad and aborted: number of offsets the frame uses up
 //   28  u32  crc32c            0 while in the ring and unchecked; while claimed: the owner's slot
 //   32       [extension 24 B] key, value, [headers, u32 headers_length]
+//
+// The extension, behind the header of records of idempotent and transactional producers and of markers:
+//
+//   32  u64  producer_id       never 0
+//   40  u32  producer_epoch
+//   44  u32  transaction       number within the epoch, from 1; 0: not transactional
+//   48  u64  sequence          of the record in its partition, from 0; 0 in markers
 #pragma once
 
 #include <atomic>
@@ -23,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -45,7 +53,7 @@ enum class FrameType : std::uint8_t {
   data = 1,        // one record
   pad = 2,         // fills the rest of a term or block; readers step over it
   aborted = 3,     // a claim that was never committed; its offsets stay unused
-  control = 4,     // transaction markers
+  control = 4,     // a transaction marker
   compressed = 5,  // a batch of records in one compressed frame
 };
 
@@ -77,6 +85,44 @@ static_assert(offsetof(FrameHeader, offset) == 8);
 static_assert(offsetof(FrameHeader, timestamp_ns) == 16);
 static_assert(offsetof(FrameHeader, key_length) == 24);
 static_assert(offsetof(FrameHeader, crc32c) == 28);
+
+// Who appended a record, and which of his it is.
+struct Extension {
+  std::uint64_t producer_id;
+  std::uint32_t producer_epoch;
+  std::uint32_t transaction;
+  std::uint64_t sequence;
+
+  friend bool operator==(const Extension&, const Extension&) = default;
+};
+static_assert(sizeof(Extension) == kExtensionBytes);
+static_assert(offsetof(Extension, producer_id) == 0);
+static_assert(offsetof(Extension, producer_epoch) == 8);
+static_assert(offsetof(Extension, transaction) == 12);
+static_assert(offsetof(Extension, sequence) == 16);
+
+// Tells the end of a transaction: no record of it stands behind its marker.
+enum class MarkerKind : std::uint16_t {
+  abort = 0,
+  commit = 1,
+  abort_all = 2,  // written after the host crashed: aborts whatever is still open before it
+};
+// Nobody's: in the extension of MarkerKind::abort_all.
+inline constexpr std::uint64_t kEveryProducer = ~std::uint64_t{0};
+
+// The value of a control frame, behind the extension.
+struct MarkerBody {
+  std::uint16_t version;
+  MarkerKind kind;
+  std::uint32_t reserved;
+};
+inline constexpr std::uint32_t kMarkerBodyBytes = 8;
+inline constexpr std::uint16_t kMarkerVersion = 0;
+static_assert(sizeof(MarkerBody) == kMarkerBodyBytes);
+static_assert(offsetof(MarkerBody, version) == 0);
+static_assert(offsetof(MarkerBody, kind) == 2);
+static_assert(offsetof(MarkerBody, reserved) == 4);
+inline constexpr std::uint32_t kMarkerFrameBytes = kFrameHeaderBytes + kExtensionBytes + kMarkerBodyBytes;
 
 constexpr std::uint32_t align_frame(std::uint32_t length) {
   return (length + (kFrameAlignment - 1)) & ~(kFrameAlignment - 1);
@@ -156,6 +202,8 @@ enum class FrameFault : std::uint8_t {
   bad_type,        // unknown type, attributes or reserved bits
   bad_key_length,  // key, extension or headers do not fit into the frame
   bad_headers,     // headers malformed
+  bad_extension,   // no such producer, or the transaction's number and the attributes differ
+  bad_marker,      // a control frame that is no marker of a known kind and version
   bad_crc,
   offset_gap,  // the offset is not the one that follows its predecessor's
 };
@@ -200,6 +248,22 @@ inline Record decode_record(const void* frame, const TopicPartition* source) {
   return record;
 }
 
+// The extension of a structurally valid frame, if it has one. Requires a type other than pad and aborted.
+inline std::optional<Extension> extension_of(const void* frame) {
+  if (!(load_header(frame).attributes & kHasExtension)) return std::nullopt;
+  Extension extension;
+  std::memcpy(&extension, static_cast<const char*>(frame) + kFrameHeaderBytes, sizeof extension);
+  return extension;
+}
+
+// What a structurally valid control frame says. Requires type control.
+inline MarkerKind marker_kind(const void* frame) {
+  MarkerBody body;
+  std::memcpy(&body, static_cast<const char*>(frame) + kFrameHeaderBytes + kExtensionBytes, sizeof body);
+  return body.kind;
+}
+std::string_view to_string(MarkerKind kind);
+
 // --- Writing -------------------------------------------------------------------------------------
 
 // Bytes of the encoded headers with their trailing length; 0 without headers.
@@ -215,6 +279,17 @@ constexpr std::uint64_t data_frame_bytes(std::uint64_t key, std::uint64_t value,
 // Returns where the value starts.
 std::byte* write_body(void* frame, std::string_view key, const void* value, std::size_t value_bytes,
                       std::span<const Header> headers);
+// The same with an extension in front, for which there is room for kExtensionBytes more.
+std::byte* write_extended_body(void* frame, const Extension& extension, std::string_view key,
+                               const void* value, std::size_t value_bytes, std::span<const Header> headers);
+
+// The attributes that an extension calls for.
+constexpr std::uint8_t extension_attributes(const Extension& extension) {
+  return static_cast<std::uint8_t>(kHasExtension | (extension.transaction != 0 ? kTransactional : 0));
+}
+
+// Writes everything of a control frame behind its header. Requires room for kMarkerFrameBytes.
+void write_marker_body(void* frame, const Extension& extension, MarkerKind kind);
 
 // Writes a whole resolved pad or aborted frame of `extent` bytes (a multiple of 8, at least 32) that
 // uses up `records` offsets, state word last.

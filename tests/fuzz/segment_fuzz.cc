@@ -34,7 +34,16 @@ class SegmentFuzz : public SegmentTest {
     for (int i = 0; i < 300; ++i) {
       if (i % 29 == 0) ring_.add_filler(format::FrameType::aborted, 48, 2);
       if (i % 41 == 0) ring_.add_filler(format::FrameType::pad, 320, 0);
-      ring_.add_record(i, std::string(static_cast<std::size_t>(i * 31 % 500), 'z'));
+      const std::string value(static_cast<std::size_t>(i * 31 % 500), 'z');
+      const format::Extension extension{7, 1, i % 3 == 0 ? static_cast<std::uint32_t>(1 + i / 20) : 0,
+                                        static_cast<std::uint64_t>(i)};
+      if (i % 2 == 0)
+        ring_.add_record(i, value);
+      else
+        ring_.add_record(i, value, extension);
+      if (i % 20 == 19)
+        ring_.add_marker(i, i % 40 == 19 ? format::MarkerKind::commit : format::MarkerKind::abort,
+                         {7, 1, static_cast<std::uint32_t>(1 + i / 20), 0});
       if (i % 7 == 0) flush(ring_);
     }
     flush(ring_);

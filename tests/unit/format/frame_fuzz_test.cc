@@ -22,6 +22,9 @@ void use_if_valid(std::span<const std::byte> input) {
   const FrameHeader header = load_header(bytes.data());
   const std::uint32_t extent = word_extent(load_state_word(bytes.data(), std::memory_order_relaxed));
   EXPECT_LE(extent, bytes.size());
+  if (header.type == FrameType::control) {
+    EXPECT_NE(to_string(marker_kind(bytes.data())), "unknown");
+  }
   if (header.type != FrameType::data) return;
   const Record record = decode_record(bytes.data(), nullptr);
   std::size_t sum = 0;
@@ -66,9 +69,14 @@ TEST(CheckStructure, MutationsOfValidFrames) {
   std::printf("seed %u\n", seed);
   std::mt19937 random(seed);
   const std::array headers{Header{"one", "1"}, Header{"two", {}}, Header{"", "333"}};
-  const std::array seeds{make_example(), make_data_frame(5, "k", {}, headers),
-                         make_data_frame(6, {}, "value"), make_filler(FrameType::aborted, 96, 2),
-                         make_filler(FrameType::pad, 96, 0)};
+  const std::array seeds{make_example(),
+                         make_data_frame(5, "k", {}, headers),
+                         make_data_frame(6, {}, "value"),
+                         make_filler(FrameType::aborted, 96, 2),
+                         make_filler(FrameType::pad, 96, 0),
+                         with_extension(make_example(), {7, 1, 2, 3}),
+                         make_marker(7, MarkerKind::commit, {7, 1, 2, 0}),
+                         make_marker(8, MarkerKind::abort_all, {kEveryProducer, 0, 0, 0})};
   constexpr std::array<std::uint32_t, 6> kEdges{0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 32};
   for (int i = 0; i < 100'000; ++i) {
     Bytes bytes = seeds[random() % seeds.size()];

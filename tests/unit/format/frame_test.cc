@@ -170,12 +170,9 @@ TEST(CheckStructure, TypeAndFlags) {
     EXPECT_EQ(fault_after(frame, [=](auto& h) { h.type = static_cast<FrameType>(type); }),
               FrameFault::bad_type);
   }
-  for (const FrameType type : {FrameType::control, FrameType::compressed}) {
-    EXPECT_EQ(fault_after(frame, [=](auto& h) { h.type = type; }), FrameFault::none);
-  }
+  EXPECT_EQ(fault_after(frame, [](auto& h) { h.type = FrameType::compressed; }), FrameFault::none);
   EXPECT_EQ(fault_after(frame, [](auto& h) { h.attributes |= 0x20; }), FrameFault::bad_type);
   EXPECT_EQ(fault_after(frame, [](auto& h) { h.attributes |= 0x80; }), FrameFault::bad_type);
-  EXPECT_EQ(fault_after(frame, [](auto& h) { h.attributes |= kTransactional; }), FrameFault::none);
   EXPECT_EQ(fault_after(frame, [](auto& h) { h.reserved = 1; }), FrameFault::bad_type);
 }
 
@@ -187,14 +184,6 @@ TEST(CheckStructure, KeyAndValue) {
   EXPECT_EQ(fault_after(frame, [](auto& h) { h.attributes = 0; }), FrameFault::bad_key_length);
   EXPECT_EQ(fault_after(frame, [](auto& h) { h.attributes |= kNullValue; }), FrameFault::bad_key_length);
   EXPECT_EQ(fault_after(frame, [](auto& h) { h.attributes |= kHasExtension; }), FrameFault::bad_key_length);
-  const Bytes extended = make_data_frame(0, {}, std::string(24 + 5, 'x'));
-  EXPECT_EQ(fault_after(extended, [](auto& h) { h.attributes = kHasExtension; }), FrameFault::none);
-  EXPECT_EQ(fault_after(extended,
-                        [](auto& h) {
-                          h.attributes = kHasExtension | kHasKey;
-                          h.key_length = 6;
-                        }),
-            FrameFault::bad_key_length);
 }
 
 TEST(CheckStructure, Headers) {

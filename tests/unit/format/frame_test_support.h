@@ -52,6 +52,43 @@ inline Bytes make_filler(FrameType type, std::uint32_t extent, std::uint32_t rec
   return frame;
 }
 
+// `frame` with its checksum put right.
+inline Bytes sealed(Bytes frame) {
+  FrameHeader header = load_header(frame.data());
+  header.crc32c = frame_crc(frame);
+  std::memcpy(frame.data(), &header, sizeof header);
+  return frame;
+}
+
+inline Bytes make_marker(std::uint64_t offset, MarkerKind kind, const Extension& extension) {
+  Bytes frame(kMarkerFrameBytes);
+  const FrameHeader header{.length = static_cast<std::int32_t>(kMarkerFrameBytes),
+                           .type = FrameType::control,
+                           .attributes = extension_attributes(extension),
+                           .reserved = 0,
+                           .offset = offset,
+                           .timestamp_ns = 1'752'739'503'360'842'448,
+                           .key_length = 0,
+                           .crc32c = 0};
+  std::memcpy(frame.data(), &header, sizeof header);
+  write_marker_body(frame.data(), extension, kind);
+  return sealed(std::move(frame));
+}
+
+// A record with an extension: that of `plain` with 24 bytes pushed in between header and body.
+inline Bytes with_extension(const Bytes& plain, const Extension& extension) {
+  FrameHeader header = load_header(plain.data());
+  const auto length = static_cast<std::uint32_t>(header.length);
+  Bytes frame(align_frame(length + kExtensionBytes));
+  std::memcpy(frame.data() + kFrameHeaderBytes, &extension, sizeof extension);
+  std::memcpy(frame.data() + kFrameHeaderBytes + kExtensionBytes, plain.data() + kFrameHeaderBytes,
+              length - kFrameHeaderBytes);
+  header.length += kExtensionBytes;
+  header.attributes |= extension_attributes(extension);
+  std::memcpy(frame.data(), &header, sizeof header);
+  return sealed(std::move(frame));
+}
+
 // The record of the worked example in frame.md.
 inline Bytes make_example() {
   const std::array headers{Header{"src", "nyse"}};

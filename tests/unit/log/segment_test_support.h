@@ -84,6 +84,21 @@ class FakeRing {
     add(frame, {end_, 0, next_offset_, 1, timestamp_ns, header.type, std::string(value)});
   }
 
+  // The same with an extension: of a transaction, if `extension` names one.
+  void add_record(std::int64_t timestamp_ns, std::string_view value, const format::Extension& extension) {
+    std::vector<std::byte> frame = headed(
+        timestamp_ns, format::FrameType::data, extension,
+        static_cast<std::uint32_t>(format::kFrameHeaderBytes + format::kExtensionBytes + value.size()));
+    format::write_extended_body(frame.data(), extension, {}, value.data(), value.size(), {});
+    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, format::FrameType::data, std::string(value)});
+  }
+  void add_marker(std::int64_t timestamp_ns, format::MarkerKind kind, const format::Extension& extension) {
+    std::vector<std::byte> frame =
+        headed(timestamp_ns, format::FrameType::control, extension, format::kMarkerFrameBytes);
+    format::write_marker_body(frame.data(), extension, kind);
+    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, format::FrameType::control, {}});
+  }
+
   void add_filler(format::FrameType type, std::uint32_t extent, std::uint32_t records) {
     std::vector<std::uint64_t> words(extent / 8);
     format::write_filler(words.data(), type, extent, next_offset_, records);
@@ -100,7 +115,7 @@ class FakeRing {
       const MadeFrame& frame = frames_[i];
       if (i == taken_) run.position = frame.position, run.first_offset = frame.offset;
       run.bytes += frame.extent;
-      if (frame.type == format::FrameType::data) {
+      if (frame.type == format::FrameType::data || frame.type == format::FrameType::control) {
         run.max_timestamp_ns = std::max(run.max_timestamp_ns, frame.timestamp_ns);
       }
     }
@@ -109,6 +124,20 @@ class FakeRing {
   }
 
  private:
+  // Room for a frame of `length` bytes with its header.
+  std::vector<std::byte> headed(std::int64_t timestamp_ns, format::FrameType type,
+                                const format::Extension& extension, std::uint32_t length) const {
+    std::vector<std::byte> frame(format::align_frame(length));
+    format::FrameHeader header{};
+    header.length = static_cast<std::int32_t>(length);
+    header.type = type;
+    header.attributes = format::extension_attributes(extension);
+    header.offset = next_offset_.value();
+    header.timestamp_ns = timestamp_ns;
+    std::memcpy(frame.data(), &header, sizeof header);
+    return frame;
+  }
+
   void add(std::vector<std::byte> frame, MadeFrame made) {
     const std::uint32_t crc = format::frame_crc(frame);
     std::memcpy(frame.data() + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
