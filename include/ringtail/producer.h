@@ -49,7 +49,10 @@ enum class SendError : std::uint8_t {
   not_enough_replicas,
   storage_failed,  // the partition refuses writes after a failed write or sync
   claim_open,      // a claim of this producer is still open
-  closed,          // topic deleted, producer closed, or used in a forked child
+  fenced,          // another producer with the same id has taken over, or its transaction was ended for it:
+                   // nothing was appended
+  out_of_order_sequence,  // the record's sequence leaves a gap behind the last one: nothing was appended
+  closed,                 // topic deleted, producer closed, or used in a forked child
 };
 
 std::string_view to_string(SendError error);

@@ -20,6 +20,8 @@ std::string_view to_string(SendError error) {
     case SendError::not_enough_replicas: return "not_enough_replicas";
     case SendError::storage_failed: return "storage_failed";
     case SendError::claim_open: return "claim_open";
+    case SendError::fenced: return "fenced";
+    case SendError::out_of_order_sequence: return "out_of_order_sequence";
     case SendError::closed: return "closed";
   }
   return "unknown";

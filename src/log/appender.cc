@@ -1,7 +1,5 @@
 #include "log/appender.h"
 
-#include <fmt/format.h>
-
 #include <thread>
 
 #include "base/topic_config.h"
@@ -29,6 +27,7 @@ std::optional<SendError> Appender::reload_entry() {
   if (entry_->state.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::PartitionState::failed))
     return SendError::storage_failed;
   hot_seen_ = hot;
+  set_stamp(stamp_);
   max_record_bytes_ = entry_->max_message_bytes.load(memory_order_relaxed);
   on_full_ = entry_->on_full.load(memory_order_relaxed);
   min_insync_replicas_ = entry_->min_insync_replicas.load(memory_order_relaxed);
@@ -77,6 +76,14 @@ static inline void write_body(std::byte* frame, const ProducerRecord& record) {
   }
 }
 
+// With the extension of a stamped record in front of the body, and the attributes that belong to it.
+static inline std::uint8_t write_stamped_body(std::byte* frame, const format::Extension& extension,
+                                              const ProducerRecord& record) {
+  format::write_extended_body(frame, extension, record.key, record.value.data(), record.value.size(),
+                              record.headers);
+  return static_cast<std::uint8_t>(attributes_of(record) | format::extension_attributes(extension));
+}
+
 // The lines behind a claim, which the next ones will write to, were last written by the keeper, when it
 // zeroed them. Taking them over begins now, or the locked instruction of a coming commit waits for it.
 static inline void prefetch_behind(const std::byte* claim_end) {
@@ -87,54 +94,78 @@ static inline void prefetch_behind(const std::byte* claim_end) {
   asm volatile("prefetchw %0" : : "m"(next[64]));
 }
 
-SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
-  std::optional<SendError> error = check_entry();
-  if (error) [[unlikely]]
-    return refuse(*error);
-  const auto length = static_cast<std::uint32_t>(frame_length(record, error));
+template <bool kStamped>
+inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& record) {
+  std::optional<SendError> error;
+  const auto length =
+      static_cast<std::uint32_t>(frame_length(record, error)) + (kStamped ? format::kExtensionBytes : 0);
   if (error) [[unlikely]]
     return refuse(*error);
   const std::uint32_t claimed_bytes = format::align_frame(length);
   Claimed claimed;
-  error = take(claimed_bytes, 1, claimed);
+  error = kStamped ? take_guarded(claimed_bytes, 1, claimed) : take(claimed_bytes, 1, claimed);
   if (error) [[unlikely]]
     return refuse(*error);
   const std::int64_t timestamp_ns = timestamp_of(record, claimed);
   write_claim_header(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
                      static_cast<std::uint32_t>(record.key.size()), slot_->owner());
-  write_body(claimed.frame, record);
+  std::uint8_t attributes;
+  if constexpr (kStamped) {
+    attributes = write_stamped_body(claimed.frame, next_extension(), record);
+  } else {
+    write_body(claimed.frame, record);
+    attributes = attributes_of(record);
+  }
   prefetch_behind(claimed.frame + claimed_bytes);
-  if (!commit_word(claimed.frame, claimed_bytes, length, attributes_of(record))) [[unlikely]]
+  if (!commit_word(claimed.frame, claimed_bytes, length, attributes)) [[unlikely]]
     return refuse(SendError::claim_expired);
+  if constexpr (kStamped) ++next_sequence_;
   sent_ = claimed.position + claimed_bytes;
   return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
 }
 
-SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord> records) {
+SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
+  if (!is_plain()) [[unlikely]]
+    return append_slowly(record);
+  return append_as<false>(record);
+}
+
+// With a stamp, or something new to notice.
+SendResult<RecordMetadata> Appender::append_slowly(const ProducerRecord& record) {
   if (auto error = check_entry()) return refuse(*error);
+  return stamp_ == nullptr ? append(record) : append_as<true>(record);
+}
+
+template <bool kStamped>
+inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const ProducerRecord> records) {
+  constexpr std::uint32_t extension_bytes = kStamped ? format::kExtensionBytes : 0;
   if (records.empty()) return refuse(SendError::invalid_record);
   if (records.size() > kMaxBatchRecords) return refuse(SendError::record_too_large);
   std::optional<SendError> error;
   std::uint64_t bytes = 0;
   for (const ProducerRecord& record : records) {
-    bytes += (frame_length(record, error) + 7) & ~std::uint64_t{7};
+    bytes += (frame_length(record, error) + extension_bytes + 7) & ~std::uint64_t{7};
     if (error) return refuse(*error);
   }
   if (bytes > ring_.term_bytes() / 8) return refuse(SendError::record_too_large);
   const auto claimed_bytes = static_cast<std::uint32_t>(bytes);
   const auto count = static_cast<std::uint32_t>(records.size());
   Claimed claimed;
-  error = take(claimed_bytes, count, claimed);
+  error = kStamped ? take_guarded(claimed_bytes, count, claimed) : take(claimed_bytes, count, claimed);
   if (error) return refuse(*error);
 
   std::byte* frame = claimed.frame;
   std::uint32_t first_length = 0;
+  format::Extension extension{};
+  if constexpr (kStamped) extension = next_extension();
+  // To be set in each record's attributes.
+  const std::uint8_t stamped = kStamped ? format::extension_attributes(extension) : 0;
   std::int64_t timestamp_ns = 0;
   // One reading of the clock serves the whole batch, as it becomes visible as a whole.
   const std::int64_t now_ns = append_time_ ? claimed.timestamp_ns : clock_->now_ns();
   for (std::uint32_t i = 0; i < count; ++i) {
     const ProducerRecord& record = records[i];
-    const auto length = static_cast<std::uint32_t>(frame_length(record, error));
+    const auto length = static_cast<std::uint32_t>(frame_length(record, error)) + extension_bytes;
     timestamp_ns = append_time_ || !record.timestamp_ns ? now_ns : *record.timestamp_ns;
     const auto key_length = static_cast<std::uint32_t>(record.key.size());
     if (i == 0) {
@@ -142,44 +173,102 @@ SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord
       first_length = length;
     } else {
       // Behind the first frame's claim nobody looks: plain stores will do.
-      write_words(frame, format::committed_word(length, format::FrameType::data, attributes_of(record)),
+      write_words(frame,
+                  format::committed_word(length, format::FrameType::data,
+                                         static_cast<std::uint8_t>(attributes_of(record) | stamped)),
                   claimed.offset.value() + i, static_cast<std::uint64_t>(timestamp_ns),
                   std::uint64_t{key_length});
     }
-    write_body(frame, record);
+    if constexpr (kStamped) {
+      write_stamped_body(frame, extension, record);
+      ++extension.sequence;
+    } else {
+      write_body(frame, record);
+    }
     frame += format::align_frame(length);
     prefetch_behind(frame);
   }
-  if (!commit_word(claimed.frame, claimed_bytes, first_length, attributes_of(records[0])))
+  const auto first_attributes = static_cast<std::uint8_t>(attributes_of(records[0]) | stamped);
+  if (!commit_word(claimed.frame, claimed_bytes, first_length, first_attributes))
     return refuse(SendError::claim_expired);
+  if constexpr (kStamped) next_sequence_ += count;
   sent_ = claimed.position + claimed_bytes;
   return RecordMetadata{partition_.partition, claimed.offset + (count - 1), sent_, timestamp_ns};
 }
 
+SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord> records) {
+  if (!is_plain()) [[unlikely]]
+    return append_batch_slowly(records);
+  return append_batch_as<false>(records);
+}
+
+SendResult<RecordMetadata> Appender::append_batch_slowly(std::span<const ProducerRecord> records) {
+  if (auto error = check_entry()) return refuse(*error);
+  return stamp_ == nullptr ? append_batch(records) : append_batch_as<true>(records);
+}
+
+SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
+                                                   const format::Extension& extension) {
+  if (auto error = check_entry()) return refuse(*error);
+  constexpr std::uint32_t bytes = format::align_frame(format::kMarkerFrameBytes);
+  Claimed claimed;
+  if (auto error = take(bytes, 1, claimed)) return refuse(*error);
+  const std::int64_t timestamp_ns = timestamp_of({}, claimed);
+  write_claim_header(claimed.frame, bytes, claimed.offset, timestamp_ns, 0, slot_->owner());
+  format::write_marker_body(claimed.frame, extension, kind);
+  if (!commit_word(claimed.frame, bytes, format::kMarkerFrameBytes, format::extension_attributes(extension),
+                   format::FrameType::control))
+    return refuse(SendError::claim_expired);
+  sent_ = claimed.position + bytes;
+  return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
+}
+
 // --- Claim in place ------------------------------------------------------------------------------
 
-SendResult<Appender::Open> Appender::claim(std::string_view key, std::size_t value_bytes) {
-  if (auto error = check_entry()) return std::unexpected(*error);
+template <bool kStamped>
+inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::size_t value_bytes) {
   if (key.size() + value_bytes > max_record_bytes_) return std::unexpected(SendError::record_too_large);
   Open open;
-  open.length = static_cast<std::uint32_t>(format::data_frame_bytes(key.size(), value_bytes, 0));
+  open.length = static_cast<std::uint32_t>(format::data_frame_bytes(key.size(), value_bytes, 0)) +
+                (kStamped ? format::kExtensionBytes : 0);
   open.claimed = format::align_frame(open.length);
   open.attributes = key.data() != nullptr ? format::kHasKey : 0;
   Claimed claimed;
-  if (auto error = take(open.claimed, 1, claimed)) return std::unexpected(*error);
+  if (auto error = kStamped ? take_guarded(open.claimed, 1, claimed) : take(open.claimed, 1, claimed))
+    return std::unexpected(*error);
   const std::int64_t timestamp_ns = timestamp_of({}, claimed);
   write_claim_header(claimed.frame, open.claimed, claimed.offset, timestamp_ns,
                      static_cast<std::uint32_t>(key.size()), slot_->owner());
   open.frame = claimed.frame;
-  open.value = format::write_body(claimed.frame, key, nullptr, value_bytes, {});
+  if constexpr (kStamped) {
+    const format::Extension extension = next_extension();
+    open.attributes |= format::extension_attributes(extension);
+    open.sequence = next_sequence_++;
+    open.value = format::write_extended_body(claimed.frame, extension, key, nullptr, value_bytes, {});
+  } else {
+    open.value = format::write_body(claimed.frame, key, nullptr, value_bytes, {});
+  }
   open.metadata = {partition_.partition, claimed.offset, claimed.position + open.claimed, timestamp_ns};
   slot_->announce_open(partition_.index, claimed.position.value());
   return open;
 }
 
+SendResult<Appender::Open> Appender::claim(std::string_view key, std::size_t value_bytes) {
+  if (!is_plain()) [[unlikely]]
+    return claim_slowly(key, value_bytes);
+  return claim_as<false>(key, value_bytes);
+}
+
+SendResult<Appender::Open> Appender::claim_slowly(std::string_view key, std::size_t value_bytes) {
+  if (auto error = check_entry()) return std::unexpected(*error);
+  return stamp_ == nullptr ? claim(key, value_bytes) : claim_as<true>(key, value_bytes);
+}
+
 SendResult<RecordMetadata> Appender::commit(const Open& open) {
-  if (!commit_word(open.frame, open.claimed, open.length, open.attributes))
+  if (!commit_word(open.frame, open.claimed, open.length, open.attributes)) {
+    take_back_sequence(open);
     return refuse(SendError::claim_expired);
+  }
   sent_ = open.metadata.end;
   return open.metadata;
 }
@@ -189,7 +278,13 @@ void Appender::abort(const Open& open) {
   publish_filler(open.frame, format::claimed_word(open.claimed), format::FrameType::aborted, open.claimed,
                  open.metadata.offset, 1);
   slot_->finish();
+  take_back_sequence(open);
   notify();
+}
+
+// The claim did not become a record: the next one has its sequence.
+void Appender::take_back_sequence(const Open& open) {
+  if (open.attributes & format::kHasExtension) next_sequence_ = open.sequence;
 }
 
 // The keeper was giving this claim up while it was committed. What counts is what the ring says when
@@ -209,8 +304,8 @@ bool Appender::was_kept(const std::byte* frame) {
     else
       return false;
     if (at == frame)
-      return format::word_type(format::load_state_word(at, memory_order_acquire)) ==
-             format::FrameType::data;  // SYNC: as above
+      return format::word_type(format::load_state_word(at, memory_order_acquire)) !=
+             format::FrameType::aborted;  // SYNC: as above
   }
   return false;
 }
@@ -227,85 +322,6 @@ void Appender::notify_slowly(std::uint64_t hot) {
     entry_->hot.fetch_and(~std::uint64_t{shm::kKeeperWaits}, memory_order_acq_rel);  // SYNC: as above
     partition_.control->wake_keeper();
   }
-}
-
-// --- Durability ----------------------------------------------------------------------------------
-
-SendResult<void> Appender::wait_durable(Position end) {
-  if (!durable_possible_) return std::unexpected(SendError::invalid_record);
-  const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(max_block_).count();
-  for (;;) {
-    const std::uint32_t seq = entry_->durable_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
-    // SYNC: pairs with the keeper's release store after the sync.
-    if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};
-    if (auto error = check_entry()) return std::unexpected(*error);
-    // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
-    entry_->durable_waiters.exchange(1, std::memory_order_seq_cst);
-    if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};  // SYNC: as above
-    if (monotonic_ns() >= deadline_ns) return std::unexpected(SendError::timed_out);
-    partition_.control->wake_keeper();
-    shm::futex_wait(entry_->durable_seq, seq, deadline_ns);
-  }
-}
-
-SendResult<void> Appender::check_replicas() {
-  if (auto error = check_entry()) return std::unexpected(*error);
-  if (min_insync_replicas_ > 1) return std::unexpected(SendError::not_enough_replicas);
-  return {};
-}
-
-// --- Sentences -----------------------------------------------------------------------------------
-
-Error Appender::describe(SendError error) const {
-  const std::string where =
-      fmt::format("topic '{}' partition {}", partition_.topic, partition_.partition.value());
-  switch (error) {
-    case SendError::would_block:
-      return {Code::would_block, 0, where + ": the ring is full and on.full=fail; send again later"};
-    case SendError::timed_out:
-      return {Code::timed_out, 0,
-              fmt::format("{}: nothing happened within max_block ({} ms); is the disk too slow, or no keeper "
-                          "attached?",
-                          where, max_block_.count())};
-    case SendError::record_too_large:
-      return {
-          Code::limit_exceeded, 0,
-          fmt::format("{}: key, value and headers may have {} bytes in all (max.message.bytes), a batch {} "
-                      "bytes and {} records",
-                      where, max_record_bytes_, ring_ ? ring_.term_bytes() / 8 : 0, kMaxBatchRecords)};
-    case SendError::invalid_record:
-      return {Code::invalid_argument, 0,
-              where + ": the record or batch is malformed, or durability was asked of a memory topic"};
-    case SendError::claim_expired:
-      return {Code::claim_expired, 0,
-              fmt::format(
-                  "{}: the claim was held for longer than claim.timeout.ms ({}) and given up; nothing was "
-                  "appended",
-                  where, entry_->claim_timeout_ms.load(memory_order_relaxed))};
-    case SendError::not_enough_replicas:
-      return {Code::not_enough_replicas, 0,
-              fmt::format("{}: min.insync.replicas is {}, but this host is the only replica", where,
-                          min_insync_replicas_)};
-    case SendError::storage_failed: {
-      std::string cause;
-      for (const auto& c : entry_->failure_text) {
-        const char letter = c.load(memory_order_relaxed);
-        if (letter == 0) break;
-        cause += letter;
-      }
-      return {Code::storage_failed, entry_->failure_errno.load(memory_order_relaxed),
-              fmt::format("{} refuses writes since a write failed: {}; mend the cause and restart the keeper",
-                          where, cause)};
-    }
-    case SendError::claim_open:
-      return {Code::invalid_argument, 0,
-              where + ": a claim of this producer is still open; commit or abort it"};
-    case SendError::closed:
-      return {Code::closed, 0,
-              fmt::format("{} was deleted or the handle is closed{}{}", where, cause_.empty() ? "" : ": ",
-                          cause_)};
-  }
-  return {Code::system, 0, where};
 }
 
 }  // namespace ringtail::log

@@ -16,6 +16,30 @@
 
 namespace ringtail::log {
 
+// The claim of a producer that was superseded must not succeed: a word in shared memory, and the value
+// that it must have. Whoever changes it then waits for claims that are under way (shm::Slot::op).
+struct Guard {
+  const shm::Shared<std::uint64_t>* word = nullptr;  // null: no guard
+  std::uint64_t expected = 0;
+  std::uint64_t mask = ~std::uint64_t{0};
+
+  // To be asked behind the full barrier of announce_fenced. Wait-free.
+  bool holds() const {
+    // SYNC: pairs with whoever changes the word and then, behind a full barrier, looks at the slot's op:
+    // either this sees the change, or he sees the op under way.
+    return word == nullptr || (word->load(std::memory_order_seq_cst) & mask) == expected;
+  }
+};
+
+// What a producer with an id writes into the extension of its records; one for all its appenders, who
+// number the records of their partitions themselves.
+struct Stamp {
+  std::uint64_t producer_id = 0;
+  std::uint32_t producer_epoch = 0;
+  std::uint32_t transaction = 0;  // the one under way; 0: none
+  Guard guard = {};
+};
+
 // Thread safety: one thread; all appenders of a producer share its slot and its clock.
 // Process safety: any number of appenders. A death at any instruction leaves at worst a hole that
 // the keeper repairs.
@@ -28,6 +52,7 @@ class Appender {
     std::uint32_t length = 0;   // exact
     std::uint32_t claimed = 0;  // aligned
     std::uint8_t attributes = 0;
+    std::uint64_t sequence = 0;  // of a stamped record
     RecordMetadata metadata;
   };
 
@@ -43,6 +68,20 @@ class Appender {
   SendResult<Open> claim(std::string_view key, std::size_t value_bytes);
   SendResult<RecordMetadata> commit(const Open& open);
   void abort(const Open& open);
+
+  // From now on each record carries the extension that `stamp` tells at that moment, and appends are
+  // refused with `fenced` when its guard no longer holds; null: records are plain. It must outlive this.
+  void set_stamp(const Stamp* stamp) {
+    stamp_ = stamp;
+    plain_hot_ = stamp_ == nullptr ? hot_seen_ : kNeverHot;
+  }
+  // The sequence of the next stamped record; it rises by one with each that was committed.
+  std::uint64_t next_sequence() const { return next_sequence_; }
+  void set_next_sequence(std::uint64_t sequence) { next_sequence_ = sequence; }
+
+  // Appends a control frame: the end of the transaction that `extension` names. Not subject to the guard.
+  // Progress and durability: as append.
+  SendResult<RecordMetadata> append_marker(format::MarkerKind kind, const format::Extension& extension);
 
   // Waits on a futex until everything below `end` is synced. Errors: timed_out, storage_failed,
   // closed, invalid_record (a memory topic is never durable).
@@ -76,6 +115,11 @@ class Appender {
         clock_(&clock),
         max_block_(max_block) {}
 
+  // Whether there is nothing to do but to append a plain record: no stamp, and nothing new to notice.
+  bool is_plain() const {
+    const std::uint64_t hot = entry_->hot.load(std::memory_order_relaxed);
+    return (hot & ~shm::kHotFlagsMask) == plain_hot_;
+  }
   // Begin of every operation: notices configuration, failure and deletion.
   std::optional<SendError> check_entry() {
     const std::uint64_t hot = entry_->hot.load(std::memory_order_relaxed);
@@ -84,6 +128,21 @@ class Appender {
     return reload_entry();
   }
   std::optional<SendError> reload_entry();
+
+  // Each operation in two kinds: of a producer without a stamp, which pays nothing for the other, and of
+  // one with.
+  template <bool kStamped>
+  SendResult<RecordMetadata> append_as(const ProducerRecord& record);
+  template <bool kStamped>
+  SendResult<RecordMetadata> append_batch_as(std::span<const ProducerRecord> records);
+  template <bool kStamped>
+  SendResult<Open> claim_as(std::string_view key, std::size_t value_bytes);
+  SendResult<RecordMetadata> append_slowly(const ProducerRecord& record);
+  SendResult<RecordMetadata> append_batch_slowly(std::span<const ProducerRecord> records);
+  SendResult<Open> claim_slowly(std::string_view key, std::size_t value_bytes);
+  format::Extension next_extension() const {
+    return {stamp_->producer_id, stamp_->producer_epoch, stamp_->transaction, next_sequence_};
+  }
 
   // Claims [position, position + bytes) and `records` offsets. On success the slot is in
   // Phase::claiming; on failure it is idle.
@@ -105,6 +164,7 @@ class Appender {
     return take_slowly(bytes, records, out);
   }
   std::optional<SendError> take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out);
+  std::optional<SendError> take_guarded(std::uint32_t bytes, std::uint32_t records, Claimed& out);
   bool place(std::uint64_t tail, std::uint32_t bytes, Claimed& out);
   std::uint64_t advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns);
   void adopt();
@@ -129,13 +189,14 @@ class Appender {
   }
 
   // Turns the claim into a record, unless the keeper gave it up. Ends the slot's operation.
-  bool commit_word(std::byte* frame, std::uint32_t claimed, std::uint32_t length, std::uint8_t attributes) {
+  bool commit_word(std::byte* frame, std::uint32_t claimed, std::uint32_t length, std::uint8_t attributes,
+                   format::FrameType type = format::FrameType::data) {
     std::uint64_t expected = format::claimed_word(claimed);
     // SYNC: pairs with the acquire loads of state words by readers and the keeper: they see the whole
     // frame. A full barrier, ahead of given_up and of the look at hot.
     const bool committed = format::state_word(frame).compare_exchange_strong(
-        expected, format::committed_word(length, format::FrameType::data, attributes),
-        std::memory_order_seq_cst, std::memory_order_acquire);
+        expected, format::committed_word(length, type, attributes), std::memory_order_seq_cst,
+        std::memory_order_acquire);
     const bool kept = slot_->given_up() ? was_kept(frame) : committed;
     slot_->finish();
     if (kept) [[likely]]
@@ -143,6 +204,7 @@ class Appender {
     return kept;
   }
   bool was_kept(const std::byte* frame);
+  void take_back_sequence(const Open& open);
   std::unexpected<SendError> refuse(SendError error) {
     last_error_ = error;
     return std::unexpected(error);
@@ -171,13 +233,17 @@ class Appender {
   std::uint64_t term_ = 0;
   bool exhausted_ = true;  // this appender has overshot the term: it must not claim there again
 
-  std::uint64_t hot_seen_ = 1;  // no version looks like this: the first operation reloads
+  static constexpr std::uint64_t kNeverHot = 1;  // no version looks like this
+  std::uint64_t plain_hot_ = kNeverHot;          // hot_seen_, but never with a stamp: see is_plain
+  std::uint64_t hot_seen_ = kNeverHot;           // the first operation reloads
   std::uint64_t max_record_bytes_ = 0;
   bool append_time_ = false;
   bool durable_possible_ = true;
   std::uint8_t on_full_ = 0;
   std::uint32_t min_insync_replicas_ = 1;
   std::chrono::milliseconds max_block_;
+  const Stamp* stamp_ = nullptr;
+  std::uint64_t next_sequence_ = 0;
   Position sent_{0};
   std::optional<SendError> last_error_;
   std::string cause_;  // of the last failure that has one

@@ -36,6 +36,26 @@ std::optional<SendError> Appender::take_slowly(std::uint32_t bytes, std::uint32_
   }
 }
 
+// The same for a producer that others may fence: before each claim it asks whether it may. A claim made
+// behind the question is known to who fences: he sees the slot's op, and waits for it.
+std::optional<SendError> Appender::take_guarded(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+  for (;;) {
+    if (!exhausted_) {
+      // SYNC: a full barrier between the announcement and the look at the guard; see Guard::holds.
+      slot_->announce_fenced(Phase::claiming, partition_.index);
+      if (!stamp_->guard.holds()) {
+        slot_->finish();
+        return SendError::fenced;
+      }
+      if (place(advance_tail(bytes, records, out.timestamp_ns), bytes, out)) return std::nullopt;
+    }
+    if (auto error = next_term()) {
+      slot_->finish();
+      return error;
+    }
+  }
+}
+
 // What became of a claim that found `tail`. True when it has its place; otherwise the term is exhausted.
 bool Appender::place(std::uint64_t tail, std::uint32_t bytes, Claimed& out) {
   const std::uint64_t at = tail_bytes(tail);
