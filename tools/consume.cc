@@ -34,8 +34,14 @@ struct ConsumeArguments {
   std::string client_id;
   std::string assignor = "cooperative-sticky";
   bool include = false;
+  std::string isolation_level = "read_uncommitted";
   std::string format;
   PrintOptions print;
+
+  IsolationLevel isolation() const {
+    return isolation_level == "read_committed" ? IsolationLevel::read_committed
+                                               : IsolationLevel::read_uncommitted;
+  }
 };
 
 // One partition and the offset at which --exit-at-end is content with it.
@@ -47,15 +53,15 @@ struct Part {
 // Prints the records of the assigned partitions until it has all that was asked for.
 class RecordPrinter {
  public:
-  // `parts` may change while it runs. With `prompt`, everything is written before the next poll.
-  // `settled` says whether the assignment is what it is going to be.
-  RecordPrinter(Consumer& consumer, const std::vector<Part>& parts, RecordFormat format, std::uint64_t limit,
-                bool prompt = false, std::function<bool()> settled = {})
+  // `parts` may change while it runs; `settled` says whether they are what they are going to be.
+  RecordPrinter(Consumer& consumer, const std::vector<Part>& parts, RecordFormat format,
+                const ConsumeArguments& arguments, std::function<bool()> settled = {})
       : consumer_(consumer),
         parts_(parts),
         format_(std::move(format)),
-        limit_(limit),
-        prompt_(prompt),
+        limit_(arguments.max_messages),
+        isolation_(arguments.isolation()),
+        prompt_(!arguments.group.empty()),
         settled_(std::move(settled)) {}
 
   // Errors: those of Consumer::poll and BlockWriter::flush.
@@ -101,7 +107,11 @@ class RecordPrinter {
     return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) {
       if (part.end == Offset(kUnlimited)) return false;
       const Result<Offset> position = consumer_.position(part.id);
-      return position && *position >= part.end;
+      if (position && *position >= part.end) return true;
+      // What stands behind an open transaction is not there yet for who reads committed records.
+      if (isolation_ == IsolationLevel::read_uncommitted) return false;
+      const Result<Offset> stable = consumer_.last_stable_offset(part.id);
+      return position && stable && *stable <= *position;
     });
   }
 
@@ -109,7 +119,8 @@ class RecordPrinter {
   const std::vector<Part>& parts_;
   RecordFormat format_;
   std::uint64_t limit_;
-  bool prompt_;
+  IsolationLevel isolation_;
+  bool prompt_;  // what the next poll may commit is to be written before
   std::function<bool()> settled_;
   BlockWriter out_;
   std::uint64_t printed_ = 0;
@@ -220,12 +231,12 @@ int consume_alone(const GlobalOptions& options, const ConsumeArguments& argument
   if (!format) return report(options, format.error());
   Result<std::vector<Part>> parts = choose_partitions(*topic, arguments);
   if (!parts) return report(options, parts.error());
-  Result<Consumer> consumer = Consumer::open(log);
+  Result<Consumer> consumer = Consumer::open(log, ConsumerOptions{.isolation_level = arguments.isolation()});
   if (!consumer) return report(options, consumer.error());
   if (const Status ready = position(*consumer, *parts, *topic, arguments); !ready) {
     return report(options, ready.error());
   }
-  RecordPrinter printer(*consumer, *parts, std::move(*format), arguments.max_messages);
+  RecordPrinter printer(*consumer, *parts, std::move(*format), arguments);
   return run(options, *consumer, printer);
 }
 
@@ -240,6 +251,7 @@ Result<ConsumerOptions> group_options(const ConsumeArguments& arguments) {
   }
   ConsumerOptions consumer{
       .group_id = arguments.group, .client_id = arguments.client_id, .assignor = *assignor};
+  consumer.isolation_level = arguments.isolation();
   consumer.auto_offset_reset = ConsumerOptions::Reset::latest;
   if (arguments.from_beginning) consumer.auto_offset_reset = ConsumerOptions::Reset::earliest;
   if (!arguments.from_time.empty()) {
@@ -306,7 +318,7 @@ int consume_in_group(const GlobalOptions& options, const ConsumeArguments& argum
     const Result<GroupDescription> group = Admin(log).describe_group(arguments.group);
     return group && group->state == GroupState::stable;
   };
-  RecordPrinter printer(*consumer, parts, std::move(*format), arguments.max_messages, true, settled);
+  RecordPrinter printer(*consumer, parts, std::move(*format), arguments, settled);
   const int code = run(options, *consumer, printer);
   if (const Status left = consumer->unsubscribe(); !left) return report(options, left.error());
   return code;
@@ -362,6 +374,11 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
   CLI::Option* end = command->add_flag("--exit-at-end", arguments->exit_at_end,
                                        "Stop at the log end offsets as they are at the start");
   command->add_flag("--follow", arguments->follow, "Wait for new records (the default)")->excludes(end);
+  command
+      ->add_option("--isolation-level", arguments->isolation_level,
+                   "Of transactions: read_committed leaves out what was not committed")
+      ->check(CLI::IsMember({"read_uncommitted", "read_committed"}))
+      ->capture_default_str();
   command->add_option("--format", arguments->format, "How to print a record: 'json', or text with escapes")
       ->type_name("FMT");
   command->add_flag("--print-timestamp", arguments->print.timestamp, "Put CreateTime:<ns> before the value");

@@ -20,6 +20,17 @@ struct DumpArguments {
   std::uint64_t limit = std::numeric_limits<std::uint64_t>::max();
 };
 
+// Who appended it, and what a marker says.
+void add_extension(nlohmann::json& object, const std::byte* frame, format::FrameType type) {
+  const std::optional<format::Extension> extension = format::extension_of(frame);
+  if (!extension) return;
+  object["producer_id"] = extension->producer_id;
+  object["producer_epoch"] = extension->producer_epoch;
+  object["transaction"] = extension->transaction;
+  object["sequence"] = extension->sequence;
+  if (type == format::FrameType::control) object["marker"] = format::to_string(format::marker_kind(frame));
+}
+
 std::string to_json_line(const log::DumpedFrame& dumped) {
   nlohmann::json object = {{"position", dumped.position.value()}};
   if (dumped.fault != format::FrameFault::none) {
@@ -33,6 +44,8 @@ std::string to_json_line(const log::DumpedFrame& dumped) {
   object["records"] = format::frame_records(header);
   object["timestamp_ns"] = header.timestamp_ns;
   object["crc32c"] = header.crc32c;
+  if (header.type != format::FrameType::pad && header.type != format::FrameType::aborted)
+    add_extension(object, dumped.frame.data(), header.type);
   object["text"] = format::describe_frame(dumped.frame);
   return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }

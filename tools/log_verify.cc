@@ -44,6 +44,7 @@ json to_json(const SegmentVerification& segment) {
           {"end_position", segment.end_position.value()},
           {"frames", segment.frames},
           {"records", segment.records},
+          {"markers", segment.markers},
           {"aborted_frames", segment.aborted_frames},
           {"aborted_records", segment.aborted_records},
           {"pad_frames", segment.pad_frames},

@@ -27,6 +27,13 @@ enum class WaitStrategy {
   futex,      // sleeps; producers pay a wake call only while somebody sleeps
 };
 
+// Which records of transactions poll hands out. Records outside of transactions, it always does.
+enum class IsolationLevel {
+  read_uncommitted,  // all, also of transactions that are still open or were aborted
+  read_committed,    // those of committed transactions. An open one holds back everything behind its
+                     // first record, until it is decided (Kafka's last stable offset)
+};
+
 struct ConsumerOptions {
   WaitStrategy wait = WaitStrategy::futex;
   std::size_t max_poll_records = 256;              // 1 to 65536
@@ -35,6 +42,7 @@ struct ConsumerOptions {
   // [log start, log end]. `none`: poll fails with offset_out_of_range until the position is set by seek.
   enum class Reset { earliest, latest, none, time } auto_offset_reset = Reset::earliest;
   std::int64_t auto_offset_reset_time_ns = 0;  // of Reset::time: the first record of that time or later
+  IsolationLevel isolation_level = IsolationLevel::read_uncommitted;
 
   // Of a member of a consumer group. Everything below means nothing without a group id.
   std::string group_id = {};   // at most 255 bytes
@@ -125,7 +133,8 @@ class Consumer {
   // wake() was called. The records are valid until the next call of any non-const member but commits.
   // A member of a group must call it within every max_poll_interval; rebalancing happens here.
   // Errors: corrupt, storage_failed, offset_out_of_range (only with Reset::none), closed, and of a member
-  // whose partitions cannot be opened or that cannot join again, limit_exceeded, no_keeper, timed_out.
+  // whose partitions cannot be opened or that cannot join again, limit_exceeded (also at the first record of
+  // a transaction, with read_committed: reader table), no_keeper, timed_out.
   Result<std::span<const Record>> poll(std::chrono::nanoseconds timeout);
 
   // Makes a poll that waits, or the next one, return at once. From any thread or signal handler.
@@ -134,6 +143,10 @@ class Consumer {
   Result<Lag> lag(const TopicPartition& partition) const;
   // Log end offset of the partition: the offset the next record will get.
   Result<Offset> end_offset(const TopicPartition& partition) const;
+  // Where poll stops with read_committed as things stand: the first record from here on of a transaction
+  // that is still open, or the log end offset. Blocks: reads the partition from here to its end.
+  // Errors: not_found (not assigned), limit_exceeded (reader table), and those of poll.
+  Result<Offset> last_stable_offset(const TopicPartition& partition) const;
   // --- Membership of a group ---
 
   // Joins the group, or changes the subscription; partitions come with the polls that follow. A topic that

@@ -26,16 +26,12 @@ enum class Code {
   storage_failed,       // a write or sync failed; the partition refuses records until a keeper opens it anew
   claim_expired,        // the claim was given up after claim.timeout.ms; the record was not appended
   not_enough_replicas,  // fewer in-sync replicas than min.insync.replicas
-  offset_out_of_range,  // before the log start offset or beyond the log end offset
-  stale_generation,     // the partition is no longer this member's: its commit does not count
-  group_not_empty,      // not while the consumer group has members
-  inconsistent_assignor,  // the members of a group must use the same assignor
-  closed,                 // the handle was closed, the topic deleted, or the process forked
-  unsupported,            // not available for this topic, build or kernel
-  system,                 // any other failure of a system call
-  fenced,                 // another producer with the same id has taken over, or its transaction was ended
+  fenced,               // another producer with the same id has taken over, or its transaction was ended
   out_of_order_sequence,  // a producer's sequence leaves a gap behind its last one in the partition
   offset_out_of_range,    // before the log start offset or beyond the log end offset
+  stale_generation,       // the partition is no longer this member's: its commit does not count
+  group_not_empty,        // not while the consumer group has members
+  inconsistent_assignor,  // the members of a group must use the same assignor
   closed,                 // the handle was closed, the topic deleted, or the process forked
   unsupported,            // not available for this topic, build or kernel
   system,                 // any other failure of a system call

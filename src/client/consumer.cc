@@ -89,6 +89,12 @@ Result<Offset> Consumer::end_offset(const TopicPartition& partition) const {
   return end->offset;
 }
 
+Result<Offset> Consumer::last_stable_offset(const TopicPartition& partition) const {
+  auto reader = core_->find(partition);
+  if (!reader) return std::unexpected(reader.error());
+  return (*reader)->last_stable_offset();
+}
+
 // --- Membership of a group ---
 
 Status Consumer::subscribe(std::span<const std::string> topics, RebalanceListener listener) {

@@ -56,7 +56,7 @@ Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const TopicPa
   if (!topic) return std::unexpected(topic.error());
   auto ref = log_->find_partition(*topic, partition.partition);
   if (!ref) return std::unexpected(ref.error());
-  return PartitionReader::open(*ref, slot_.index(), options_.read_ahead_bytes);
+  return PartitionReader::open(*ref, slot_.index(), options_.read_ahead_bytes, options_.isolation_level);
 }
 
 Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {

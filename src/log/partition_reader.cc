@@ -14,20 +14,32 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
-PartitionReader::PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes)
+PartitionReader::PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes,
+                                 IsolationLevel isolation)
     : partition_(partition),
       source_{partition.topic, partition.partition},
-      read_ahead_bytes_(read_ahead_bytes) {}
+      read_ahead_bytes_(read_ahead_bytes),
+      isolation_(isolation) {}
 
 Result<std::unique_ptr<PartitionReader>> PartitionReader::open(const PartitionRef& partition,
                                                                std::uint32_t slot,
-                                                               std::size_t read_ahead_bytes) {
-  std::unique_ptr<PartitionReader> reader(new PartitionReader(partition, read_ahead_bytes));
-  if (auto taken = reader->take_entry(slot); !taken) return std::unexpected(taken.error());
-  if (auto mapped = reader->map_current(); !mapped) return std::unexpected(mapped.error());
-  if (auto started = reader->seek(reader->log_start());
+                                                               std::size_t read_ahead_bytes,
+                                                               IsolationLevel isolation) {
+  auto reader = create(partition, slot, read_ahead_bytes, isolation);
+  if (!reader) return reader;
+  if (auto started = (*reader)->seek((*reader)->log_start());
       !started && started.error().code != Code::offset_out_of_range)
     return std::unexpected(started.error());
+  return reader;
+}
+
+Result<std::unique_ptr<PartitionReader>> PartitionReader::create(const PartitionRef& partition,
+                                                                 std::uint32_t slot,
+                                                                 std::size_t read_ahead_bytes,
+                                                                 IsolationLevel isolation) {
+  std::unique_ptr<PartitionReader> reader(new PartitionReader(partition, read_ahead_bytes, isolation));
+  if (auto taken = reader->take_entry(slot); !taken) return std::unexpected(taken.error());
+  if (auto mapped = reader->map_current(); !mapped) return std::unexpected(mapped.error());
   return reader;
 }
 
@@ -107,8 +119,10 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
       ++look.records;
     } else {
       auto taken = take_frame(frame_, word, room, out[look.records]);
-      if (!taken) return std::unexpected(taken.error());
-      look.records += *taken ? 1 : 0;
+      if (!taken && look.records == 0) return std::unexpected(taken.error());
+      // What came before a fault is handed out first.
+      if (!taken || *taken == Taken::undecided) break;
+      look.records += *taken == Taken::wanted ? 1 : 0;
     }
     frame_ += format::word_extent(word);
   }
@@ -161,8 +175,8 @@ bool PartitionReader::take_plain(const std::byte* frame, std::uint64_t word, std
   return true;
 }
 
-Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room,
-                                         Record& record) {
+Result<PartitionReader::Taken> PartitionReader::take_frame(const std::byte* frame, std::uint64_t word,
+                                                           std::uint64_t room, Record& record) {
   const std::uint32_t extent = format::word_extent(word);
   if (extent < format::kFrameHeaderBytes || extent > room) return corrupt_frame("its length");
   const format::FrameHeader header = format::load_header(frame);
@@ -170,12 +184,17 @@ Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t w
   may_jump_ = false;
   if (header.offset != offset_.value()) return corrupt_frame("its offset");
   const FrameType type = format::word_type(word);
-  bool wanted = false;
-  if (type == FrameType::data) {
+  Taken result = Taken::stepped;
+  if (type == FrameType::data || type == FrameType::control) {
     if (format::check_structure({frame, extent}) != format::FrameFault::none)
       return corrupt_frame("its structure");
-    wanted = offset_ >= skip_below_;
-    if (wanted) record = format::decode_record(frame, &source_);
+    if (type == FrameType::control) {
+      result = take_marker(frame) ? Taken::wanted : Taken::stepped;
+    } else if (offset_ >= skip_below_) {
+      auto taken = take_record(frame, header.attributes, record);
+      if (!taken || *taken == Taken::undecided) return taken;
+      result = *taken;
+    }
     ++offset_;
   } else {
     if (type == FrameType::none || type > FrameType::compressed) return corrupt_frame("its type");
@@ -185,7 +204,7 @@ Result<bool> PartitionReader::take_frame(const std::byte* frame, std::uint64_t w
     if (!may_jump_) offset_ += format::frame_records(header);
   }
   position_ += extent;
-  return wanted;
+  return result;
 }
 
 std::unexpected<Error> PartitionReader::corrupt_frame(const char* what) const {
@@ -210,7 +229,7 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
     if (!bytes) return unreadable(std::move(bytes.error()));
     unread_ = *bytes;
   }
-  Look look{0, true};
+  Look look;
   const std::byte* frame = unread_.data();
   const std::byte* const end = frame + unread_.size();
   while (frame < end && look.records < out.size()) {
@@ -220,17 +239,21 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
       ++look.records;
     } else {
       auto taken = take_frame(frame, word, room, out[look.records]);
-      if (!taken) return std::unexpected(taken.error());
-      look.records += *taken ? 1 : 0;
+      if (!taken && look.records == 0) return std::unexpected(taken.error());
+      // What came before a fault is handed out first.
+      if (!taken || *taken == Taken::undecided) break;
+      look.records += *taken == Taken::wanted ? 1 : 0;
     }
     frame += format::word_extent(word);
   }
   unread_ = {frame, end};
+  look.moved = !undecided_;
   if (look.records > 0) last_timestamp_ns_ = out[look.records - 1].timestamp_ns;
   return look;
 }
 
 bool PartitionReader::has_data() const {
+  if (undecided_) return scout_->has_data();
   if (mode_ != Mode::ring) return true;
   // SYNC: pairs with the release CAS in Ring::rotate.
   if (frame_ == term_end_)
@@ -266,8 +289,10 @@ Status PartitionReader::map_current() {
 
 Status PartitionReader::attach() {
   mode_ = Mode::detached;
+  undecided_ = false;
   ring_ = nullptr;
   unread_ = {};
+  entry_->partition.store(partition_.index, memory_order_release);  // SYNC: pairs with slowest_reader
   if (auto mapped = map_current(); !mapped) return mapped;
   if (position_ >= current_.base_position()) {
     auto attached = attach_to(current_);
@@ -354,6 +379,8 @@ Status PartitionReader::jump_to_head() {
     position_ = head;
     offset_ = offset;
     may_jump_ = false;
+    if (notes_ != nullptr) notes_->add_gap(offset);
+    if (scout_) scout_->restart();
     enter(current_);
     return {};
   }

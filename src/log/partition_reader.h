@@ -10,6 +10,8 @@
 #include "log/partition_ref.h"
 #include "log/ring.h"
 #include "log/segment_reader.h"
+#include "log/transaction_scout.h"
+#include "ringtail/consumer.h"
 #include "ringtail/record.h"
 
 namespace ringtail::log {
@@ -22,14 +24,17 @@ class PartitionReader {
   // Takes a free reader entry for `slot`, and starts at the log start.
   // Errors: limit_exceeded (reader table), not_found, closed, corrupt, incompatible_layout, system.
   static Result<std::unique_ptr<PartitionReader>> open(const PartitionRef& partition, std::uint32_t slot,
-                                                       std::size_t read_ahead_bytes);
+                                                       std::size_t read_ahead_bytes,
+                                                       IsolationLevel isolation = {});
   ~PartitionReader();
   PartitionReader(const PartitionReader&) = delete;
   PartitionReader& operator=(const PartitionReader&) = delete;
 
   // Fills `out` with as many records as there are, valid until the next call of poll or seek, and
-  // returns their number. Blocks only while reading files.
-  // Errors: corrupt, storage_failed, offset_out_of_range (retention has deleted what comes next), closed.
+  // returns their number. Blocks only while reading files. With read_committed it stops in front of the
+  // first record of a transaction that is still open, and steps over those of aborted ones.
+  // Errors: corrupt, storage_failed, offset_out_of_range (retention has deleted what comes next), closed,
+  // limit_exceeded (reader table: with read_committed it takes a second entry).
   Result<std::size_t> poll(std::span<Record> out);
 
   // Whether poll would find something to look at. Lock-free.
@@ -49,6 +54,9 @@ class PartitionReader {
     return Offset(partition_.entry().log_start_offset.load(std::memory_order_relaxed));
   }
   Result<Ring::End> log_end();
+  // Where read_committed would stop now: the first record, from this reader's position on, of a
+  // transaction that is still open, or the log end. Reads all up to there, with an entry of its own.
+  Result<Offset> last_stable_offset();
   // Timestamp of the next record, if it is committed.
   std::optional<std::int64_t> next_timestamp();
 
@@ -57,16 +65,29 @@ class PartitionReader {
   void count_missed(std::uint64_t records) { missed_ += records; }
 
   // Forgets its entry without a word, in a forked child: it is the parent's.
-  void abandon() { entry_ = nullptr; }
+  void abandon() {
+    entry_ = nullptr;
+    if (scout_) scout_->abandon();
+  }
 
  private:
+  friend class TransactionScout;
+
   enum class Mode : std::uint8_t { detached, ring, segments };
 
-  PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes);
+  PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes, IsolationLevel isolation);
 
+  // A reader that stands nowhere yet: seek or place comes next.
+  static Result<std::unique_ptr<PartitionReader>> create(const PartitionRef& partition, std::uint32_t slot,
+                                                         std::size_t read_ahead_bytes,
+                                                         IsolationLevel isolation);
   Status take_entry(std::uint32_t slot);
   void release_pin();
   bool is_memory() const;
+  // Goes on at a frame that is known to stand there. For a scout, and whoever stands in for a reader.
+  void place(Position position, Offset offset, Offset skip_below);
+  // Until the next poll, keeper and producers need not heed this reader. For a scout.
+  void rest();
 
   // Finds out where position_ is to be read from now.
   Status attach();
@@ -86,9 +107,15 @@ class PartitionReader {
   bool left_ring() const;
   bool next_term();
   // Steps over the resolved frame with state word `word`; true if it is a record that was asked for,
-  // now in `record`. Errors: corrupt.
+  // now in `record`.
   bool take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
-  Result<bool> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
+  // The same for frames of every kind; what a scout asks for are markers.
+  // `undecided`: nothing was done, for the record's transaction is still open. Errors: corrupt.
+  enum class Taken : std::uint8_t { stepped, wanted, undecided };
+  Result<Taken> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
+  Result<Taken> take_record(const std::byte* frame, std::uint8_t attributes, Record& record);
+  Result<Taken> take_transactional(const std::byte* frame);
+  bool take_marker(const std::byte* frame);
   std::unexpected<Error> corrupt_frame(const char* what) const;
   Status open_segments();
   std::unexpected<Error> unreadable(Error error) const;
@@ -101,10 +128,12 @@ class PartitionReader {
   std::optional<Place> find_in(Ring& ring, Offset offset);
   void start_at(const Place& place, Offset wanted);
   Status fix_offset();
+  Status seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
 
   PartitionRef partition_;
   TopicPartition source_;
   std::size_t read_ahead_bytes_;
+  IsolationLevel isolation_;
   shm::Reader* entry_ = nullptr;
   std::uint32_t owner_ = 0;
 
@@ -122,6 +151,10 @@ class PartitionReader {
   const std::byte* frame_ = nullptr;  // at position_, in mode ring
   const std::byte* term_end_ = nullptr;
   std::uint64_t term_ = 0;
+
+  std::unique_ptr<TransactionScout> scout_;  // with read_committed, since the first transactional record
+  bool undecided_ = false;                   // the last poll ended in front of an open transaction
+  TransactionOutcomes* notes_ = nullptr;     // of a scout: where markers are noted
 
   std::unique_ptr<SegmentReader> segments_;
   std::span<const std::byte> unread_;  // of what segments_ gave last: from position_ on

@@ -44,6 +44,8 @@ Status PartitionReader::seek(Offset offset) {
                             end->offset.value()));
   mode_ = Mode::detached;
   unread_ = {};
+  undecided_ = false;
+  if (scout_) scout_->restart();
   if (auto place = find_in(current_, offset)) {
     start_at(*place, offset);
     return {};
@@ -155,10 +157,17 @@ Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
     if (*found) return seek(**found);
     from = std::max(from, durable_offset);
   }
-  // What is only in the ring is looked through.
+  // What is only in the ring is looked through, as it stands there: an open transaction must not stop this.
+  const IsolationLevel isolation = std::exchange(isolation_, IsolationLevel::read_uncommitted);
+  auto sought = seek_in_ring(timestamp_ns, from, end->offset);
+  isolation_ = isolation;
+  return sought;
+}
+
+Status PartitionReader::seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end) {
   if (auto sought = seek(from); !sought) return sought;
   std::array<Record, 256> records;
-  while (offset() < end->offset) {
+  while (offset() < end) {
     const Offset before = offset();
     auto polled = poll(records);
     if (!polled) return std::unexpected(polled.error());

@@ -190,7 +190,7 @@ void Verification::count(const FrameScanner::Step& step, SegmentVerification& se
       segment.aborted_records += format::frame_records(step.header);
       break;
     default:
-      ++segment.records;
+      ++(step.header.type == format::FrameType::control ? segment.markers : segment.records);
       segment.max_timestamp_ns = std::max(segment.max_timestamp_ns, step.header.timestamp_ns);
   }
 }
@@ -238,6 +238,7 @@ SegmentVerification PartitionVerification::total() const {
   for (const SegmentVerification& segment : segments) {
     sum.frames += segment.frames;
     sum.records += segment.records;
+    sum.markers += segment.markers;
     sum.aborted_frames += segment.aborted_frames;
     sum.aborted_records += segment.aborted_records;
     sum.pad_frames += segment.pad_frames;

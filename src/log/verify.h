@@ -33,6 +33,7 @@ struct SegmentVerification {
   Position end_position{0};
   std::uint64_t frames = 0;
   std::uint64_t records = 0;
+  std::uint64_t markers = 0;  // of transactions
   std::uint64_t aborted_frames = 0;
   std::uint64_t aborted_records = 0;  // offsets that aborted frames use up
   std::uint64_t pad_frames = 0;

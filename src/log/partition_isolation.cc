@@ -1,0 +1,86 @@
+// Which records of transactions a reader hands out, and its part in what a scout does.
+
+#include <algorithm>
+#include <array>
+
+#include "log/partition_reader.h"
+
+namespace ringtail::log {
+
+using std::memory_order_relaxed;
+
+// A record that was asked for, if its transaction lets it be seen.
+Result<PartitionReader::Taken> PartitionReader::take_record(const std::byte* frame, std::uint8_t attributes,
+                                                            Record& record) {
+  if ((attributes & format::kTransactional) && isolation_ == IsolationLevel::read_committed) [[unlikely]] {
+    auto taken = take_transactional(frame);
+    if (!taken || *taken != Taken::wanted) return taken;
+  }
+  record = format::decode_record(frame, &source_);
+  return Taken::wanted;
+}
+
+Result<PartitionReader::Taken> PartitionReader::take_transactional(const std::byte* frame) {
+  if (!scout_) {
+    const std::uint32_t slot = entry_->owner.load(memory_order_relaxed) - 1;
+    auto opened = TransactionScout::open(partition_, slot, read_ahead_bytes_);
+    if (!opened) return std::unexpected(opened.error());
+    scout_ = std::move(*opened);
+  }
+  auto outcome = scout_->find(*format::extension_of(frame), position_, offset_);
+  if (!outcome) return std::unexpected(outcome.error());
+  undecided_ = !*outcome;
+  if (undecided_) return Taken::undecided;
+  if (**outcome == Outcome::lost) ++missed_;
+  return **outcome == Outcome::committed ? Taken::wanted : Taken::stepped;
+}
+
+// Whether a scout asked for it.
+bool PartitionReader::take_marker(const std::byte* frame) {
+  if (notes_ != nullptr) {
+    notes_->add(format::marker_kind(frame), *format::extension_of(frame), offset_);
+    return true;
+  }
+  if (scout_) scout_->pass(format::marker_kind(frame), *format::extension_of(frame), offset_);
+  return false;
+}
+
+void PartitionReader::place(Position position, Offset offset, Offset skip_below) {
+  rest();
+  mode_ = Mode::detached;
+  undecided_ = false;
+  unread_ = {};
+  position_ = position;
+  offset_ = offset;
+  skip_below_ = skip_below;
+  may_jump_ = false;
+}
+
+void PartitionReader::rest() {
+  if (mode_ == Mode::ring) mode_ = Mode::detached;
+  release_pin();
+  // attach takes it back; until then no ring is kept for this reader.
+  entry_->partition.store(~0u, memory_order_relaxed);
+}
+
+Result<Offset> PartitionReader::last_stable_offset() {
+  auto end = log_end();
+  if (!end) return std::unexpected(end.error());
+  const std::uint32_t slot = entry_->owner.load(memory_order_relaxed) - 1;
+  auto opened = create(partition_, slot, read_ahead_bytes_, IsolationLevel::read_committed);
+  if (!opened) return std::unexpected(opened.error());
+  PartitionReader& ahead = **opened;
+  ahead.place(position_, offset_, skip_below_);
+  std::array<Record, 256> records;
+  while (ahead.offset_ < end->offset) {
+    auto polled = ahead.poll(records);
+    if (!polled) return std::unexpected(polled.error());
+    if (*polled > 0) continue;
+    // What was appended since may decide it, but the end would move on forever.
+    if (ahead.undecided_ && ahead.scout_->position() >= end->position) break;
+    if (!ahead.has_data()) break;
+  }
+  return std::min(ahead.offset(), end->offset);
+}
+
+}  // namespace ringtail::log

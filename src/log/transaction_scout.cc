@@ -1,0 +1,60 @@
+#include "log/transaction_scout.h"
+
+#include <array>
+
+#include "log/partition_reader.h"
+
+namespace ringtail::log {
+
+namespace {
+
+// After so many markers it lets the reader's caller look at its clock.
+constexpr int kMarkersPerLook = 4096;
+
+}  // namespace
+
+TransactionScout::TransactionScout(std::unique_ptr<PartitionReader> cursor) : cursor_(std::move(cursor)) {
+  cursor_->notes_ = &outcomes_;
+}
+TransactionScout::~TransactionScout() = default;
+
+Result<std::unique_ptr<TransactionScout>> TransactionScout::open(const PartitionRef& partition,
+                                                                 std::uint32_t slot,
+                                                                 std::size_t read_ahead_bytes) {
+  auto cursor = PartitionReader::create(partition, slot, read_ahead_bytes, IsolationLevel::read_uncommitted);
+  if (!cursor) return std::unexpected(cursor.error());
+  return std::unique_ptr<TransactionScout>(new TransactionScout(std::move(*cursor)));
+}
+
+Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& of, Position position,
+                                                      Offset offset) {
+  if (auto known = outcomes_.find(of, offset)) return known;
+  if (!placed_ || cursor_->position() < position) {
+    // What the cursor should hand out are markers, so no record is wanted.
+    cursor_->place(position, offset, Offset(~std::uint64_t{0}));
+    placed_ = true;
+  }
+  std::array<Record, 1> marker;
+  for (int markers = 0; markers < kMarkersPerLook; ++markers) {
+    auto polled = cursor_->poll(marker);
+    if (!polled) return std::unexpected(polled.error());
+    auto known = outcomes_.find(of, offset);
+    // It stays where it waits, or has_data could not tell; otherwise it must not hold the ring.
+    if (known) cursor_->rest();
+    if (known || *polled == 0) return known;
+  }
+  return std::nullopt;
+}
+
+bool TransactionScout::has_data() const { return cursor_->has_data(); }
+Position TransactionScout::position() const { return cursor_->position(); }
+
+void TransactionScout::restart() {
+  outcomes_.clear();
+  placed_ = false;
+  cursor_->rest();
+}
+
+void TransactionScout::abandon() { cursor_->abandon(); }
+
+}  // namespace ringtail::log
