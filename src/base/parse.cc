@@ -217,6 +217,26 @@ Result<std::int64_t> parse_bytes(std::string_view text) {
   return *value;
 }
 
+Result<std::int64_t> parse_decimal(std::string_view text) {
+  std::string_view rest = text;
+  const bool signless = !rest.empty() && is_digit(rest.front());
+  const auto whole = signless ? take_integer(rest) : std::nullopt;
+  std::optional<std::int64_t> fraction = 0;
+  if (take_char(rest, ".")) fraction = take_fraction(rest);
+  const auto scaled = whole && fraction && rest.empty() ? multiply(*whole, kBillionths) : std::nullopt;
+  const auto value = scaled ? add(*scaled, *fraction) : std::nullopt;
+  if (value) return *value;
+  return fail(Code::invalid_argument,
+              fmt::format("'{}' is no decimal number such as 0.5, with at most 9 fractional digits", text));
+}
+
+std::string format_decimal(std::int64_t billionths) {
+  std::string text = fmt::format("{}.{:09}", billionths / kBillionths, billionths % kBillionths);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.ends_with('.')) text.pop_back();
+  return text;
+}
+
 Result<std::int64_t> parse_time(std::string_view text, std::int64_t now_ns) {
   std::optional<std::int64_t> value;
   if (text == "now") {

@@ -24,6 +24,12 @@ Result<std::chrono::nanoseconds> parse_duration(std::string_view text,
 // 1000 (kB, MB, GB, TB). A minus sign is accepted, for "-1" means unlimited in configurations.
 Result<std::int64_t> parse_bytes(std::string_view text);
 
+// A decimal number that is not negative, with at most 9 fractional digits ("0.5", "1"), in billionths; and
+// such a number as text, which parse_decimal gives back.
+inline constexpr std::int64_t kBillionths = 1'000'000'000;
+Result<std::int64_t> parse_decimal(std::string_view text);
+std::string format_decimal(std::int64_t billionths);
+
 // A point in time as nanoseconds since the Unix epoch:
 //   "now"; "-5m": so long before `now_ns`;
 //   RFC 3339 with up to 9 fractional digits and a zone: "2025-07-17T08:05:03.360842448Z" (a space or t

@@ -13,7 +13,7 @@
 namespace ringtail {
 namespace {
 
-enum class Unit : std::uint8_t { count, bytes, milliseconds, choice };
+enum class Unit : std::uint8_t { count, bytes, milliseconds, ratio, choice };
 
 // One configuration. Numbers are reached through `number`; choices, whose members have a type each,
 // through a pair of functions that deal in the index of the choice.
@@ -26,6 +26,7 @@ struct Entry {
   std::int64_t min = 0;
   std::int64_t max = 0;
   std::span<const std::string_view> choices = {};
+  std::string_view synonym = {};  // of the last choice
   void (*choose)(TopicConfig&, std::size_t) = nullptr;
   std::size_t (*chosen)(const TopicConfig&) = nullptr;
 };
@@ -45,7 +46,7 @@ std::size_t chosen(const TopicConfig& config) {
 constexpr std::string_view kStorages[] = {"disk", "memory"};
 constexpr std::string_view kOnFulls[] = {"block", "fail", "overwrite"};
 constexpr std::string_view kTimestampTypes[] = {"CreateTime", "LogAppendTime"};
-constexpr std::string_view kCleanupPolicies[] = {"delete"};
+constexpr std::string_view kCleanupPolicies[] = {"delete", "compact", "compact,delete"};
 
 constexpr std::int64_t kMaxMs = std::numeric_limits<std::int64_t>::max() / 1'000'000;  // as nanoseconds
 constexpr std::int64_t kMaxBytes = std::numeric_limits<std::int64_t>::max();
@@ -63,10 +64,21 @@ constexpr Entry kTable[] = {
      .max = kHourMs},
     {.name = "cleanup.policy",
      .unit = Unit::choice,
-     .description = "What happens to records past retention",
+     .description =
+         "What becomes of old records: past retention they are deleted, or (compact) of each key the "
+         "latest is kept, or both",
      .choices = kCleanupPolicies,
+     .synonym = "delete,compact",
      .choose = choose<&TopicConfig::cleanup_policy>,
      .chosen = chosen<&TopicConfig::cleanup_policy>},
+    {.name = "delete.retention.ms",
+     .unit = Unit::milliseconds,
+     .description =
+         "How long a record without value is kept in a compacted topic, once no older record of its "
+         "key is there",
+     .number = &TopicConfig::delete_retention_ms,
+     .min = 0,
+     .max = kMaxMs},
     {.name = "flush.ms",
      .unit = Unit::milliseconds,
      .description = "At most how long a record stays unsynced",
@@ -79,6 +91,13 @@ constexpr Entry kTable[] = {
      .number = &TopicConfig::index_interval_bytes,
      .min = 4 << 10,
      .max = 1LL << 30},
+    {.name = "max.compaction.lag.ms",
+     .unit = Unit::milliseconds,
+     .description = "How long a record may stay uncompacted in a compacted topic; -1 leaves that to "
+                    "min.cleanable.dirty.ratio",
+     .number = &TopicConfig::max_compaction_lag_ms,
+     .min = -1,
+     .max = kMaxMs},
     {.name = "max.message.bytes",
      .unit = Unit::bytes,
      .description = "Largest record: key, value and headers; at most an eighth of term.bytes",
@@ -92,6 +111,18 @@ constexpr Entry kTable[] = {
      .choices = kTimestampTypes,
      .choose = choose<&TopicConfig::timestamp_type>,
      .chosen = chosen<&TopicConfig::timestamp_type>},
+    {.name = "min.cleanable.dirty.ratio",
+     .unit = Unit::ratio,
+     .description = "Which part of a compacted topic's closed segments must be new for them to be compacted",
+     .number = &TopicConfig::min_cleanable_dirty_billionths,
+     .min = 0,
+     .max = kBillionths},
+    {.name = "min.compaction.lag.ms",
+     .unit = Unit::milliseconds,
+     .description = "How long a record stays uncompacted in a compacted topic, at least",
+     .number = &TopicConfig::min_compaction_lag_ms,
+     .min = 0,
+     .max = kMaxMs},
     {.name = "min.insync.replicas",
      .description = "How many in-sync replicas must have a record before acks=all returns",
      .number = &TopicConfig::min_insync_replicas,
@@ -171,16 +202,21 @@ std::unexpected<Error> fail_unknown(std::string_view name) {
 
 std::string allowed_values(const Entry& entry) {
   if (entry.unit == Unit::choice) return fmt::format("{}", fmt::join(entry.choices, " | "));
+  if (entry.unit == Unit::ratio) {
+    return fmt::format("{} to {}", format_decimal(entry.min), format_decimal(entry.max));
+  }
   return fmt::format("{} to {}", entry.min, entry.max);
 }
 
 std::string value_text(const Entry& entry, const TopicConfig& config) {
   if (entry.unit == Unit::choice) return std::string(entry.choices[entry.chosen(config)]);
+  if (entry.unit == Unit::ratio) return format_decimal(config.*entry.number);
   return std::to_string(config.*entry.number);
 }
 
 Result<std::int64_t> parse_number(const Entry& entry, std::string_view text) {
   if (entry.unit == Unit::bytes) return parse_bytes(text);
+  if (entry.unit == Unit::ratio) return parse_decimal(text);
   if (entry.unit == Unit::count || text == "-1") return parse_integer(text);
   const auto duration = parse_duration(text, std::chrono::milliseconds(1));
   if (!duration) return std::unexpected(duration.error());
@@ -193,7 +229,8 @@ Result<std::int64_t> parse_number(const Entry& entry, std::string_view text) {
 
 Status set_entry(const Entry& entry, std::string_view text, TopicConfig& config) {
   if (entry.unit == Unit::choice) {
-    const auto choice = std::ranges::find(entry.choices, text);
+    const bool by_synonym = !entry.synonym.empty() && text == entry.synonym;
+    const auto choice = std::ranges::find(entry.choices, by_synonym ? entry.choices.back() : text);
     if (choice == entry.choices.end()) {
       return fail(Code::invalid_argument,
                   fmt::format("{}={} is not possible; values: {}", entry.name, text, allowed_values(entry)));
@@ -239,6 +276,12 @@ Status check_combination(const TopicConfig& config, std::int64_t largest_message
     return fail(Code::invalid_argument,
                 "on.full=overwrite would lose records on their way to disk; use it with "
                 "storage=memory, or choose block or fail");
+  }
+  if (config.compacts() && config.storage == Storage::memory) {
+    return fail(Code::invalid_argument,
+                fmt::format("cleanup.policy={} rewrites segment files, and storage=memory has none; use "
+                            "storage=disk, or cleanup.policy=delete",
+                            kCleanupPolicies[chosen<&TopicConfig::cleanup_policy>(config)]));
   }
   return {};
 }

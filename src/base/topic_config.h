@@ -17,7 +17,7 @@ namespace ringtail {
 enum class Storage : std::uint8_t { disk, memory };
 enum class OnFull : std::uint8_t { block, fail, overwrite };
 enum class TimestampType : std::uint8_t { create_time, log_append_time };
-enum class CleanupPolicy : std::uint8_t { remove };  // cleanup.policy=delete
+enum class CleanupPolicy : std::uint8_t { remove, compact, compact_and_remove };  // remove: "delete"
 
 struct TopicConfig {
   std::int64_t retention_ms = 7LL * 24 * 3600 * 1000;  // -1: unlimited
@@ -32,6 +32,10 @@ struct TopicConfig {
   std::int64_t ring_terms = 4;          // 4 to 64
   std::int64_t claim_timeout_ms = 10'000;
   std::int64_t reader_pin_ms = 100;
+  std::int64_t min_cleanable_dirty_billionths = 500'000'000;  // min.cleanable.dirty.ratio
+  std::int64_t min_compaction_lag_ms = 0;
+  std::int64_t max_compaction_lag_ms = -1;                // -1: unlimited
+  std::int64_t delete_retention_ms = 24LL * 3600 * 1000;  // of tombstones in compacted topics
   TimestampType timestamp_type = TimestampType::create_time;
   CleanupPolicy cleanup_policy = CleanupPolicy::remove;
   Storage storage = Storage::disk;
@@ -39,6 +43,8 @@ struct TopicConfig {
 
   friend bool operator==(const TopicConfig&, const TopicConfig&) = default;
 
+  bool compacts() const { return cleanup_policy != CleanupPolicy::remove; }
+  bool removes() const { return cleanup_policy != CleanupPolicy::compact; }
   std::uint64_t ring_bytes() const {
     return static_cast<std::uint64_t>(term_bytes) * static_cast<std::uint64_t>(ring_terms);
   }

@@ -157,6 +157,30 @@ TEST(ParseTime, SinceTheEpoch) {
   }
 }
 
+TEST(ParseDecimal, CountsBillionths) {
+  const std::pair<const char*, std::int64_t> cases[] = {
+      {"0", 0},
+      {"0.5", 500'000'000},
+      {"1", 1'000'000'000},
+      {"2.000000001", 2'000'000'001},
+      {"00.10", 100'000'000},
+  };
+  for (const auto& [text, billionths] : cases) EXPECT_EQ(parse_decimal(text), billionths) << text;
+  for (const char* text : {"", ".", "0.", ".5", "-0", "-1", "+1", "0,5", "0.5x", " 1", "1e3", "0.1234567890",
+                           "9223372037", "99999999999999999999"}) {
+    expect_refused(parse_decimal(text), text);
+  }
+}
+
+TEST(ParseDecimal, FormatWritesWhatItParses) {
+  EXPECT_EQ(format_decimal(0), "0");
+  EXPECT_EQ(format_decimal(500'000'000), "0.5");
+  EXPECT_EQ(format_decimal(10'000'000'000), "10");
+  for (const std::int64_t number : {1LL, 10LL, 123'456'789LL, 1'000'000'001LL, 9'223'372'036'854'775'807LL}) {
+    EXPECT_EQ(parse_decimal(format_decimal(number)), number);
+  }
+}
+
 TEST(ParseTime, RelativeToNow) {
   EXPECT_EQ(parse_time("now", kNow), kNow);
   EXPECT_EQ(parse_time("-5m", kNow), kNow - 300'000'000'000);

@@ -36,12 +36,17 @@ TEST(TopicConfig, FormatAndParseAreInverse) {
   config.timestamp_type = TimestampType::log_append_time;
   config.storage = Storage::memory;
   config.on_full = OnFull::overwrite;
+  config.min_cleanable_dirty_billionths = 125'000'000;
+  config.min_compaction_lag_ms = 11;
+  config.max_compaction_lag_ms = 12;
+  config.delete_retention_ms = 13;
   const TopicConfigs texts = format_topic_config(config);
   EXPECT_EQ(texts.size(), topic_config_reference().size());
   EXPECT_EQ(parse_topic_config(texts), config);
   EXPECT_EQ(texts.at("on.full"), "overwrite");
   EXPECT_EQ(texts.at("message.timestamp.type"), "LogAppendTime");
   EXPECT_EQ(texts.at("retention.ms"), "-1");
+  EXPECT_EQ(texts.at("min.cleanable.dirty.ratio"), "0.125");
 }
 
 TEST(TopicConfig, UnitsAreAccepted) {
@@ -85,7 +90,10 @@ TEST(TopicConfig, RefusesNamingConfigValueAndWhatIsAllowed) {
   expect_refused({{"segment.bytes", "1000000"}}, {"segment.bytes=1000000", "1048576 to"});
   expect_refused({{"storage", "tape"}}, {"storage=tape", "disk | memory"});
   expect_refused({{"storage", "Disk"}}, {"storage=Disk", "disk | memory"});
-  expect_refused({{"cleanup.policy", "compact"}}, {"cleanup.policy=compact", "delete"});
+  expect_refused({{"cleanup.policy", "shred"}},
+                 {"cleanup.policy=shred", "delete | compact | compact,delete"});
+  expect_refused({{"min.cleanable.dirty.ratio", "half"}}, {"min.cleanable.dirty.ratio", "'half'", "0.5"});
+  expect_refused({{"min.cleanable.dirty.ratio", "1.1"}}, {"min.cleanable.dirty.ratio=1.1", "0 to 1"});
   expect_refused({{"message.timestamp.type", "Never"}}, {"CreateTime | LogAppendTime"});
   expect_refused({{"ring.terms", "8K"}}, {"ring.terms", "'8K'"});
 }
@@ -115,6 +123,21 @@ TEST(TopicConfig, OverwriteNeedsMemory) {
   expect_refused({{"on.full", "overwrite"}}, {"on.full=overwrite", "storage=memory"});
   EXPECT_TRUE(parse_topic_config({{"on.full", "overwrite"}, {"storage", "memory"}}));
   EXPECT_TRUE(parse_topic_config({{"on.full", "fail"}}));
+}
+
+TEST(TopicConfig, CompactionIsKafkasAndNeedsFiles) {
+  EXPECT_FALSE(TopicConfig{}.compacts());
+  const auto compact = parse_topic_config({{"cleanup.policy", "compact"}});
+  ASSERT_TRUE(compact);
+  EXPECT_TRUE(compact->compacts() && !compact->removes());
+  for (const char* both : {"compact,delete", "delete,compact"}) {
+    const auto config = parse_topic_config({{"cleanup.policy", both}});
+    ASSERT_TRUE(config) << both;
+    EXPECT_TRUE(config->compacts() && config->removes()) << both;
+    EXPECT_EQ(format_topic_config(*config).at("cleanup.policy"), "compact,delete");
+    expect_refused({{"cleanup.policy", both}, {"storage", "memory"}},
+                   {"cleanup.policy=compact,delete", "storage=disk", "cleanup.policy=delete"});
+  }
 }
 
 TEST(TopicConfig, MergeSetsRestoresAndSpellsOneWay) {
@@ -152,13 +175,29 @@ TEST(TopicConfig, ReferenceListsKafkasNamesWithDefaultsThatHold) {
   }
   EXPECT_EQ(defaults, format_topic_config(TopicConfig{}));
   EXPECT_EQ(parse_topic_config(defaults), TopicConfig{});
-  for (const char* name :
-       {"retention.ms", "retention.bytes", "segment.bytes", "segment.ms", "max.message.bytes",
-        "message.timestamp.type", "min.insync.replicas", "cleanup.policy", "flush.ms", "index.interval.bytes",
-        "storage", "on.full", "term.bytes", "ring.terms", "claim.timeout.ms", "reader.pin.ms"}) {
+  for (const char* name : {"retention.ms",
+                           "retention.bytes",
+                           "segment.bytes",
+                           "segment.ms",
+                           "max.message.bytes",
+                           "message.timestamp.type",
+                           "min.insync.replicas",
+                           "cleanup.policy",
+                           "flush.ms",
+                           "index.interval.bytes",
+                           "storage",
+                           "on.full",
+                           "term.bytes",
+                           "ring.terms",
+                           "claim.timeout.ms",
+                           "reader.pin.ms",
+                           "min.cleanable.dirty.ratio",
+                           "min.compaction.lag.ms",
+                           "max.compaction.lag.ms",
+                           "delete.retention.ms"}) {
     EXPECT_TRUE(defaults.contains(name)) << name;
   }
-  EXPECT_EQ(defaults.size(), 16u);
+  EXPECT_EQ(defaults.size(), 20u);
 }
 
 TEST(TopicName, AllowsWhatKafkaAllows) {
