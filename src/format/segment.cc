@@ -34,6 +34,14 @@ std::uint32_t header_crc(const FileHeader& header) {
   return crc32c(0, std::as_bytes(std::span(&header, 1)).first(offsetof(FileHeader, crc32c)));
 }
 
+// What compaction says about a log, as far as one header shows whether it can be.
+bool is_plausible(const FileHeader& header, FileKind kind) {
+  if (kind != FileKind::log || !is_compacted(header)) return header.frame_words == 0;
+  return header.synced_position % 8 == 0 && header.synced_position >= header.base_position &&
+         segment_end(header) - Position(header.base_position) >= std::uint64_t{header.frame_words} * 8 &&
+         header.synced_offset > header.base_offset;
+}
+
 }  // namespace
 
 FileHeader make_header(FileKind kind, const SegmentIdentity& identity, Offset base_offset,
@@ -84,8 +92,8 @@ Result<FileHeader> decode_header(std::span<const std::byte> bytes, FileKind kind
     return fail(Code::corrupt, fmt::format("{}: the file header's CRC is {:08x}, its content gives {:08x}",
                                            name, header.crc32c, header_crc(header)));
   }
-  if (header.header_bytes != sizeof(FileHeader) || header.reserved != 0 || header.reserved2 != 0 ||
-      header.base_position % 8 != 0) {
+  if (header.header_bytes != sizeof(FileHeader) || header.base_position % 8 != 0 ||
+      !is_plausible(header, kind)) {
     return fail(Code::corrupt, fmt::format("{}: the file header has fields no release writes", name));
   }
   return header;

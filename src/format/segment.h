@@ -53,13 +53,13 @@ struct FileHeader {
   std::array<std::uint64_t, 2> log_id;
   std::uint64_t topic_id;
   std::uint32_t partition;
-  std::uint32_t reserved;       // 0
-  std::uint64_t base_offset;    // of the first record; also the file's name
-  std::uint64_t base_position;  // of the first frame
-  std::int64_t created_ns;
-  std::uint64_t synced_position;  // index: the log was synced at least up to here; else 0
-  std::uint64_t synced_offset;    // index: the offset that follows there; else 0
-  std::uint32_t reserved2;        // 0
+  std::uint32_t compactions;      // how often the segment was compacted: ties its indexes to its log
+  std::uint64_t base_offset;      // of the first record; also the file's name
+  std::uint64_t base_position;    // of the first frame
+  std::int64_t created_ns;        // compacted log: since when its tombstones are alone; 0 without any
+  std::uint64_t synced_position;  // index: the log was synced at least up to here; compacted log: its end
+  std::uint64_t synced_offset;    // the offset that follows there; both are 0 in other files
+  std::uint32_t frame_words;      // compacted log: bytes of its frames / 8; else 0
   std::uint32_t crc32c;
 };
 static_assert(sizeof(FileHeader) == 96);
@@ -69,13 +69,13 @@ static_assert(offsetof(FileHeader, header_bytes) == 12);
 static_assert(offsetof(FileHeader, log_id) == 16);
 static_assert(offsetof(FileHeader, topic_id) == 32);
 static_assert(offsetof(FileHeader, partition) == 40);
-static_assert(offsetof(FileHeader, reserved) == 44);
+static_assert(offsetof(FileHeader, compactions) == 44);
 static_assert(offsetof(FileHeader, base_offset) == 48);
 static_assert(offsetof(FileHeader, base_position) == 56);
 static_assert(offsetof(FileHeader, created_ns) == 64);
 static_assert(offsetof(FileHeader, synced_position) == 72);
 static_assert(offsetof(FileHeader, synced_offset) == 80);
-static_assert(offsetof(FileHeader, reserved2) == 88);
+static_assert(offsetof(FileHeader, frame_words) == 88);
 static_assert(offsetof(FileHeader, crc32c) == 92);
 
 // A frame of the log starts at `position`, and `offset` is the first it stands for. The last entry of
@@ -117,6 +117,14 @@ constexpr std::uint64_t file_offset(Position base, Position p) {
 constexpr Position end_in_file(Position base, std::uint64_t file_bytes) {
   return block_down(base) + (file_bytes - kBlockBytes);
 }
+
+// A compacted log file holds fewer frames than its part of the log had bytes. They stand at its beginning,
+// one behind the other; where the next segment begins, its header says.
+constexpr bool is_compacted(const FileHeader& log_header) { return log_header.compactions != 0; }
+constexpr Position frames_end(const FileHeader& compacted) {
+  return Position(compacted.base_position + std::uint64_t{compacted.frame_words} * 8);
+}
+constexpr Position segment_end(const FileHeader& compacted) { return Position(compacted.synced_position); }
 
 // --- Headers and names ---------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ Status OffsetsTopic::open() {
     topic = attachment_.catalog().create_topic(
         {.name = std::string(kOffsetsTopic),
          .partitions = 1,
-         .configs = {{"retention.ms", "-1"}, {"segment.bytes", "16MiB"}, {"term.bytes", "1MiB"}}});
+         .configs = {{"cleanup.policy", "compact"}, {"segment.bytes", "16MiB"}, {"term.bytes", "1MiB"}}});
     if (topic)
       if (auto applied = attachment_.apply_catalog(); !applied) return applied;
   }

@@ -29,6 +29,9 @@ std::optional<SendError> Appender::reload_entry() {
   hot_seen_ = hot;
   set_stamp(stamp_);
   max_record_bytes_ = entry_->max_message_bytes.load(memory_order_relaxed);
+  compacted_ =
+      entry_->cleanup_policy.load(memory_order_relaxed) != static_cast<std::uint8_t>(CleanupPolicy::remove);
+  unchecked_bytes_ = compacted_ ? 0 : max_record_bytes_ + 1;
   on_full_ = entry_->on_full.load(memory_order_relaxed);
   min_insync_replicas_ = entry_->min_insync_replicas.load(memory_order_relaxed);
   append_time_ = entry_->timestamp_type.load(memory_order_relaxed) ==
@@ -227,7 +230,7 @@ SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
 
 template <bool kStamped>
 inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::size_t value_bytes) {
-  if (key.size() + value_bytes > max_record_bytes_) return std::unexpected(SendError::record_too_large);
+  if (auto error = judge(key, key.size() + value_bytes)) return std::unexpected(*error);
   Open open;
   open.length = static_cast<std::uint32_t>(format::data_frame_bytes(key.size(), value_bytes, 0)) +
                 (kStamped ? format::kExtensionBytes : 0);

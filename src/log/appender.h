@@ -178,9 +178,15 @@ class Appender {
   std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const {
     const std::uint64_t headers = record.headers.empty() ? 0 : format::encoded_headers_bytes(record.headers);
     const std::uint64_t body = record.key.size() + record.value.size() + headers;
-    if (body > max_record_bytes_) [[unlikely]]
-      error = SendError::record_too_large;
+    if (body >= unchecked_bytes_) [[unlikely]]
+      error = judge(record.key, body);
     return format::kFrameHeaderBytes + body;
+  }
+  // What is wrong with a record of that key and size. Compaction needs a key.
+  std::optional<SendError> judge(std::string_view key, std::uint64_t body) const {
+    if (body > max_record_bytes_) return SendError::record_too_large;
+    if (compacted_ && key.data() == nullptr) return SendError::invalid_record;
+    return std::nullopt;
   }
   std::int64_t timestamp_of(const ProducerRecord& record, const Claimed& claimed) {
     if (append_time_) [[unlikely]]
@@ -237,6 +243,8 @@ class Appender {
   std::uint64_t plain_hot_ = kNeverHot;          // hot_seen_, but never with a stamp: see is_plain
   std::uint64_t hot_seen_ = kNeverHot;           // the first operation reloads
   std::uint64_t max_record_bytes_ = 0;
+  std::uint64_t unchecked_bytes_ = 0;  // records of fewer bytes need no further look
+  bool compacted_ = false;
   bool append_time_ = false;
   bool durable_possible_ = true;
   std::uint8_t on_full_ = 0;

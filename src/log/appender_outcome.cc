@@ -55,6 +55,11 @@ Error Appender::describe(SendError error) const {
                       "bytes and {} records",
                       where, max_record_bytes_, ring_ ? ring_.term_bytes() / 8 : 0, kMaxBatchRecords)};
     case SendError::invalid_record:
+      if (compacted_)
+        return {
+            Code::invalid_argument, 0,
+            where +
+                ": the topic has cleanup.policy=compact, so each record needs a key (and a batch a record)"};
       return {Code::invalid_argument, 0,
               where + ": the record or batch is malformed, or durability was asked of a memory topic"};
     case SendError::claim_expired:

@@ -48,6 +48,7 @@ Status Keeper::run() {
     const std::int64_t now_ns = monotonic_ns();
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();
+    cleaner_->deliver();
     if (auto synced = sync_catalog(); !synced)
       logger().error("cannot read the catalog: {}", to_string(synced.error()));
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
@@ -55,8 +56,10 @@ Status Keeper::run() {
     for (auto& [index, entry] : partitions_) bytes += entry.keeper->tick(now_ns);
     rest(bytes, now_ns);
   }
+  for (auto& [index, entry] : partitions_) entry.keeper->cancel_compaction();
   for (auto& [index, entry] : partitions_) entry.keeper->flush_blocking();
   workshop_.reset();
+  cleaner_.reset();
   partitions_.clear();
   // SYNC: nobody holds the role now; for those who show it.
   control_.header().keeper_pid.store(0, memory_order_release);
@@ -77,11 +80,13 @@ Status Keeper::set_up() {
   auto backend = io::make_backend(options_.io, kIoDepth);
   if (!backend) return std::unexpected(backend.error());
   backend_ = std::move(*backend);
-  auto background = io::make_backend(IoBackend::pwrite, 4);
-  if (!background) return std::unexpected(background.error());
-  workshop_ = std::make_unique<Workshop>(std::move(*background));
-  workshop_->set_on_done([this] { control_.wake_keeper(); });
-  context_ = {&control_, &slots_, backend_.get(), workshop_.get()};
+  for (auto* workshop : {&workshop_, &cleaner_}) {
+    auto background = io::make_backend(IoBackend::pwrite, 4);
+    if (!background) return std::unexpected(background.error());
+    *workshop = std::make_unique<Workshop>(std::move(*background));
+    (*workshop)->set_on_done([this] { control_.wake_keeper(); });
+  }
+  context_ = {&control_, &slots_, backend_.get(), workshop_.get(), cleaner_.get()};
   if (auto purged = catalog_.purge_deleted(); !purged) logger().warn("{}", to_string(purged.error()));
   // Slots found dead by a keeper that died before it repaired them are dead still.
   for (auto& watch : watched_) watch = {};

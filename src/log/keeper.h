@@ -75,6 +75,7 @@ class Keeper {
 
   std::unique_ptr<io::Backend> backend_;
   std::unique_ptr<Workshop> workshop_;  // destroyed before the partitions its jobs are for
+  std::unique_ptr<Workshop> cleaner_;   // likewise
   KeeperContext context_;
   struct Entry {
     TopicConfigs overrides;

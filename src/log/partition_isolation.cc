@@ -27,7 +27,7 @@ Result<PartitionReader::Taken> PartitionReader::take_transactional(const std::by
     if (!opened) return std::unexpected(opened.error());
     scout_ = std::move(*opened);
   }
-  auto outcome = scout_->find(*format::extension_of(frame), position_, offset_);
+  auto outcome = scout_->find(*format::extension_of(frame), here());
   if (!outcome) return std::unexpected(outcome.error());
   undecided_ = !*outcome;
   if (undecided_) return Taken::undecided;
@@ -45,15 +45,20 @@ bool PartitionReader::take_marker(const std::byte* frame) {
   return false;
 }
 
-void PartitionReader::place(Position position, Offset offset, Offset skip_below) {
+Status PartitionReader::place(const ReadPlace& place, Offset skip_below) {
   rest();
   mode_ = Mode::detached;
   undecided_ = false;
   unread_ = {};
-  position_ = position;
-  offset_ = offset;
+  position_ = place.position;
+  offset_ = place.offset;
   skip_below_ = skip_below;
   may_jump_ = false;
+  compacted_ = place.compacted;
+  if (!compacted_) return {};
+  if (auto opened = open_segments(); !opened) return opened;
+  mode_ = Mode::segments;
+  return {};
 }
 
 void PartitionReader::rest() {
@@ -70,7 +75,7 @@ Result<Offset> PartitionReader::last_stable_offset() {
   auto opened = create(partition_, slot, read_ahead_bytes_, IsolationLevel::read_committed);
   if (!opened) return std::unexpected(opened.error());
   PartitionReader& ahead = **opened;
-  ahead.place(position_, offset_, skip_below_);
+  if (auto placed = ahead.place(here(), skip_below_); !placed) return std::unexpected(placed.error());
   std::array<Record, 256> records;
   while (ahead.offset_ < end->offset) {
     auto polled = ahead.poll(records);

@@ -29,6 +29,7 @@ constexpr std::int64_t kSettlePeriodNs = 20 * kMillisecond;  // it walks whole r
 
 PartitionKeeper::~PartitionKeeper() {
   *alive_ = false;
+  cancel_compaction();
   for (RingKeeper& ring : rings_)
     context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
 }
@@ -55,6 +56,7 @@ std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
     else
       unlink_retired();
   }
+  if (!failed_) step_compaction(now_ns);
   return bytes;
 }
 
@@ -238,7 +240,8 @@ void PartitionKeeper::publish_memory_start() {
 }
 
 void PartitionKeeper::enforce_retention() {
-  auto deleted = writer_->enforce_retention(wall_clock_ns());
+  // What a compaction is about to replace must not be deleted: it would come back.
+  auto deleted = compacting_ ? Result<unsigned>(0u) : writer_->enforce_retention(wall_clock_ns());
   if (!deleted) logger().warn("{}: cannot delete old segments: {}", name(), to_string(deleted.error()));
   entry_.log_start_position.store(writer_->log_start_position().value(), memory_order_relaxed);
   entry_.log_start_offset.store(writer_->log_start_offset().value(), memory_order_relaxed);
@@ -394,6 +397,7 @@ void PartitionKeeper::remove() {
   // SYNC: pairs with the acquire loads of state.
   entry_.state.store(static_cast<std::uint32_t>(PartitionState::deleted), memory_order_release);
   bump_version();
+  cancel_compaction();
   for (RingKeeper& ring : rings_) {
     ring.ring().fence();
     ring.ring().close();

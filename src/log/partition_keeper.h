@@ -1,7 +1,9 @@
 // What the keeper does for one partition: flush its rings to segments, keep space clean ahead of the
-// producers, repair, replace rings, enforce retention, and say how far everything has come.
+// producers, repair, replace rings, enforce retention, have segments compacted, and say how far everything
+// has come.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <filesystem>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "base/topic_config.h"
+#include "log/compaction.h"
 #include "log/partition_ref.h"
 #include "log/ring_keeper.h"
 #include "log/segment_writer.h"
@@ -24,6 +27,7 @@ struct KeeperContext {
   shm::SlotMonitor* slots = nullptr;
   io::Backend* backend = nullptr;
   Workshop* workshop = nullptr;
+  Workshop* cleaner = nullptr;  // for compaction: it takes long, and segments must not wait for it
 };
 
 // Thread safety: the keeper's thread. Process safety: by the keeper role.
@@ -37,6 +41,8 @@ class PartitionKeeper {
 
   // One round of work. Does not block on data. Returns about how many bytes it moved; 0: it was idle.
   std::uint64_t tick(std::int64_t now_ns);
+  // Ends a compaction under way at its next frame; the next round begins it anew. Lock-free.
+  void cancel_compaction();
   // Everything appended so far to disk. Blocks. For a keeper that ends in good order.
   void flush_blocking();
 
@@ -102,6 +108,10 @@ class PartitionKeeper {
   void notify_all();
   void fail_with(const Error& error);
 
+  // partition_compaction.cc
+  void step_compaction(std::int64_t now_ns);
+  void finish_compaction(const CompactionJob& job, const CompactionOutcome& outcome);
+
   // partition_retire.cc
   void begin_retire(const char* reason);
   void step_retire(std::int64_t now_ns);
@@ -129,6 +139,12 @@ class PartitionKeeper {
   std::int64_t unsynced_since_ns_ = 0;
   std::int64_t retention_due_ns_ = 0;
   std::int64_t pinned_since_ns_ = 0;
+
+  bool compacting_ = false;  // then the finished segments are the cleaner's
+  std::int64_t compaction_due_ns_ = 0;
+  std::optional<Offset> first_dirty_;  // unknown until it is needed
+  std::shared_ptr<std::atomic<bool>> compaction_cancelled_ = std::make_shared<std::atomic<bool>>(false);
+
   std::string announced_trouble_;
 
   struct GivenUp {

@@ -76,6 +76,11 @@ bool PartitionReader::is_memory() const {
   return partition_.entry().storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::memory);
 }
 
+bool PartitionReader::is_compacted_topic() const {
+  return partition_.entry().cleanup_policy.load(memory_order_relaxed) !=
+         static_cast<std::uint8_t>(CleanupPolicy::remove);
+}
+
 // --- Poll ----------------------------------------------------------------------------------------
 
 Result<std::size_t> PartitionReader::poll(std::span<Record> out) {
@@ -219,15 +224,13 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
   if (unread_.empty()) {
     // SYNC: pairs with the keeper's release store after the sync.
     const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
-    const bool in_ring = position_ >= current_.base_position() &&
+    const bool in_ring = !compacted_ && position_ >= current_.base_position() &&
                          position_.value() >= current_.header().head.load(memory_order_relaxed);
     if (in_ring || position_ >= durable) {
       if (auto attached = attach(); !attached) return std::unexpected(attached.error());
       return Look{0, mode_ != Mode::segments};
     }
-    auto bytes = segments_->read(position_, durable);
-    if (!bytes) return unreadable(std::move(bytes.error()));
-    unread_ = *bytes;
+    if (auto read = read_segments(durable); !read) return std::unexpected(read.error());
   }
   Look look;
   const std::byte* frame = unread_.data();
@@ -350,6 +353,7 @@ Result<bool> PartitionReader::attach_to_retired() {
 }
 
 void PartitionReader::enter(Ring& ring) {
+  compacted_ = false;
   ring_ = &ring;
   mode_ = Mode::ring;
   term_ = ring.term_of(position_);
@@ -392,6 +396,19 @@ Status PartitionReader::open_segments() {
   auto opened = SegmentReader::open(partition_.disk_dir, identity, {.read_ahead_bytes = read_ahead_bytes_});
   if (!opened) return unreadable(std::move(opened.error()));
   segments_ = std::move(*opened);
+  return {};
+}
+
+// Fills unread_ with what comes next, and moves along where compaction has moved it.
+Status PartitionReader::read_segments(Position durable) {
+  auto frames = segments_->read(position_, durable, offset_);
+  if (!frames) return unreadable(std::move(frames.error()));
+  unread_ = frames->bytes;
+  compacted_ = frames->compacted;
+  if (frames->position == position_) return {};
+  position_ = frames->position;
+  skip_below_ = offset();
+  if (!unread_.empty()) offset_ = std::min(offset_, Offset(format::load_header(unread_.data()).offset));
   return {};
 }
 

@@ -85,9 +85,11 @@ class PartitionReader {
   void release_pin();
   bool is_memory() const;
   // Goes on at a frame that is known to stand there. For a scout, and whoever stands in for a reader.
-  void place(Position position, Offset offset, Offset skip_below);
+  Status place(const ReadPlace& place, Offset skip_below);
+  ReadPlace here() const { return {position_, offset_, compacted_}; }
   // Until the next poll, keeper and producers need not heed this reader. For a scout.
   void rest();
+  bool is_compacted_topic() const;
 
   // Finds out where position_ is to be read from now.
   Status attach();
@@ -118,15 +120,13 @@ class PartitionReader {
   bool take_marker(const std::byte* frame);
   std::unexpected<Error> corrupt_frame(const char* what) const;
   Status open_segments();
+  Status read_segments(Position durable);
   std::unexpected<Error> unreadable(Error error) const;
 
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
-  struct Place {
-    Position position;
-    Offset offset;
-  };
-  std::optional<Place> find_in(Ring& ring, Offset offset);
-  void start_at(const Place& place, Offset wanted);
+  std::optional<ReadPlace> find_in(Ring& ring, Offset offset);
+  Status seek_in_files(Offset offset);
+  void start_at(const ReadPlace& place, Offset wanted);
   Status fix_offset();
   Status seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
 
@@ -158,6 +158,7 @@ class PartitionReader {
 
   std::unique_ptr<SegmentReader> segments_;
   std::span<const std::byte> unread_;  // of what segments_ gave last: from position_ on
+  bool compacted_ = false;             // position_ is one in a compacted file, and means nothing to a ring
 };
 
 }  // namespace ringtail::log

@@ -42,6 +42,7 @@ void PartitionKeeper::publish_config() {
   entry_.on_full.store(static_cast<std::uint8_t>(config_.on_full), memory_order_relaxed);
   entry_.timestamp_type.store(static_cast<std::uint8_t>(config_.timestamp_type), memory_order_relaxed);
   entry_.storage.store(static_cast<std::uint8_t>(config_.storage), memory_order_relaxed);
+  entry_.cleanup_policy.store(static_cast<std::uint8_t>(config_.cleanup_policy), memory_order_relaxed);
 }
 
 RingSpec PartitionKeeper::spec() const {

@@ -46,6 +46,10 @@ Status PartitionReader::seek(Offset offset) {
   unread_ = {};
   undecided_ = false;
   if (scout_) scout_->restart();
+  // SYNC: before the position below, as in seek_to_time: what lies below the offset is in the files.
+  const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_acquire));
+  // Rings may still hold what compaction has left out.
+  if (is_compacted_topic() && offset < durable_offset) return seek_in_files(offset);
   if (auto place = find_in(current_, offset)) {
     start_at(*place, offset);
     return {};
@@ -60,6 +64,10 @@ Status PartitionReader::seek(Offset offset) {
     }
   }
   if (is_memory()) return fail(Code::offset_out_of_range, "the ring has just passed that offset; seek again");
+  return seek_in_files(offset);
+}
+
+Status PartitionReader::seek_in_files(Offset offset) {
   if (auto opened = open_segments(); !opened) return opened;
   // SYNC: pairs with the keeper's release store after the sync.
   const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
@@ -77,17 +85,16 @@ Status PartitionReader::seek(Offset offset) {
 Status PartitionReader::fix_offset() {
   // SYNC: pairs with the keeper's release store after the sync.
   const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  compacted_ = false;
   if (position_ >= durable) return {};
-  auto bytes = segments_->read(position_, durable);
-  if (!bytes) return unreadable(std::move(bytes.error()));
-  unread_ = *bytes;
-  offset_ = Offset(format::load_header(unread_.data()).offset);
+  if (auto read = read_segments(durable); !read) return read;
+  if (!unread_.empty()) offset_ = Offset(format::load_header(unread_.data()).offset);
   return {};
 }
 
 // Walks from the start of the term that holds `offset`, under a pin. Nothing when the offset is older
 // than the ring's content.
-std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offset offset) {
+std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
   Position head(0);
   do {
     head = Position(ring.header().head.load(memory_order_relaxed));
@@ -111,7 +118,7 @@ std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offse
     release_pin();
     return std::nullopt;
   }
-  Place place{ring.term_start(term), base_of(term)};
+  ReadPlace place{ring.term_start(term), base_of(term), false};
   const std::byte* frame = ring.term_data(term);
   const std::byte* const end = frame + ring.term_bytes();
   while (frame < end && place.offset <= offset) {
@@ -124,14 +131,14 @@ std::optional<PartitionReader::Place> PartitionReader::find_in(Ring& ring, Offse
     if (place.offset > offset) break;
     const Offset following = place.offset + format::frame_records(header);
     if (following > offset && format::word_type(word) != FrameType::pad) break;
-    place = {place.position + extent, following};
+    place = {place.position + extent, following, false};
     frame += extent;
   }
   return place;
 }
 
 // Requires the pin of find_in.
-void PartitionReader::start_at(const Place& place, Offset wanted) {
+void PartitionReader::start_at(const ReadPlace& place, Offset wanted) {
   // The ring object was chosen by find_in: position decides which.
   Ring& ring = place.position >= current_.base_position() ? current_ : retired_;
   position_ = place.position;
@@ -188,7 +195,8 @@ std::optional<std::int64_t> PartitionReader::next_timestamp() {
   // tells the age well enough.
   if (mode_ != Mode::segments) return std::nullopt;
   if (unread_.empty()) return last_timestamp_ns_;
-  return format::load_header(unread_.data()).timestamp_ns;
+  const format::FrameHeader header = format::load_header(unread_.data());
+  return header.type == FrameType::data ? std::optional(header.timestamp_ns) : last_timestamp_ns_;
 }
 
 }  // namespace ringtail::log

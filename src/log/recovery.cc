@@ -36,12 +36,19 @@ class Recovery {
     OpenedFile opened;
     Position base() const { return Position(opened.header.base_position); }
     Offset base_offset() const { return Offset(opened.header.base_offset); }
+    bool compacted() const { return format::is_compacted(opened.header); }
     Position end_of_file() const { return format::end_in_file(base(), opened.bytes); }
+    // Where its frames end, when `next` follows it.
+    Position end_of_frames(const Segment& next) const {
+      return compacted() ? format::frames_end(opened.header) : next.base();
+    }
   };
 
   void remove_leftovers(const SegmentListing& listing);
   Status remove_headless(std::vector<Offset>& logs);
   Result<Segment> open_segment(Offset base_offset);
+  bool is_merged(const Segment& previous, const Segment& segment);
+  static SegmentInfo sealed_info(const Segment& segment, const Segment& next, std::int64_t max_timestamp_ns);
   Result<SegmentInfo> check_sealed(const Segment& segment, const Segment& next);
   Result<SegmentInfo> rebuild_sealed(const Segment& segment, const Segment& next, std::string_view why);
   Status recover_last(const Segment& segment, RecoveredLog& log);
@@ -89,6 +96,7 @@ Result<RecoveredLog> Recovery::decide() {
   for (const Offset base_offset : listing->logs) {
     auto segment = open_segment(base_offset);
     if (!segment) return std::unexpected(segment.error());
+    if (previous && is_merged(*previous, *segment)) continue;
     if (previous) {
       auto info = check_sealed(*previous, *segment);
       if (!info) return std::unexpected(info.error());
@@ -109,6 +117,8 @@ void Recovery::remove_leftovers(const SegmentListing& listing) {
   };
   for (const auto& path : listing.prepared)
     remove(RecoveryCase::prepared_file, path, "no segment was begun in it");
+  for (const auto& path : listing.compacted)
+    remove(RecoveryCase::compaction_file, path, "its compaction did not come to an end");
   for (const auto& path : listing.orphans) remove(RecoveryCase::orphan_index, path, "its log was deleted");
 }
 
@@ -155,19 +165,39 @@ Result<Recovery::Segment> Recovery::open_segment(Offset base_offset) {
   return segment;
 }
 
+// Compaction puts the merged file in the place of its first segment before it deletes the others.
+bool Recovery::is_merged(const Segment& previous, const Segment& segment) {
+  if (!previous.compacted() || segment.base() >= format::segment_end(previous.opened.header)) return false;
+  found(RecoveryCase::merged_segment, segment.path, segment.base(), segment.opened.bytes, 0,
+        fmt::format("{}: removed, its records are in {}", segment.path.string(),
+                    previous.path.filename().string()));
+  actions_.push_back([this, path = segment.path] { return remove_segment(backend_, path); });
+  return true;
+}
+
+SegmentInfo Recovery::sealed_info(const Segment& segment, const Segment& next,
+                                  std::int64_t max_timestamp_ns) {
+  return SegmentInfo{segment.base_offset(), next.base_offset(),
+                     segment.base(),        next.base(),
+                     max_timestamp_ns,      format::file_offset(segment.base(), segment.end_of_frames(next)),
+                     segment.path,          segment.opened.header.created_ns};
+}
+
 Result<SegmentInfo> Recovery::check_sealed(const Segment& segment, const Segment& next) {
+  const Position end_of_frames = segment.end_of_frames(next);
   if (next.base() < segment.base() || segment.opened.bytes < format::kBlockBytes ||
-      segment.end_of_file() < next.base()) {
+      segment.end_of_file() < end_of_frames ||
+      (segment.compacted() && format::segment_end(segment.opened.header) != next.base())) {
     return fail(Code::corrupt,
                 fmt::format("{}: ends before position {}, where {} begins: records are missing; restore the "
                             "missing part from a backup or replica",
                             segment.path.string(), next.base().value(), next.path.filename().string()));
   }
-  if (const std::uint64_t surplus = segment.end_of_file() - next.base(); surplus > 0) {
-    found(RecoveryCase::sealed_too_long, segment.path, next.base(), surplus, 0,
-          fmt::format("{}: {} bytes cut off behind position {}, where {} begins", segment.path.string(),
-                      surplus, next.base().value(), next.path.filename().string()));
-    cut(segment, next.base());
+  if (const std::uint64_t surplus = segment.end_of_file() - end_of_frames; surplus > 0) {
+    found(RecoveryCase::sealed_too_long, segment.path, end_of_frames, surplus, 0,
+          fmt::format("{}: {} bytes cut off behind position {}, where its frames end; {} follows",
+                      segment.path.string(), surplus, end_of_frames.value(), next.path.filename().string()));
+    cut(segment, end_of_frames);
   }
   const auto index = read_index(backend_, segment.path, segment.opened.header);
   if (!index) return rebuild_sealed(segment, next, index.error().message);
@@ -181,24 +211,19 @@ Result<SegmentInfo> Recovery::check_sealed(const Segment& segment, const Segment
   if (covered != end.offset) {
     return rebuild_sealed(segment, next, "the time index does not reach the segment's end");
   }
-  return SegmentInfo{segment.base_offset(),
-                     next.base_offset(),
-                     segment.base(),
-                     next.base(),
-                     times->empty() ? format::kNoTimestamp : times->back().max_timestamp_ns,
-                     format::file_offset(segment.base(), next.base()),
-                     segment.path};
+  return sealed_info(segment, next, times->empty() ? format::kNoTimestamp : times->back().max_timestamp_ns);
 }
 
 Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segment& next,
                                              std::string_view why) {
   SegmentWalk walked = SegmentWalk::begin(segment.opened.header);
-  FrameScanner scanner(backend_, segment.opened.file, segment.path,
-                       {segment.base(), segment.base(),
-                        static_cast<std::int64_t>(segment.base_offset().value()), next.base()});
+  FrameScanner scanner(
+      backend_, segment.opened.file, segment.path,
+      {segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()),
+       segment.end_of_frames(next)});
   if (auto done = walked.go(scanner); !done) return std::unexpected(done.error());
   report_.scanned_bytes += walked.walked_bytes;
-  if (walked.end.position != next.base() || walked.next_offset != next.base_offset()) {
+  if (walked.end.position != segment.end_of_frames(next) || walked.next_offset != next.base_offset()) {
     return fail(
         Code::corrupt,
         fmt::format("{}: no valid frame at position {} ({}), but the log goes on to position {}, offset "
@@ -208,13 +233,11 @@ Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segme
   }
   found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
         fmt::format("{}: index rebuilt ({})", segment.path.string(), why));
+  walked.end.position = next.base();
   actions_.push_back([this, path = segment.path, header = segment.opened.header, walked] {
     return write_indexes(backend_, path, header, walked);
   });
-  return SegmentInfo{
-      segment.base_offset(), next.base_offset(),      segment.base(),
-      next.base(),           walked.max_timestamp_ns, format::file_offset(segment.base(), next.base()),
-      segment.path};
+  return sealed_info(segment, next, walked.max_timestamp_ns);
 }
 
 // The last index entry at which a frame stands, with what the indexes say of all before it.
@@ -258,6 +281,13 @@ Result<SegmentWalk> Recovery::walk_last(const Segment& segment, const std::optio
 }
 
 Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
+  if (segment.compacted()) {
+    return fail(
+        Code::corrupt,
+        fmt::format("{}: compaction leaves the last segment alone, so one is missing behind position {}; "
+                    "restore it from a backup or replica",
+                    segment.path.string(), format::segment_end(segment.opened.header).value()));
+  }
   std::optional<IndexContent> index;
   if (auto content = read_index(backend_, segment.path, segment.opened.header); content) {
     index = std::move(*content);
@@ -284,7 +314,7 @@ Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
   log.time_index = std::move(walked->time_index);
   log.segments.push_back({segment.base_offset(), log.next_offset, segment.base(), log.end_position,
                           walked->max_timestamp_ns, format::file_offset(segment.base(), log.end_position),
-                          segment.path});
+                          segment.path, log.created_ns});
   return {};
 }
 
@@ -377,9 +407,11 @@ Status Recovery::write_pad(const std::filesystem::path& path, Position base, Pos
 std::string_view to_string(RecoveryCase what) {
   switch (what) {
     case RecoveryCase::prepared_file: return "prepared_file";
+    case RecoveryCase::compaction_file: return "compaction_file";
     case RecoveryCase::orphan_index: return "orphan_index";
     case RecoveryCase::headless_segment: return "headless_segment";
     case RecoveryCase::sealed_too_long: return "sealed_too_long";
+    case RecoveryCase::merged_segment: return "merged_segment";
     case RecoveryCase::index_rebuilt: return "index_rebuilt";
     case RecoveryCase::torn_tail: return "torn_tail";
     case RecoveryCase::unsynced_gap: return "unsynced_gap";

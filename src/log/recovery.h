@@ -10,6 +10,7 @@
 //
 //   directory   no segment                                          keep: an empty log at 0
 //               .prepared-* files                                   remove
+//               .compacted-* files                                  remove
 //               index files without their log                       remove
 //   header      last file shorter than its header block             remove; refuse if records need it
 //               wrong magic, CRC, name, log, topic, partition       refuse (corrupt)
@@ -17,6 +18,8 @@
 //   sealed      ends where the next begins                          keep
 //               longer than that                                    truncate to it
 //               shorter, or a file is missing between               refuse
+//               compacted, and the next ends within it              remove the next (they were merged)
+//               compacted, and no segment follows                   refuse
 //               index missing or invalid                            rebuild from the checked frames
 //               a fault while rebuilding                            refuse
 //   last        valid frames, then zeros or the end of the file     keep
@@ -53,9 +56,11 @@ struct RecoveryOptions {
 
 enum class RecoveryCase : std::uint8_t {
   prepared_file,
+  compaction_file,
   orphan_index,
   headless_segment,
   sealed_too_long,
+  merged_segment,
   index_rebuilt,
   torn_tail,
   unsynced_gap,

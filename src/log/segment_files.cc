@@ -22,6 +22,7 @@ using format::FileKind;
 namespace {
 
 constexpr std::string_view kPreparedPrefix = ".prepared-";
+constexpr std::string_view kCompactedPrefix = ".compacted-";
 
 // Reads the entries of an index file up to the first of zeros.
 Result<std::vector<RawEntry>> read_entries(io::Backend& backend, const OpenedFile& opened,
@@ -42,6 +43,11 @@ Result<OpenedFile> open_sibling(io::Backend& backend, const std::filesystem::pat
   if (opened && opened->header.base_position != log_header.base_position) {
     return fail(Code::corrupt, fmt::format("{}: begins at position {}, its log at {}", path.string(),
                                            opened->header.base_position, log_header.base_position));
+  }
+  if (opened && opened->header.compactions != log_header.compactions) {
+    return fail(Code::corrupt,
+                fmt::format("{}: is of compaction {} of the segment, its log of {}", path.string(),
+                            opened->header.compactions, log_header.compactions));
   }
   return opened;
 }
@@ -64,6 +70,7 @@ Result<SegmentListing> list_segments(const std::filesystem::path& dir) {
     const std::filesystem::path path = files->path();
     const std::string name = path.filename().string();
     if (name.starts_with(kPreparedPrefix)) listing.prepared.push_back(path);
+    if (name.starts_with(kCompactedPrefix)) listing.compacted.push_back(path);
     if (const auto base = format::parse_segment_file_name(FileKind::log, name)) listing.logs.push_back(*base);
     for (const FileKind kind : {FileKind::index, FileKind::time_index}) {
       if (const auto base = format::parse_segment_file_name(kind, name)) indexes.emplace_back(*base, path);
@@ -80,6 +87,10 @@ Result<SegmentListing> list_segments(const std::filesystem::path& dir) {
 
 std::filesystem::path segment_path(const std::filesystem::path& dir, FileKind kind, Offset base_offset) {
   return dir / format::segment_file_name(kind, base_offset);
+}
+
+std::filesystem::path compaction_path(const std::filesystem::path& dir, Offset base_offset) {
+  return dir / fmt::format("{}{}", kCompactedPrefix, format::segment_file_name(FileKind::log, base_offset));
 }
 
 std::filesystem::path sibling(const std::filesystem::path& log_path, FileKind kind) {
@@ -177,6 +188,15 @@ Result<std::vector<format::TimeIndexEntry>> read_time_index(io::Backend& backend
     last = entry;
   }
   return entries;
+}
+
+Status remove_segment(io::Backend& backend, const std::filesystem::path& log_path) {
+  for (const auto& path :
+       {log_path, sibling(log_path, FileKind::index), sibling(log_path, FileKind::time_index)}) {
+    auto removed = backend.unlink(path);
+    if (!removed && removed.error().code != Code::not_found) return removed;
+  }
+  return {};
 }
 
 Result<PreparedSegment> prepare_segment(io::Backend& backend, const std::filesystem::path& dir,

@@ -28,7 +28,8 @@ struct SegmentInfo {
   Position end_position{0};
   std::int64_t max_timestamp_ns = format::kNoTimestamp;  // of its records; kNoTimestamp without any
   std::uint64_t file_bytes = 0;
-  std::filesystem::path path;  // of the .log
+  std::filesystem::path path;   // of the .log
+  std::int64_t created_ns = 0;  // as its header says
 };
 
 // An entry of either index file, as two words.
@@ -61,12 +62,16 @@ class AlignedBuffer {
 
 // The files of a partition's directory.
 struct SegmentListing {
-  std::vector<Offset> logs;                     // base offsets, ascending
-  std::vector<std::filesystem::path> prepared;  // left by a keeper that died
-  std::vector<std::filesystem::path> orphans;   // index files without their log
+  std::vector<Offset> logs;                      // base offsets, ascending
+  std::vector<std::filesystem::path> prepared;   // left by a keeper that died
+  std::vector<std::filesystem::path> compacted;  // likewise, before they took the place of segments
+  std::vector<std::filesystem::path> orphans;    // index files without their log
 };
 // Errors: not_found, permission_denied, system.
 Result<SegmentListing> list_segments(const std::filesystem::path& dir);
+
+// What a segment's log is called until compaction has written it whole; its indexes are siblings.
+std::filesystem::path compaction_path(const std::filesystem::path& dir, Offset base_offset);
 
 std::filesystem::path segment_path(const std::filesystem::path& dir, format::FileKind kind,
                                    Offset base_offset);
@@ -90,8 +95,8 @@ struct OpenedFile {
 Result<OpenedFile> open_checked(io::Backend& backend, const std::filesystem::path& path,
                                 format::FileKind kind, const format::SegmentIdentity& identity);
 
-// The content of an index file that is in order: its header fits `log_header`, and its entries ascend
-// within the segment. Errors: as open_checked.
+// The content of an index file that is in order: its header fits `log_header`, both are of the same
+// compaction, and its entries ascend within the segment. Errors: as open_checked.
 struct IndexContent {
   format::FileHeader header;
   std::vector<format::IndexEntry> entries;
@@ -101,6 +106,11 @@ Result<IndexContent> read_index(io::Backend& backend, const std::filesystem::pat
 Result<std::vector<format::TimeIndexEntry>> read_time_index(io::Backend& backend,
                                                             const std::filesystem::path& log_path,
                                                             const format::FileHeader& log_header);
+
+// Deletes a segment, the log first: recovery removes an index without its log, and rebuilds the index of a
+// log without one. What is missing already is no error. Not durable. Errors: permission_denied, read_only,
+// system.
+Status remove_segment(io::Backend& backend, const std::filesystem::path& log_path);
 
 // A preallocated file without a name of its own yet.
 struct PreparedSegment {

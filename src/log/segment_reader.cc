@@ -1,10 +1,14 @@
 #include "log/segment_reader.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "base/result.h"
 #include "format/frame.h"
 #include "io/read_ahead.h"
 #include "log/segment_scanner.h"
@@ -17,7 +21,7 @@ using format::FrameFault;
 
 namespace {
 
-// How often the directory is listed again because retention deleted what the listing named.
+// How often a search begins anew because retention or compaction changed the files meanwhile.
 constexpr int kListingAttempts = 8;
 
 struct Segment {
@@ -26,7 +30,20 @@ struct Segment {
 
   Position base() const { return Position(opened.header.base_position); }
   Offset base_offset() const { return Offset(opened.header.base_offset); }
+  bool compacted() const { return format::is_compacted(opened.header); }
+  // Whether it is compacted, and its part of the log reaches beyond `position`.
+  bool has_behind(Position position) const {
+    return compacted() && format::segment_end(opened.header) > position;
+  }
 };
+
+Result<bool> is_same_file(const io::File& a, const io::File& b, const std::filesystem::path& path) {
+  struct stat first, second;
+  if (::fstat(a.fd(), &first) != 0 || ::fstat(b.fd(), &second) != 0) {
+    return fail_errno(errno, fmt::format("cannot inspect '{}'", path.string()));
+  }
+  return first.st_ino == second.st_ino && first.st_dev == second.st_dev;
+}
 
 }  // namespace
 
@@ -38,15 +55,16 @@ class SegmentReader::Impl {
 
   Result<Position> locate(Offset offset, Position durable_limit);
   Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
-  Status seek(Position position);
-  Result<std::span<const std::byte>> read(Position at, Position durable_limit);
+  Status seek(Position position, std::optional<Offset> next);
+  Result<SegmentFrames> read(Position at, Position durable_limit, std::optional<Offset> next);
 
  private:
   Result<Segment> open_segment(Offset base_offset);
   Result<std::vector<Offset>> list();
   Result<Segment> find_segment(Position position);
   Status next_segment(FrameFault fault);
-  Status enter(Segment segment, Position position);
+  Status enter(Segment segment, Position position, std::optional<Offset> next);
+  bool step_over_gap();
   Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
   Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns,
                                                Position limit);
@@ -117,36 +135,57 @@ Error SegmentReader::Impl::damage(const Segment& segment, Position position, Fra
 
 // --- Reading -------------------------------------------------------------------------------------
 
-Status SegmentReader::Impl::seek(Position position) {
+Status SegmentReader::Impl::seek(Position position, std::optional<Offset> next) {
   segment_.reset();
-  auto segment = find_segment(position);
-  if (!segment) return std::unexpected(segment.error());
-  return enter(std::move(*segment), position);
+  for (int attempt = 1;; ++attempt) {
+    auto segment = find_segment(position);
+    if (!segment) return std::unexpected(segment.error());
+    const std::filesystem::path path = segment->path;
+    auto entered = enter(std::move(*segment), position, next);
+    if (entered || entered.error().code != Code::not_found) return entered;
+    if (attempt == kListingAttempts) {
+      return fail(Code::offset_out_of_range,
+                  fmt::format("{}: deleted by retention before it was read", path.string()));
+    }
+  }
 }
 
-Status SegmentReader::Impl::enter(Segment segment, Position position) {
+// Errors: not_found, when the file is gone or has been replaced since it was opened.
+Status SegmentReader::Impl::enter(Segment segment, Position position, std::optional<Offset> next) {
   const auto file = backend_->open(segment.path, io::OpenMode::read_direct);
-  if (!file && file.error().code == Code::not_found) {
-    return fail(Code::offset_out_of_range,
-                fmt::format("{}: deleted by retention before it was read", segment.path.string()));
-  }
   if (!file) return std::unexpected(file.error());
+  const auto same = is_same_file(*file, segment.opened.file, segment.path);
+  if (!same) return std::unexpected(same.error());
+  if (!*same) return fail(Code::not_found, fmt::format("{}: replaced by compaction", segment.path.string()));
+  expected_offset_ = -1;
+  if (position == segment.base()) {
+    expected_offset_ = static_cast<std::int64_t>(segment.base_offset().value());
+  } else if (segment.compacted() && next) {
+    const auto located = locate_in(segment, *next, format::segment_end(segment.opened.header));
+    if (!located) return std::unexpected(located.error());
+    if (!*located) return std::unexpected(damage(segment, position, FrameFault::offset_gap));
+    position = **located;
+    if (position == format::segment_end(segment.opened.header)) {
+      expected_offset_ = static_cast<std::int64_t>(next->value());
+    }
+  }
   const std::uint64_t at = format::file_offset(segment.base(), position);
   if (auto started = read_ahead_.start(*file, segment.path.string(), at); !started) return started;
   position_ = position;
-  expected_offset_ =
-      position == segment.base() ? static_cast<std::int64_t>(segment.base_offset().value()) : -1;
   segment_ = std::move(segment);
   return {};
 }
 
-Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Position durable_limit) {
-  if (at >= durable_limit) return std::span<const std::byte>{};
-  if (!segment_ || at != position_) {
-    if (auto sought = seek(at); !sought) return std::unexpected(sought.error());
+Result<SegmentFrames> SegmentReader::Impl::read(Position at, Position durable_limit,
+                                                std::optional<Offset> next) {
+  if (at >= durable_limit) return SegmentFrames{{}, at};
+  const bool elsewhere =
+      next && expected_offset_ >= 0 && next->value() != static_cast<std::uint64_t>(expected_offset_);
+  if (!segment_ || at != position_ || elsewhere) {
+    if (auto sought = seek(at, next); !sought) return std::unexpected(sought.error());
   }
   std::uint64_t wanted = format::kFrameHeaderBytes;
-  while (true) {
+  while (position_ < durable_limit) {
     const auto bytes = read_ahead_.peek(wanted, format::file_offset(segment_->base(), durable_limit));
     if (!bytes) return std::unexpected(bytes.error());
     std::size_t whole = 0;
@@ -159,9 +198,10 @@ Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Positi
       expected_offset_ = static_cast<std::int64_t>(header.offset + format::frame_records(header));
     }
     if (whole > 0) {
+      const Position begin = position_;
       position_ += whole;
       read_ahead_.consume(whole);
-      return bytes->first(whole);
+      return SegmentFrames{bytes->first(whole), begin, segment_->compacted()};
     }
     std::uint64_t extent = 0;
     if (fault == FrameFault::truncated && bytes->size() >= format::kFrameHeaderBytes) {
@@ -169,18 +209,34 @@ Result<std::span<const std::byte>> SegmentReader::Impl::read(Position at, Positi
     }
     if (extent > wanted && extent <= durable_limit - position_) {
       wanted = extent;
-    } else if (auto next = next_segment(fault); !next) {
-      return std::unexpected(next.error());
+    } else if (step_over_gap()) {
+      continue;
+    } else if (auto entered = next_segment(fault); !entered) {
+      return std::unexpected(entered.error());
     }
   }
+  return SegmentFrames{{}, position_};
+}
+
+// Behind the frames that compaction has kept, the log goes on where the segment used to end.
+bool SegmentReader::Impl::step_over_gap() {
+  const format::FileHeader& header = segment_->opened.header;
+  if (!segment_->compacted() || position_ != format::frames_end(header)) return false;
+  if (position_ == format::segment_end(header)) return false;
+  position_ = format::segment_end(header);
+  return true;
 }
 
 // At the end of a finished segment: the log goes on in the one that is named after the next offset.
 Status SegmentReader::Impl::next_segment(FrameFault fault) {
-  auto next = expected_offset_ >= 0 ? open_segment(Offset(static_cast<std::uint64_t>(expected_offset_)))
-                                    : find_segment(position_);
+  const auto expected = expected_offset_ >= 0
+                            ? std::optional(Offset(static_cast<std::uint64_t>(expected_offset_)))
+                            : std::nullopt;
+  auto next = expected ? open_segment(*expected) : find_segment(position_);
   if (next && next->base() == position_ && next->path != segment_->path) {
-    return enter(std::move(*next), position_);
+    auto entered = enter(std::move(*next), position_, expected);
+    if (entered || entered.error().code != Code::not_found) return entered;
+    return seek(position_, expected);
   }
   if (!next && next.error().code != Code::not_found) return std::unexpected(next.error());
   const auto logs = list();
@@ -189,6 +245,10 @@ Status SegmentReader::Impl::next_segment(FrameFault fault) {
     return fail(Code::offset_out_of_range,
                 fmt::format("{}: offset {} was deleted by retention; the log begins at offset {}",
                             dir_.string(), expected_offset_, logs->front().value()));
+  }
+  // The segment may have been merged with the one before it.
+  if (const auto holder = find_segment(position_); !next && holder && holder->has_behind(position_)) {
+    return seek(position_, expected);
   }
   return std::unexpected(damage(*segment_, position_, fault));
 }
@@ -221,11 +281,12 @@ Result<Position> SegmentReader::Impl::locate(Offset offset, Position durable_lim
 // Nothing when the segment ends before `offset`.
 Result<std::optional<Position>> SegmentReader::Impl::locate_in(const Segment& segment, Offset offset,
                                                                Position limit) {
+  const format::FileHeader& header = segment.opened.header;
   const Position end = std::min(limit, format::end_in_file(segment.base(), segment.opened.bytes));
   ScanRange range{segment.base(), segment.base(), static_cast<std::int64_t>(segment.base_offset().value()),
                   end};
   // An index entry is a hint: a frame with that offset has to stand there.
-  if (const auto index = read_index(*backend_, segment.path, segment.opened.header); index) {
+  if (const auto index = read_index(*backend_, segment.path, header); index) {
     auto entry = std::ranges::upper_bound(index->entries, offset.value(), {}, &format::IndexEntry::offset);
     while (entry != index->entries.begin()) {
       --entry;
@@ -247,23 +308,31 @@ Result<std::optional<Position>> SegmentReader::Impl::locate_in(const Segment& se
     if (step->fault != FrameFault::none) return std::unexpected(damage(segment, step->position, step->fault));
     if (static_cast<std::uint64_t>(scanner.expected_offset()) > offset.value()) return step->position;
   }
-  if (static_cast<std::uint64_t>(scanner.expected_offset()) == offset.value()) return scanner.position();
+  if (static_cast<std::uint64_t>(scanner.expected_offset()) == offset.value()) {
+    const bool at_gap = segment.compacted() && scanner.position() == format::frames_end(header);
+    return at_gap ? format::segment_end(header) : scanner.position();
+  }
   return std::nullopt;
 }
 
 Result<std::optional<Offset>> SegmentReader::Impl::locate_time(std::int64_t timestamp_ns,
                                                                Position durable_limit) {
-  const auto logs = list();
-  if (!logs) return std::unexpected(logs.error());
-  for (const Offset base_offset : *logs) {
-    const auto segment = open_segment(base_offset);
-    if (!segment && segment.error().code == Code::not_found) continue;
-    if (!segment) return std::unexpected(segment.error());
-    if (segment->base() >= durable_limit) break;
-    auto found = locate_time_in(*segment, timestamp_ns, durable_limit);
-    if (!found || *found) return found;
+  for (int attempt = 1;; ++attempt) {
+    const auto logs = list();
+    if (!logs) return std::unexpected(logs.error());
+    bool changed = false;
+    for (const Offset base_offset : *logs) {
+      const auto segment = open_segment(base_offset);
+      // Merged into one that has been looked at, before it had these records, or deleted.
+      changed = !segment && segment.error().code == Code::not_found;
+      if (changed) break;
+      if (!segment) return std::unexpected(segment.error());
+      if (segment->base() >= durable_limit) break;
+      auto found = locate_time_in(*segment, timestamp_ns, durable_limit);
+      if (!found || *found) return found;
+    }
+    if (!changed || attempt == kListingAttempts) return std::nullopt;
   }
-  return std::nullopt;
 }
 
 Result<std::optional<Offset>> SegmentReader::Impl::locate_time_in(const Segment& segment,
@@ -314,9 +383,11 @@ Result<Position> SegmentReader::locate(Offset offset, Position durable_limit) {
 Result<std::optional<Offset>> SegmentReader::locate_time(std::int64_t timestamp_ns, Position durable_limit) {
   return impl_->locate_time(timestamp_ns, durable_limit);
 }
-Status SegmentReader::seek(Position position) { return impl_->seek(position); }
-Result<std::span<const std::byte>> SegmentReader::read(Position at, Position durable_limit) {
-  return impl_->read(at, durable_limit);
+Status SegmentReader::seek(Position position, std::optional<Offset> next) {
+  return impl_->seek(position, next);
+}
+Result<SegmentFrames> SegmentReader::read(Position at, Position durable_limit, std::optional<Offset> next) {
+  return impl_->read(at, durable_limit, next);
 }
 
 }  // namespace ringtail::log

@@ -21,6 +21,15 @@ struct SegmentReaderOptions {
   std::size_t read_ahead_bytes = 4 * 1024 * 1024;
 };
 
+// What a read gives.
+struct SegmentFrames {
+  std::span<const std::byte> bytes;
+  Position position{0};  // of the first of them
+  // The positions count in a compacted file: in the ring, and before the compaction, other frames are or
+  // were there.
+  bool compacted = false;
+};
+
 class SegmentReader {
  public:
   // Blocks. Errors: not_found, permission_denied, system.
@@ -37,17 +46,20 @@ class SegmentReader {
   // there is none. Blocks. Errors: as locate.
   Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
 
-  // The next read begins at `position`, which must be where a frame starts. Blocks.
+  // The next read begins at `position`, which must be where a frame starts, or was until compaction moved
+  // what stands there: then at the frame that holds `next`, the offset which is read next. Blocks.
   // Errors: offset_out_of_range (before the first segment), corrupt, incompatible_layout, storage_failed.
-  Status seek(Position position);
+  Status seek(Position position, std::optional<Offset> next = {});
 
   // Whole frames from `at` on, each checked (structure, CRC, offset continuity), as many as are
   // buffered, all before `durable_limit`, which must be the end of a frame; at least one unless
-  // at == durable_limit. Seeks by itself when `at` is not where the last read ended. The bytes stay
-  // valid until the next call. Blocks.
+  // at == durable_limit. Seeks by itself when `at` and `next` are not where the last read ended. In a
+  // compacted log, what is given begins elsewhere than `at` where frames have moved or are gone, maybe
+  // with frames before `next`; none is left when its position is durable_limit. The bytes stay valid
+  // until the next call. Blocks.
   // Errors: corrupt (names file and position), offset_out_of_range (retention has deleted what would
   // come next), incompatible_layout, storage_failed.
-  Result<std::span<const std::byte>> read(Position at, Position durable_limit);
+  Result<SegmentFrames> read(Position at, Position durable_limit, std::optional<Offset> next = {});
 
  private:
   class Impl;

@@ -1,6 +1,7 @@
 // The files behind a SegmentWriter: which run goes to which segment, how one is finished and the next
 // begun, and how old ones are deleted.
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 
 #include <fmt/format.h>
@@ -92,8 +93,20 @@ std::uint64_t SegmentWriter::index_capacity() const {
 bool SegmentWriter::fits(const FrameRun& run) const {
   if (!can_finish()) return true;
   const std::uint64_t used = assigned_end_ - segments_.back().base_position;
-  return used + run.bytes <= static_cast<std::uint64_t>(config_.segment_bytes) &&
-         !older_than(active_->created_ns, wall_clock_ns(), config_.segment_ms);
+  return used + run.bytes <= static_cast<std::uint64_t>(config_.segment_bytes) && !is_aged();
+}
+
+bool SegmentWriter::is_aged() const {
+  // A record must not wait for compaction longer than that, and only a finished segment is compacted.
+  const bool lag_counts = config_.compacts() && config_.max_compaction_lag_ms >= 0;
+  const std::int64_t limit_ms =
+      lag_counts ? std::min(config_.segment_ms, config_.max_compaction_lag_ms) : config_.segment_ms;
+  return older_than(active_->created_ns, wall_clock_ns(), limit_ms);
+}
+
+// Whether the active segment is to end although nothing comes after it: its records wait for compaction.
+bool SegmentWriter::idle_roll_due() const {
+  return config_.compacts() && active_ && runs_.empty() && durable_ == end_ && can_finish() && is_aged();
 }
 
 bool SegmentWriter::has_room(const FrameRun& run) const {
@@ -130,7 +143,8 @@ void SegmentWriter::roll_if_due() {
 }
 
 Status SegmentWriter::roll() {
-  const FrameRun& run = runs_[assigned_runs_];
+  FrameRun run{.position = end_, .first_offset = end_offset_, .next_offset = end_offset_};
+  if (assigned_runs_ < runs_.size()) run = runs_[assigned_runs_];
   if (active_ && !can_finish()) {
     const Position end = format::block_up(run.position + run.bytes);
     const std::uint64_t bytes = format::file_offset(active_info().base_position, end);
@@ -167,7 +181,7 @@ Status SegmentWriter::begin_segment(const FrameRun& first) {
   info.path = segment_path(dir_, FileKind::log, first.first_offset);
 
   Active active;
-  active.created_ns = wall_clock_ns();
+  active.created_ns = info.created_ns = wall_clock_ns();
   // The indexes come first: a log file without them would have no mark.
   if (auto opened = open_indexes(info, active, {}, {}); !opened) return opened;
 
@@ -225,8 +239,15 @@ std::uint64_t SegmentWriter::disk_bytes() const {
   return bytes;
 }
 
+void SegmentWriter::replace_finished(std::size_t count, std::span<const SegmentInfo> replacements) {
+  assert(count < segments_.size());
+  segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(count));
+  segments_.insert(segments_.begin(), replacements.begin(), replacements.end());
+}
+
 Result<unsigned> SegmentWriter::enforce_retention(std::int64_t now_ns) {
   unsigned deleted = 0;
+  if (!config_.removes()) return deleted;
   std::uint64_t bytes = disk_bytes();
   while (segments_.size() > 1) {
     const SegmentInfo& front = segments_.front();
@@ -234,11 +255,8 @@ Result<unsigned> SegmentWriter::enforce_retention(std::int64_t now_ns) {
     const bool too_much = config_.retention_bytes >= 0 &&
                           bytes - front.file_bytes >= static_cast<std::uint64_t>(config_.retention_bytes);
     if (!too_old && !too_much) break;
-    // The log goes first: recovery removes an index without its log, and scans a log without its index.
-    for (const auto& path :
-         {front.path, sibling(front.path, FileKind::index), sibling(front.path, FileKind::time_index)}) {
-      auto removed = backend_.unlink(path);
-      if (!removed && removed.error().code != Code::not_found) return std::unexpected(removed.error());
+    if (auto removed = remove_segment(backend_, front.path); !removed) {
+      return std::unexpected(removed.error());
     }
     bytes -= front.file_bytes;
     segments_.erase(segments_.begin());

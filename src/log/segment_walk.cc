@@ -29,23 +29,25 @@ SegmentWalk SegmentWalk::begin(const format::FileHeader& header) {
   return walk;
 }
 
+void SegmentWalk::note(Position position, const format::FrameHeader& header) {
+  const Position last_entry = index.empty() ? base_position : Position(index.back().position);
+  if (position - last_entry >= kRebuiltIntervalBytes) {
+    index.push_back({next_offset.value(), position.value()});
+    const std::uint64_t covered = time_index.empty() ? base_offset.value() : time_index.back().offset;
+    if (next_offset.value() > covered) time_index.push_back({max_timestamp_ns, next_offset.value()});
+  }
+  next_offset = Offset(header.offset + format::frame_records(header));
+  if (has_timestamp(header.type)) max_timestamp_ns = std::max(max_timestamp_ns, header.timestamp_ns);
+  walked_bytes += format::align_frame(static_cast<std::uint32_t>(header.length));
+}
+
 Status SegmentWalk::go(FrameScanner& scanner) {
-  Position last_entry = index.empty() ? base_position : Position(index.back().position);
   while (true) {
     const auto step = scanner.next();
     if (!step) return std::unexpected(step.error());
     end = *step;
     if (step->fault != format::FrameFault::none) return {};
-    if (step->position - last_entry >= kRebuiltIntervalBytes) {
-      last_entry = step->position;
-      index.push_back({next_offset.value(), step->position.value()});
-      const std::uint64_t covered = time_index.empty() ? base_offset.value() : time_index.back().offset;
-      if (next_offset.value() > covered) time_index.push_back({max_timestamp_ns, next_offset.value()});
-    }
-    next_offset = Offset(static_cast<std::uint64_t>(scanner.expected_offset()));
-    if (has_timestamp(step->header.type))
-      max_timestamp_ns = std::max(max_timestamp_ns, step->header.timestamp_ns);
-    walked_bytes += step->frame.size();
+    note(step->position, step->header);
   }
 }
 
@@ -54,6 +56,7 @@ Status write_indexes(io::Backend& backend, const std::filesystem::path& log_path
   const auto create = [&](FileKind kind, const auto& entries, const auto& prepare) {
     auto header = format::make_header(kind, format::identity_of(log_header), walk.base_offset,
                                       walk.base_position, log_header.created_ns);
+    header.compactions = log_header.compactions;
     prepare(header);
     return IndexFile::create(backend, sibling(log_path, kind), header, raw_entries(entries),
                              entries.size() + 1);

@@ -25,6 +25,8 @@ struct SegmentWalk {
 
   // A walk that begins where `header` says.
   static SegmentWalk begin(const format::FileHeader& header);
+  // Notes the frame at `position`, which is the next.
+  void note(Position position, const format::FrameHeader& header);
   // Goes on with `scanner`, which stands where this walk does, up to the first fault. Blocks.
   // Errors: storage_failed.
   Status go(FrameScanner& scanner);
@@ -35,7 +37,8 @@ constexpr bool has_timestamp(format::FrameType type) {
   return type != format::FrameType::pad && type != format::FrameType::aborted;
 }
 
-// Writes both index files of a segment that a walk has gone through to its end.
+// Writes both index files of a segment that a walk has gone through to its end. The last entry says
+// walk.end.position.
 // Durable on return: nothing. Blocks. Errors: no_space, permission_denied, storage_failed, system.
 Status write_indexes(io::Backend& backend, const std::filesystem::path& log_path,
                      const format::FileHeader& log_header, const SegmentWalk& walk);

@@ -108,9 +108,13 @@ class SegmentWriter {
   std::uint64_t disk_bytes() const;
 
   // Deletes finished segments from the front: those whose records are all older than retention.ms at
-  // `now_ns`, and those without which at least retention.bytes remain. Returns how many. Blocks.
+  // `now_ns`, and those without which at least retention.bytes remain; none where cleanup.policy lacks
+  // delete. Returns how many. Blocks.
   // Errors: permission_denied, read_only, system.
   Result<unsigned> enforce_retention(std::int64_t now_ns);
+
+  // Takes note that the first `count` segments, all of them finished, have been replaced on disk.
+  void replace_finished(std::size_t count, std::span<const SegmentInfo> replacements);
 
   // Takes effect at the next decision it concerns.
   void update_config(const TopicConfig& config) { config_ = config; }
@@ -171,7 +175,9 @@ class SegmentWriter {
   bool has_room(const FrameRun& run) const;
   bool can_finish() const { return assigned_offset_ > segments_.back().base_offset; }
   void assign_runs();
-  bool roll_wanted() const { return assigned_runs_ < runs_.size(); }
+  bool is_aged() const;
+  bool idle_roll_due() const;
+  bool roll_wanted() const { return assigned_runs_ < runs_.size() || idle_roll_due(); }
   Status roll();
   void roll_if_due();
   Status finish_active();

@@ -26,19 +26,19 @@ Result<std::unique_ptr<TransactionScout>> TransactionScout::open(const Partition
   return std::unique_ptr<TransactionScout>(new TransactionScout(std::move(*cursor)));
 }
 
-Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& of, Position position,
-                                                      Offset offset) {
-  if (auto known = outcomes_.find(of, offset)) return known;
-  if (!placed_ || cursor_->position() < position) {
+Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& of, const ReadPlace& at) {
+  if (auto known = outcomes_.find(of, at.offset)) return known;
+  if (!placed_ || cursor_->position() < at.position) {
     // What the cursor should hand out are markers, so no record is wanted.
-    cursor_->place(position, offset, Offset(~std::uint64_t{0}));
+    if (auto placed = cursor_->place(at, Offset(~std::uint64_t{0})); !placed)
+      return std::unexpected(placed.error());
     placed_ = true;
   }
   std::array<Record, 1> marker;
   for (int markers = 0; markers < kMarkersPerLook; ++markers) {
     auto polled = cursor_->poll(marker);
     if (!polled) return std::unexpected(polled.error());
-    auto known = outcomes_.find(of, offset);
+    auto known = outcomes_.find(of, at.offset);
     // It stays where it waits, or has_data could not tell; otherwise it must not hold the ring.
     if (known) cursor_->rest();
     if (known || *polled == 0) return known;

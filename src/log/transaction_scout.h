@@ -17,6 +17,14 @@ namespace ringtail::log {
 
 class PartitionReader;
 
+// A frame boundary: its position, the offset that follows there, and whether the position is one in a
+// compacted file, which means nothing to a ring.
+struct ReadPlace {
+  Position position{0};
+  Offset offset{0};
+  bool compacted = false;
+};
+
 // Thread safety: one thread, that of its reader. Process safety: as any reader.
 class TransactionScout {
  public:
@@ -29,7 +37,7 @@ class TransactionScout {
   // nothing if no marker of it is to be seen yet. Blocks only while reading files, and not for long: a
   // call that ends early goes on in the next.
   // Errors: as PartitionReader::poll.
-  Result<std::optional<Outcome>> find(const format::Extension& of, Position position, Offset offset);
+  Result<std::optional<Outcome>> find(const format::Extension& of, const ReadPlace& at);
   // After find() has seen nothing: whether there is more to look at. Lock-free.
   bool has_data() const;
   // Up to where it has looked.

@@ -1,5 +1,7 @@
 #include "log/verify.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -24,6 +26,21 @@ Result<format::FileHeader> peek_header(io::Backend& backend, const std::filesyst
   const auto got = read_at(backend, *file, head, 0, path);
   if (!got) return std::unexpected(got.error());
   return format::decode_header(std::span(head).first(*got), FileKind::log, path.string());
+}
+
+// How often the directory is looked at anew because its files changed meanwhile.
+constexpr int kAttempts = 5;
+
+// Which files the segments are now.
+std::vector<std::pair<Offset, ino_t>> identities(const SegmentListing& listing,
+                                                 const std::filesystem::path& dir) {
+  std::vector<std::pair<Offset, ino_t>> result;
+  for (const Offset base_offset : listing.logs) {
+    struct stat status = {};
+    ::stat(segment_path(dir, FileKind::log, base_offset).c_str(), &status);
+    result.emplace_back(base_offset, status.st_ino);
+  }
+  return result;
 }
 
 // Checks index entries as the frames they speak of come by.
@@ -85,9 +102,11 @@ class Verification {
   Result<PartitionVerification> run();
 
  private:
+  Status verify_segments(const SegmentListing& listing);
   Status verify_segment(const std::filesystem::path& path, bool last);
   Status walk(const OpenedFile& opened, IndexCheck& index, SegmentVerification& segment, bool last);
   void count(const FrameScanner::Step& step, SegmentVerification& segment);
+  bool ends_compacted(const OpenedFile& opened, IndexCheck& index, SegmentVerification& segment, bool last);
   Result<bool> go_on_behind(FrameScanner& scanner, const FrameScanner::Step& step,
                             SegmentVerification& segment, std::optional<Position> durable, bool last);
   void fault(const std::filesystem::path& path, Position position, std::string message) {
@@ -99,20 +118,34 @@ class Verification {
   const VerifyOptions& options_;
   std::optional<format::SegmentIdentity> identity_;
   PartitionVerification result_;
+  bool before_was_compacted_ = false;
 };
 
+// What looks wrong while a keeper compacts may be two states of the directory, so it is looked at again.
 Result<PartitionVerification> Verification::run() {
-  const auto listing = list_segments(dir_);
-  if (!listing) return std::unexpected(listing.error());
-  for (const Offset base_offset : listing->logs) {
-    const auto path = segment_path(dir_, FileKind::log, base_offset);
-    const bool last = base_offset == listing->logs.back();
-    if (auto done = verify_segment(path, last); !done) {
-      // Retention may delete a segment while we look at the directory.
-      if (done.error().code != Code::not_found) return std::unexpected(done.error());
-    }
+  for (int attempt = 1;; ++attempt) {
+    const auto listing = list_segments(dir_);
+    if (!listing) return std::unexpected(listing.error());
+    const auto before = identities(*listing, dir_);
+    result_ = {};
+    if (auto done = verify_segments(*listing); !done) return std::unexpected(done.error());
+    if (result_.faults.empty() || attempt == kAttempts) break;
+    const auto after = list_segments(dir_);
+    if (!after || identities(*after, dir_) == before) break;
   }
   return std::move(result_);
+}
+
+Status Verification::verify_segments(const SegmentListing& listing) {
+  for (const Offset base_offset : listing.logs) {
+    const auto path = segment_path(dir_, FileKind::log, base_offset);
+    const bool last = base_offset == listing.logs.back();
+    if (auto done = verify_segment(path, last); !done) {
+      // Retention may delete a segment while we look at the directory.
+      if (done.error().code != Code::not_found) return done;
+    }
+  }
+  return {};
 }
 
 Status Verification::verify_segment(const std::filesystem::path& path, bool last) {
@@ -134,6 +167,8 @@ Status Verification::verify_segment(const std::filesystem::path& path, bool last
   segment.base_position = segment.end_position = Position(opened->header.base_position);
   if (!result_.segments.empty()) {
     const SegmentVerification& before = result_.segments.back();
+    // Merged with the one before, and about to be removed: by the keeper, or by the recovery of the next.
+    if (segment.base_position < before.end_position && before_was_compacted_) return {};
     if (before.end_position != segment.base_position || before.next_offset != segment.base_offset) {
       fault(path, segment.base_position,
             fmt::format("begins at position {}, offset {}, but {} ends at position {}, offset {}",
@@ -142,6 +177,7 @@ Status Verification::verify_segment(const std::filesystem::path& path, bool last
                         before.next_offset.value()));
     }
   }
+  before_was_compacted_ = format::is_compacted(opened->header);
   IndexCheck index(backend_, path, opened->header);
   if (index.problem()) fault(path, segment.base_position, *index.problem());
   segment.index_entries = index.entries();
@@ -171,10 +207,34 @@ Status Verification::walk(const OpenedFile& opened, IndexCheck& index, SegmentVe
       segment.end_position = scanner.position();
       continue;
     }
+    if (ends_compacted(opened, index, segment, last)) return {};
     const auto more = go_on_behind(scanner, *step, segment, durable, last);
     if (!more) return std::unexpected(more.error());
     if (!*more) return {};
   }
+}
+
+// Whether the walk has come to the end of what compaction kept; then the segment's end is where it was.
+bool Verification::ends_compacted(const OpenedFile& opened, IndexCheck& index, SegmentVerification& segment,
+                                  bool last) {
+  const format::FileHeader& header = opened.header;
+  const Position frames_end = format::frames_end(header);
+  if (!format::is_compacted(header) || segment.end_position != frames_end) return false;
+  if (opened.bytes != format::file_offset(segment.base_position, frames_end) ||
+      segment.next_offset.value() != header.synced_offset) {
+    fault(segment.path, frames_end,
+          fmt::format(
+              "the header of this compacted segment says that it ends here, at offset {}, but it has {} "
+              "bytes and goes up to offset {}",
+              header.synced_offset, opened.bytes, segment.next_offset.value()));
+  }
+  if (last) fault(segment.path, frames_end, "the segment that follows this compacted one is missing");
+  segment.end_position = format::segment_end(header);
+  if (auto wrong = index.at_boundary(segment.end_position, segment.next_offset, segment.max_timestamp_ns);
+      !wrong.empty()) {
+    fault(segment.path, segment.end_position, wrong);
+  }
+  return true;
 }
 
 void Verification::count(const FrameScanner::Step& step, SegmentVerification& segment) {

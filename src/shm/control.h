@@ -139,7 +139,7 @@ struct alignas(kLine) Partition {
   Shared<std::uint8_t> on_full;         // OnFull
   Shared<std::uint8_t> timestamp_type;  // TimestampType
   Shared<std::uint8_t> storage;         // Storage
-  Shared<std::uint8_t> reserved;
+  Shared<std::uint8_t> cleanup_policy;  // CleanupPolicy
 
   alignas(kLine) Shared<std::uint64_t> hot;  // flags set by waiters, version by the keeper
 

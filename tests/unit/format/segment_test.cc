@@ -100,10 +100,31 @@ TEST(SegmentHeaderTest, EveryShorterFileIsRefused) {
 }
 
 TEST(SegmentHeaderTest, FieldsThatNobodyWritesAreRefused) {
-  EXPECT_FALSE(decode_header(forged([](FileHeader& h) { h.reserved = 1; }), FileKind::log, "file"));
-  EXPECT_FALSE(decode_header(forged([](FileHeader& h) { h.reserved2 = 1; }), FileKind::log, "file"));
+  EXPECT_FALSE(decode_header(forged([](FileHeader& h) { h.frame_words = 1; }), FileKind::log, "file"));
   EXPECT_FALSE(decode_header(forged([](FileHeader& h) { h.header_bytes = 128; }), FileKind::log, "file"));
   EXPECT_FALSE(decode_header(forged([](FileHeader& h) { h.base_position = 9; }), FileKind::log, "file"));
+}
+
+TEST(SegmentHeaderTest, ACompactedLogSaysWhereItEnds) {
+  FileHeader compacted = sample();
+  compacted.compactions = 3;
+  compacted.frame_words = 100;
+  compacted.synced_position = 20'000;
+  compacted.synced_offset = 99;
+  const auto header = decode_header(encoded(compacted), FileKind::log, "file");
+  ASSERT_TRUE(header) << header.error().message;
+  EXPECT_TRUE(is_compacted(*header));
+  EXPECT_EQ(frames_end(*header), Position(10'808));
+  EXPECT_EQ(segment_end(*header), Position(20'000));
+  const auto refused = [&](auto change) {
+    FileHeader changed = compacted;
+    change(changed);
+    return !decode_header(encoded(changed), FileKind::log, "file");
+  };
+  EXPECT_TRUE(refused([](FileHeader& h) { h.synced_position = 10'000; }));  // before its base
+  EXPECT_TRUE(refused([](FileHeader& h) { h.synced_position = 20'001; }));
+  EXPECT_TRUE(refused([](FileHeader& h) { h.frame_words = 1'250; }));  // more than the log had there
+  EXPECT_TRUE(refused([](FileHeader& h) { h.synced_offset = 42; }));
 }
 
 TEST(SegmentHeaderTest, FilesOfOthersAreRefused) {

@@ -32,11 +32,12 @@ class PartitionScene : public RingScene {
     config_.retention_ms = -1;
     backend_ = io::make_backend(IoBackend::pwrite, 16).value();
     workshop_ = std::make_unique<Workshop>(io::make_backend(IoBackend::pwrite, 4).value());
+    cleaner_ = std::make_unique<Workshop>(io::make_backend(IoBackend::pwrite, 4).value());
   }
   ~PartitionScene() override { kill_keeper(); }
 
   void open_keeper() {
-    context_ = {&control_, &monitor_, backend_.get(), workshop_.get()};
+    context_ = {&control_, &monitor_, backend_.get(), workshop_.get(), cleaner_.get()};
     keeper_ = PartitionKeeper::open(context_, ref_, config_);
   }
   // As a process that was killed: nothing is flushed, nothing said.
@@ -46,6 +47,7 @@ class PartitionScene : public RingScene {
   void turn() {
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();
+    cleaner_->deliver();
     for (const std::uint32_t slot : monitor_.find_deaths()) keeper_->on_slot_dead(slot);
     keeper_->tick(monotonic_ns());
   }
@@ -123,6 +125,7 @@ class PartitionScene : public RingScene {
   TopicConfig config_;
   std::unique_ptr<io::Backend> backend_;
   std::unique_ptr<Workshop> workshop_;
+  std::unique_ptr<Workshop> cleaner_;
   KeeperContext context_;
   std::unique_ptr<PartitionKeeper> keeper_;
   std::uint64_t next_number_ = 0;

@@ -31,7 +31,7 @@ TEST_F(SegmentReaderTest, AnEmptyLogHasNothing) {
   EXPECT_EQ(r->locate(Offset(0), Position(0)), Position(0));
   EXPECT_EQ(r->locate(Offset(1), Position(0)).error().code, Code::offset_out_of_range);
   EXPECT_EQ(r->locate_time(0, Position(0)).value(), std::nullopt);
-  EXPECT_TRUE(r->read(Position(0), Position(0))->empty());
+  EXPECT_TRUE(r->read(Position(0), Position(0))->bytes.empty());
 }
 
 TEST_F(SegmentReaderTest, ReadsFromAnyFrameToAnyOther) {
@@ -54,8 +54,8 @@ TEST_F(SegmentReaderTest, GivesNothingBehindTheLimit) {
   auto r = reader();
   const auto bytes = r->read(Position(0), frame_at(10).position);
   ASSERT_TRUE(bytes);
-  EXPECT_EQ(bytes->size(), frame_at(10).position.value());
-  EXPECT_TRUE(r->read(frame_at(10).position, frame_at(10).position)->empty());
+  EXPECT_EQ(bytes->bytes.size(), frame_at(10).position.value());
+  EXPECT_TRUE(r->read(frame_at(10).position, frame_at(10).position)->bytes.empty());
 }
 
 TEST_F(SegmentReaderTest, FollowsTheWriter) {
@@ -68,8 +68,8 @@ TEST_F(SegmentReaderTest, FollowsTheWriter) {
     while (at < writer_->durable_position()) {
       const auto bytes = r->read(at, writer_->durable_position());
       ASSERT_TRUE(bytes) << bytes.error().message;
-      ASSERT_FALSE(bytes->empty());
-      at += bytes->size();
+      ASSERT_FALSE(bytes->bytes.empty());
+      at += bytes->bytes.size();
     }
   }
   EXPECT_GT(logs().size(), 1u);
@@ -170,7 +170,7 @@ TEST_F(SegmentReaderTest, DeletedSegmentsStayReadableToWhoHasThemOpen) {
   auto r = reader();
   auto bytes = r->read(Position(0), ring_.end());
   ASSERT_TRUE(bytes);
-  Position at = Position(0) + bytes->size();
+  Position at = Position(0) + bytes->bytes.size();
   const Position second = frame_at(logs()[1].value()).position;
   for (const Offset base : logs()) {
     if (base != logs().back()) fs::remove(log_file(base.value()));
@@ -178,7 +178,7 @@ TEST_F(SegmentReaderTest, DeletedSegmentsStayReadableToWhoHasThemOpen) {
   while (at < second) {
     bytes = r->read(at, ring_.end());
     ASSERT_TRUE(bytes) << bytes.error().message;
-    at += bytes->size();
+    at += bytes->bytes.size();
   }
   bytes = r->read(at, ring_.end());
   ASSERT_FALSE(bytes);
@@ -197,7 +197,7 @@ TEST_F(SegmentReaderTest, DamageIsNamed) {
   while (at < damaged.position) {
     const auto bytes = r->read(at, ring_.end());
     ASSERT_TRUE(bytes);
-    at += bytes->size();
+    at += bytes->bytes.size();
   }
   for (int again = 0; again < 2; ++again) {
     const auto bytes = r->read(at, ring_.end());

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -72,16 +73,28 @@ class FakeRing {
   }
 
   void add_record(std::int64_t timestamp_ns, std::string_view value) {
-    const auto length = static_cast<std::uint32_t>(format::data_frame_bytes(0, value.size(), 0));
+    add_keyed(timestamp_ns, std::nullopt, std::string(value));
+  }
+
+  // A record with `attributes` besides those that key and value ask for; no value: a tombstone.
+  void add_keyed(std::int64_t timestamp_ns, const std::optional<std::string>& key,
+                 const std::optional<std::string>& value, std::uint8_t attributes = 0,
+                 format::FrameType type = format::FrameType::data) {
+    const std::string_view body = value ? std::string_view(*value) : std::string_view();
+    const std::string_view name = key ? std::string_view(*key) : std::string_view();
+    const auto length = static_cast<std::uint32_t>(format::data_frame_bytes(name.size(), body.size(), 0));
     std::vector<std::byte> frame(format::align_frame(length));
     format::FrameHeader header{};
     header.length = static_cast<std::int32_t>(length);
-    header.type = format::FrameType::data;
+    header.type = type;
+    header.attributes = static_cast<std::uint8_t>(attributes | (key ? format::kHasKey : 0) |
+                                                  (value ? 0 : format::kNullValue));
     header.offset = next_offset_.value();
     header.timestamp_ns = timestamp_ns;
+    header.key_length = static_cast<std::uint32_t>(name.size());
     std::memcpy(frame.data(), &header, sizeof header);
-    format::write_body(frame.data(), {}, value.data(), value.size(), {});
-    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, header.type, std::string(value)});
+    format::write_body(frame.data(), name, body.data(), body.size(), {});
+    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, header.type, std::string(body)});
   }
 
   // The same with an extension: of a transaction, if `extension` names one.
@@ -227,19 +240,19 @@ class SegmentTest : public ::testing::Test {
     while (at < limit) {
       const auto bytes = (*reader)->read(at, limit);
       ASSERT_TRUE(bytes) << bytes.error().message;
-      ASSERT_FALSE(bytes->empty());
-      for (std::size_t i = 0; i < bytes->size(); ++made) {
+      ASSERT_FALSE(bytes->bytes.empty());
+      for (std::size_t i = 0; i < bytes->bytes.size(); ++made) {
         ASSERT_NE(made, ring.frames().end());
-        const auto header = format::load_header(bytes->data() + i);
+        const auto header = format::load_header(bytes->bytes.data() + i);
         ASSERT_EQ(at + i, made->position);
         ASSERT_EQ(header.offset, made->offset.value());
         ASSERT_EQ(header.type, made->type);
         if (made->type == format::FrameType::data) {
-          ASSERT_EQ(format::decode_record(bytes->data() + i, nullptr).value, made->value);
+          ASSERT_EQ(format::decode_record(bytes->bytes.data() + i, nullptr).value, made->value);
         }
         i += made->extent;
       }
-      at += bytes->size();
+      at += bytes->bytes.size();
     }
     ASSERT_EQ(at, limit);
   }
