@@ -236,18 +236,33 @@ Result<Changes> Membership::look() {
   const std::uint32_t used =
       std::min(table.entries_used.load(memory_order_acquire), shm::kMaxGroupPartitions);
   for (std::uint32_t i = 0; i < used; ++i) {
-    if (table.assignments[i].load(memory_order_acquire) != mine) continue;  // SYNC: pairs with install
-    const shm::GroupPartition& entry = table.partitions[i];
-    const Standing standing = load_standing(entry);
-    if (standing.owner() != me()) continue;
-    if (std::ranges::any_of(held_, [&](const Tenancy& t) { return t.entry == i; })) continue;
-    const std::uint64_t topic_id = entry.topic_id.load(memory_order_relaxed);
-    auto named = name_of(topic_id, entry.partition.load(memory_order_relaxed));
-    if (!named) continue;  // deleted a moment ago: the coordinator will take it back
-    held_.push_back({std::move(*named), topic_id, i, standing.tenure, standing.committed, true});
-    changes.granted.push_back(&held_.back());
+    const std::uint32_t assignment =
+        table.assignments[i].load(memory_order_acquire);  // SYNC: pairs with install
+    if (assignment == 0 || shm::assignment_group(assignment) != *in) continue;
+    const Standing standing = load_standing(table.partitions[i]);
+    if (standing.owner() != me() || is_held(i)) continue;
+    Tenancy* const tenancy = take(i, standing);
+    if (tenancy == nullptr) continue;  // deleted a moment ago: the coordinator will take it back
+    if (assignment == mine)
+      changes.granted.push_back(tenancy);
+    else
+      release(tenancy);  // granted, and meant for another before we looked
   }
   return changes;
+}
+
+bool Membership::is_held(std::uint32_t entry) const {
+  return std::ranges::any_of(held_, [entry](const Tenancy& tenancy) { return tenancy.entry == entry; });
+}
+
+// Notes what this member owns. Null when its topic is gone.
+Tenancy* Membership::take(std::uint32_t index, const Standing& standing) {
+  const shm::GroupPartition& entry = attachment_.control().groups().partitions[index];
+  const std::uint64_t topic_id = entry.topic_id.load(memory_order_relaxed);
+  auto named = name_of(topic_id, entry.partition.load(memory_order_relaxed));
+  if (!named) return nullptr;
+  held_.push_back({std::move(*named), topic_id, index, standing.tenure, standing.committed, true});
+  return &held_.back();
 }
 
 Result<TopicPartition> Membership::name_of(std::uint64_t topic_id, std::uint32_t partition) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "groups/tenure.h"
 #include "log/attachment.h"
 #include "ringtail/assignor.h"
 #include "ringtail/error.h"
@@ -110,6 +111,8 @@ class Membership {
   std::uint32_t me() const { return slot_->index() + 1; }
   std::optional<std::uint32_t> group() const;
   Status propose(std::uint32_t due);
+  bool is_held(std::uint32_t entry) const;
+  Tenancy* take(std::uint32_t entry, const Standing& standing);
   Result<TopicPartition> name_of(std::uint64_t topic_id, std::uint32_t partition);
 
   const log::Attachment& attachment_;
