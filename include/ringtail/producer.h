@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "ringtail/consumer.h"
 #include "ringtail/error.h"
 #include "ringtail/log.h"
 #include "ringtail/record.h"
@@ -36,6 +37,13 @@ struct ProducerOptions {
   bool durable = false;          // also wait until this host has synced the record
   Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
   std::chrono::milliseconds max_block{60'000};  // bound of every wait: space, durability, replicas
+  // Numbers the records of each partition, so that a repeated send of the same number is no second record
+  // (ProducerRecord::sequence).
+  bool enable_idempotence = false;
+  // Makes transactions possible, and numbers records as above. At most 255 bytes. Only one producer holds an
+  // id: whoever opens it anew aborts what the one before left open, and fences that.
+  std::string transactional_id = {};
+  std::chrono::milliseconds transaction_timeout{60'000};  // an older transaction is aborted
 };
 
 // Why an operation on the hot path did not happen. Producer::error() has the sentence.
@@ -49,6 +57,7 @@ enum class SendError : std::uint8_t {
   not_enough_replicas,
   storage_failed,  // the partition refuses writes after a failed write or sync
   claim_open,      // a claim of this producer is still open
+  no_transaction,  // a producer with a transactional id sends within transactions only: begin one
   fenced,          // another producer with the same id has taken over, or its transaction was ended for it:
                    // nothing was appended
   out_of_order_sequence,  // the record's sequence leaves a gap behind the last one: nothing was appended
@@ -96,6 +105,13 @@ class Claim {
 
 // Appends records to one topic.
 //
+// Transactions (with a transactional id): begin, send any number of records, add positions of a consumer
+// group, then commit or abort. Consumers with IsolationLevel::read_committed see all of it or nothing, and the
+// group's positions move exactly if it commits; also when the process dies at any point, when its
+// transaction is then aborted or, if it was decided, completed by others. With `durable` that holds when the
+// host crashes, too, at the price of two syncs a commit; without, a crash of the host may cut off the end of
+// what was committed, but never keeps a position whose records are lost.
+//
 // Thread safety: one thread at a time; open one producer per thread, they are cheap (one liveness
 // slot each). Process safety: any number of producers in any number of processes append to the same
 // partition. Crash safety: the death of the process at any instruction loses no record whose send
@@ -131,6 +147,24 @@ class Producer {
   SendResult<void> wait_durable(const RecordMetadata& record);
   // The same for everything this producer has sent.
   SendResult<void> flush();
+
+  // Begins a transaction. Lock-free. Errors: invalid_argument (no transactional id, or one is open), fenced.
+  Status begin();
+  // Adds positions of the group whose member `group` is: they move when this transaction commits. Call it
+  // with the offset behind the last record that this transaction's records were made of. Lock-free.
+  // Errors: stale_generation (the partition is not that member's any more: abort), fenced, not_found,
+  // invalid_argument (no transaction is open).
+  Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group);
+  // Waits until records and positions are visible; with `durable`, until that is beyond the reach of a crash.
+  // Errors: fenced (another producer has the id, or the transaction was aborted by its timeout or because
+  // its consumer lost a partition: nothing of it counts), timed_out (it is decided, and will be completed),
+  // invalid_argument (no transaction, an open claim, or add_offsets has failed), no_keeper.
+  Status commit();
+  // Undoes it. Waits until that is visible. Errors: fenced, timed_out, invalid_argument, no_keeper.
+  Status abort();
+
+  // Of producers that number their records: the next number in a partition.
+  std::uint64_t next_sequence(PartitionId partition) const;
 
   // The partition that `send` would choose for a record with this key.
   PartitionId partition_for(std::string_view key);

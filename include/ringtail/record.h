@@ -92,6 +92,10 @@ struct ProducerRecord {
   std::optional<PartitionId> partition = {};      // chosen by the partitioner when not given
   std::optional<std::int64_t> timestamp_ns = {};  // the time of sending when not given; ignored by
                                                   // topics with message.timestamp.type=LogAppendTime
+  // For `send` of a producer that numbers its records: a number that was sent before (one of the last 1024 of
+  // its partition) gives the metadata of then and appends nothing, so a send may be repeated whatever came of
+  // it; the number to come next when not given.
+  std::optional<std::uint64_t> sequence = {};
 };
 
 // Where a record came to stand.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/random.h"
 #include "client/producer_core.h"
 
 namespace ringtail {
@@ -22,6 +23,7 @@ std::string_view to_string(SendError error) {
     case SendError::claim_open: return "claim_open";
     case SendError::fenced: return "fenced";
     case SendError::out_of_order_sequence: return "out_of_order_sequence";
+    case SendError::no_transaction: return "no_transaction";
     case SendError::closed: return "closed";
   }
   return "unknown";
@@ -54,6 +56,18 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
     if (!appender) return std::unexpected(appender.error());
     core->appenders_.push_back(std::move(*appender));
   }
+  core->enlisted_.resize(topic->partitions);
+  if (!core->options_.transactional_id.empty()) {
+    if (auto taken = core->take_id(); !taken) return std::unexpected(taken.error());
+  } else if (core->options_.enable_idempotence) {
+    const auto id = random_token();
+    if (!id) return std::unexpected(id.error());
+    core->stamp_.producer_id = *id;
+  }
+  if (core->stamp_.producer_id != 0) {
+    core->sent_.resize(topic->partitions);
+    for (log::Appender& appender : core->appenders_) appender.set_stamp(&core->stamp_);
+  }
   if (core->options_.durable) {
     for (log::Appender& appender : core->appenders_)
       if (auto possible = appender.wait_durable(Position(0));
@@ -67,7 +81,8 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
 }
 
 void ProducerCore::choose_path() {
-  const bool plain = !options_.durable && options_.acks == Acks::leader && open_appender_ == nullptr;
+  const bool plain = stamp_.producer_id == 0 && !options_.durable && options_.acks == Acks::leader &&
+                     open_appender_ == nullptr;
   direct_ = plain && appenders_.size() == 1 ? appenders_.data() : nullptr;
 }
 
@@ -77,6 +92,12 @@ ProducerCore::~ProducerCore() {
     return;
   }
   abort_claim();
+  if (!in_transaction_) return;
+  // SYNC: against the coordinator's own end of it.
+  std::uint64_t expected = word_;
+  id_->word.compare_exchange_strong(expected, shm::with_state(word_, shm::TransactionState::aborting),
+                                    std::memory_order_seq_cst);
+  log_->control().wake_coordinator();
 }
 
 std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appender* appender) {
@@ -94,6 +115,8 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
     refused_ = false;
     return last_error_;
   }
+  if (id_ != nullptr)
+    if (auto error = enlist(appender)) return error;
   if (options_.acks != Acks::all) return std::nullopt;
   if (auto enough = appender.check_replicas(); !enough) return enough.error();
   return std::nullopt;
@@ -132,7 +155,23 @@ SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& recor
     return refuse(SendError::invalid_record);
   if (auto error = before_append(*to)) [[unlikely]]
     return refuse(*error, to);
+  if (stamp_.producer_id != 0) return send_numbered(*to, record);
   return after_append(*to, to->append(record));
+}
+
+// A number that was sent before gives what it gave then.
+SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const ProducerRecord& record) {
+  auto& sent = sent_[to.partition().partition.value()];
+  if (!sent) sent = std::make_unique<Sent>();
+  const std::uint64_t next = to.next_sequence();
+  const std::uint64_t sequence = record.sequence.value_or(next);
+  RecordMetadata& slot = sent->last[sequence % sent->last.size()];
+  if (sequence > next || sequence + sent->last.size() < next)
+    return refuse(SendError::out_of_order_sequence, &to);
+  if (sequence < next) return after_append(to, slot);
+  auto appended = to.append(record);
+  if (appended) slot = *appended;
+  return after_append(to, appended);
 }
 
 SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
@@ -197,6 +236,7 @@ PartitionId ProducerCore::partition_for(std::string_view key) {
 }
 
 Error ProducerCore::error() const {
+  if (has_error_ && is_mine() && last_error_ == SendError::fenced && id_ != nullptr) return fenced_error();
   if (direct_ != nullptr && is_mine())
     if (auto error = direct_->last_error()) return direct_->describe(*error);
   if (!has_error_) return {Code::invalid_argument, 0, "no operation of this producer has failed"};
@@ -234,6 +274,13 @@ SendResult<Claim> Producer::try_claim(std::size_t value_bytes, std::string_view 
 
 SendResult<void> Producer::wait_durable(const RecordMetadata& record) { return core_->wait_durable(record); }
 SendResult<void> Producer::flush() { return core_->flush(); }
+Status Producer::begin() { return core_->begin(); }
+Status Producer::add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group) {
+  return core_->add_offsets(offsets, group);
+}
+Status Producer::commit() { return core_->commit(); }
+Status Producer::abort() { return core_->abort(); }
+std::uint64_t Producer::next_sequence(PartitionId partition) const { return core_->next_sequence(partition); }
 PartitionId Producer::partition_for(std::string_view key) { return core_->partition_for(key); }
 std::uint32_t Producer::partitions() const { return core_->partitions(); }
 Error Producer::error() const { return core_->error(); }

@@ -1,6 +1,7 @@
 // What stands behind Producer and its Claim.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -29,6 +30,13 @@ class ProducerCore {
   SendResult<void> wait_durable(const RecordMetadata& record);
   SendResult<void> flush();
 
+  // producer_transaction.cc
+  Status begin();
+  Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group);
+  Status commit();
+  Status abort();
+  std::uint64_t next_sequence(PartitionId partition) const;
+
   PartitionId partition_for(std::string_view key);
   std::uint32_t partitions() const { return static_cast<std::uint32_t>(appenders_.size()); }
   Error error() const;
@@ -44,6 +52,14 @@ class ProducerCore {
     return partition.value() < appenders_.size() ? &appenders_[partition.value()] : nullptr;
   }
   std::optional<SendError> before_append(log::Appender& appender);
+  SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
+  // producer_transaction.cc
+  Status take_id();
+  std::optional<SendError> enlist(const log::Appender& appender);
+  Status check_transaction() const;
+  Error fenced_error() const;
+  Status wait_ended(std::uint32_t number);
+  Status add_offset(const OffsetCommit& offset, std::uint32_t group, const GroupMetadata& member);
   SendResult<RecordMetadata> after_append(log::Appender& appender, SendResult<RecordMetadata> appended);
   std::unexpected<SendError> refuse(SendError error, const log::Appender* appender = nullptr);
 
@@ -58,6 +74,19 @@ class ProducerCore {
   std::vector<log::Appender> appenders_;  // one per partition
   std::uint32_t next_partition_ = 0;      // for records without a key
   bool refused_ = false;                  // acks=0: a failure to be told by the next call
+
+  // Of producers that number their records.
+  log::Stamp stamp_;
+  struct Sent {
+    std::array<RecordMetadata, 1024> last;  // by sequence
+  };
+  std::vector<std::unique_ptr<Sent>> sent_;  // by partition
+  shm::TransactionalId* id_ = nullptr;
+  std::uint32_t id_index_ = 0;
+  std::uint64_t word_ = 0;      // what id_->word is while the id is this producer's
+  std::vector<bool> enlisted_;  // partitions of the transaction that is open
+  bool in_transaction_ = false;
+  bool must_abort_ = false;
 
   log::Appender* open_appender_ = nullptr;
   log::Appender::Open open_;

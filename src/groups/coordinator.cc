@@ -21,6 +21,7 @@ namespace {
 
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kWatchPeriodNs = 4 * kMillisecond;
+constexpr std::int64_t kBusyRestNs = kMillisecond / 2;
 constexpr std::int64_t kIdleRestNs = 500 * kMillisecond;
 constexpr std::int64_t kSyncRestNs = 10 * kMillisecond;
 constexpr std::int64_t kRetryNs = 100 * kMillisecond;
@@ -87,7 +88,14 @@ Status Coordinator::restore() {
   for (shm::Group& group : table_.groups)
     group.state.store(static_cast<std::uint32_t>(shm::GroupState::free), memory_order_relaxed);
   std::map<std::string, std::map<PartitionKey, StoredOffset>> stored;
-  auto read = offsets_.restore([&](const StoredOffset& record) {
+  auto read = offsets_.restore([&](const Record& raw) {
+    const auto decoded = decode_offset(raw);
+    if (!decoded) {
+      logger().warn("{}: the record at offset {} is no committed offset; passed over", kOffsetsTopic,
+                    raw.offset.value());
+      return;
+    }
+    const StoredOffset& record = *decoded;
     if (record.offset) {
       stored[record.group][{record.topic_id, record.partition.value()}] = record;
       return;
@@ -99,6 +107,15 @@ Status Coordinator::restore() {
     });
   });
   if (!read) return read;
+  // Of transactions that were decided, and whose positions may not have come to the disk.
+  std::set<std::pair<std::string, PartitionKey>> decided;
+  auto completed = transactions_.restore();
+  if (!completed) return std::unexpected(completed.error());
+  for (const StoredOffset& record : *completed) {
+    const PartitionKey key{record.topic_id, record.partition.value()};
+    stored[record.group][key] = record;
+    decided.emplace(record.group, key);
+  }
   index_table();
   std::size_t positions = 0;
   for (const auto& [id, offsets] : stored) {
@@ -116,7 +133,7 @@ Status Coordinator::restore() {
       exchange_standing(entry, seen, {*record.offset, seen.tenure});
       entry.persisted.store(*record.offset, memory_order_relaxed);
       entry.persisted_metadata.store(metadata_mark(entry), memory_order_relaxed);
-      entry.persistent.store(1, memory_order_relaxed);
+      entry.persistent.store(decided.contains({id, key}) ? 0 : 1, memory_order_relaxed);
       entry.committed_ns.store(record.committed_ns, memory_order_relaxed);
       ++positions;
     }
@@ -201,6 +218,7 @@ void Coordinator::round(std::int64_t now_ns) {
   refresh_topics();
   answer_requests(now_ns);
   watch_members(now_ns);
+  transactions_.round(now_ns);
   std::vector<std::uint32_t> indexes;
   for (const auto& [index, group] : groups_) indexes.push_back(index);
   for (const std::uint32_t index : indexes) {
@@ -209,6 +227,8 @@ void Coordinator::round(std::int64_t now_ns) {
   }
   confirm_commits();
   persist(now_ns);
+  if (all_written_ && ended_before_ == transactions_.ended() && offsets_.is_synced())
+    transactions_.note_persisted();
   expire(now_ns);
 }
 
@@ -216,6 +236,8 @@ void Coordinator::rest(std::int64_t now_ns) {
   std::int64_t until_ns = now_ns + kIdleRestNs;
   if (!members_.empty()) until_ns = watch_due_ns_;
   if (!groups_.empty()) until_ns = std::min(until_ns, persist_due_ns_);
+  if (transactions_.is_watching()) until_ns = std::min(until_ns, now_ns + kWatchPeriodNs);
+  if (transactions_.is_busy()) until_ns = std::min(until_ns, now_ns + kBusyRestNs);
   table_.asleep.store(1,
                       std::memory_order_seq_cst);  // SYNC: before the comparison; pairs with wake_coordinator
   if (confirmations_.empty()) {
@@ -224,7 +246,7 @@ void Coordinator::rest(std::int64_t now_ns) {
     const shm::Shared<std::uint32_t>& synced = offsets_.durable_futex();
     const std::uint32_t seen = synced.load(memory_order_acquire);  // SYNC: pairs with the keeper's bump
     offsets_.request_sync();
-    if (offsets_.durable() < sync_target_) {
+    if (!offsets_.is_synced()) {
       const shm::FutexWaiter waiters[] = {{&table_.wake, wake_seen_}, {&synced, seen}};
       shm::futex_wait_any(waiters, std::min(until_ns, now_ns + kSyncRestNs));
     }
@@ -238,7 +260,9 @@ void Coordinator::answer_requests(std::int64_t now_ns) {
     shm::Member& member = control_.member(slot);
     const std::uint32_t request = member.request.load(memory_order_acquire);  // SYNC: pairs with post
     if (request == member.answered.load(memory_order_relaxed)) continue;
-    auto served = serve(slot, now_ns);
+    const std::optional<Status> outcome = serve(slot, now_ns);
+    if (!outcome) continue;  // it takes its time
+    const Status& served = *outcome;
     if (!served) member.refusal.store(served.error().message);
     member.refusal_code.store(served ? 0 : static_cast<std::uint32_t>(served.error().code) + 1,
                               memory_order_relaxed);
@@ -247,16 +271,24 @@ void Coordinator::answer_requests(std::int64_t now_ns) {
   }
 }
 
-Status Coordinator::serve(std::uint32_t slot, std::int64_t now_ns) {
-  shm::Member& asked = control_.member(slot);
+// Nothing: to be asked again in the next round.
+std::optional<Status> Coordinator::serve(std::uint32_t slot, std::int64_t now_ns) {
+  const shm::Member& asked = control_.member(slot);
   const std::uint64_t asker = asked.asker.load(memory_order_relaxed);
   // SYNC: pairs with the CASes of the slot's word.
-  if (control_.slot(slot).word.load(memory_order_acquire) != asker) return {};  // died since
+  if (control_.slot(slot).word.load(memory_order_acquire) != asker) return Status{};  // died since
   // Whoever had this slot before is gone, whether that was noticed or not.
   if (const auto known = members_.find(slot); known != members_.end() && known->second.slot_word != asker)
     remove_member(slot, "is gone");
-  const std::string id = asked.group_id.load();
   const auto kind = static_cast<shm::GroupRequest>(asked.kind.load(memory_order_relaxed));
+  if (kind == shm::GroupRequest::take_id) return transactions_.take_id(slot);
+  if (kind == shm::GroupRequest::enlist) return transactions_.enlist(slot);
+  return serve_group(slot, kind, now_ns);
+}
+
+Status Coordinator::serve_group(std::uint32_t slot, shm::GroupRequest kind, std::int64_t now_ns) {
+  const shm::Member& asked = control_.member(slot);
+  const std::string id = asked.group_id.load();
   if (kind == shm::GroupRequest::join) return join(slot, now_ns);
   if (kind == shm::GroupRequest::leave) {
     remove_member(slot, "left");

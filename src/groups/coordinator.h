@@ -18,6 +18,7 @@
 
 #include "groups/assignment_input.h"
 #include "groups/offsets_topic.h"
+#include "groups/transactions.h"
 #include "log/attachment.h"
 #include "ringtail/assignor.h"
 
@@ -37,7 +38,8 @@ class Coordinator {
         control_(attachment.control()),
         table_(attachment.control().groups()),
         options_(options),
-        offsets_(attachment) {}
+        offsets_(attachment, kOffsetsTopic),
+        transactions_(attachment) {}
 
   // Waits for this process's keeper, restores positions after a reboot, then works until stop(), and then
   // makes all positions persistent. Blocks meanwhile.
@@ -81,7 +83,8 @@ class Coordinator {
   void round(std::int64_t now_ns);
   void rest(std::int64_t now_ns);
   void answer_requests(std::int64_t now_ns);
-  Status serve(std::uint32_t slot, std::int64_t now_ns);
+  std::optional<Status> serve(std::uint32_t slot, std::int64_t now_ns);
+  Status serve_group(std::uint32_t slot, shm::GroupRequest kind, std::int64_t now_ns);
   void refresh_topics();
   const log::TopicEntry* topic_of(std::uint64_t topic_id) const;
 
@@ -120,7 +123,8 @@ class Coordinator {
   const shm::Control& control_;
   shm::GroupTableLayout& table_;
   CoordinatorOptions options_;
-  OffsetsTopic offsets_;
+  InternalTopic offsets_;
+  Transactions transactions_;
   std::atomic<bool> stop_{false};
 
   std::map<std::uint32_t, Group> groups_;    // by index
@@ -133,8 +137,10 @@ class Coordinator {
     std::uint32_t group;
     std::uint32_t ticket;
   };
-  std::vector<Confirmation> confirmations_;  // for commits up to sync_target_
-  Position sync_target_{0};
+  std::vector<Confirmation> confirmations_;  // for commits that were appended, once they are synced
+  // Whether the last look at the positions left none unwritten, and how many transactions had ended before.
+  bool all_written_ = false;
+  std::uint64_t ended_before_ = 0;
   std::int64_t persist_due_ns_ = 0;
   std::int64_t watch_due_ns_ = 0;
   std::int64_t expire_due_ns_ = 0;

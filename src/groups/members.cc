@@ -72,7 +72,12 @@ void Coordinator::remove_member(std::uint32_t slot, const char* why) {
   group.members.erase(slot);
   for (const auto& [key, at] : group.entries) {
     shm::GroupPartition& entry = table_.partitions[at];
-    if (load_standing(entry).owner() == slot + 1) change_owner(entry, 0);
+    if (load_standing(entry).owner() == slot + 1) {
+      change_owner(entry, 0);
+      // SYNC: behind the full barrier of the change; pairs with add_offsets, which looks at the owner again
+      // once its position is pending.
+      transactions_.abort(entry.pending.load(std::memory_order_seq_cst));
+    }
     if (shm::assignment_owner(table_.assignments[at].load(memory_order_relaxed)) == slot + 1)
       table_.assignments[at].store(shm::assignment_word(index, 0), memory_order_relaxed);
   }
@@ -83,8 +88,11 @@ void Coordinator::remove_member(std::uint32_t slot, const char* why) {
   entry.empty_since_ns.store(wall_clock_ns(), memory_order_relaxed);
   entry.state.store(static_cast<std::uint32_t>(shm::GroupState::empty), memory_order_relaxed);
   // Nothing was committed: there is nothing to remember.
-  for (const auto& [key, at] : group.entries)
-    if (load_standing(table_.partitions[at]).committed != shm::kNoOffset) return;
+  for (const auto& [key, at] : group.entries) {
+    const shm::GroupPartition& position = table_.partitions[at];
+    if (load_standing(position).committed != shm::kNoOffset) return;
+    if (transactions_.holds(position.pending.load(memory_order_acquire))) return;  // SYNC: with add_offsets
+  }
   free_group(index);
 }
 

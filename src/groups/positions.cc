@@ -67,6 +67,7 @@ std::optional<std::uint32_t> Coordinator::find_or_make_entry(std::uint32_t group
   }
   entry.topic_id.store(key.first, memory_order_relaxed);
   entry.partition.store(key.second, memory_order_relaxed);
+  entry.pending.store(0, memory_order_relaxed);
   entry.persistent.store(0, memory_order_relaxed);
   entry.committed_ns.store(wall_clock_ns(), memory_order_relaxed);
   if (index >= table_.entries_used.load(memory_order_relaxed))
@@ -94,20 +95,18 @@ void Coordinator::free_group(std::uint32_t group) {
 
 // Deletes positions, also on disk.
 Status Coordinator::forget(std::uint32_t group, const std::vector<PartitionKey>& keys) {
-  std::vector<StoredOffset> deleted;
+  std::vector<KeyValue> deleted;
   for (const PartitionKey& key : keys) {
     const shm::GroupPartition& entry = table_.partitions[groups_[group].entries.at(key)];
     if (entry.persistent.load(memory_order_relaxed) == 0) continue;
-    deleted.push_back({.group = groups_[group].id,
-                       .topic = name_in_topic(key.first),
-                       .partition = PartitionId(key.second),
-                       .offset = {},
-                       .metadata = {}});
+    deleted.push_back(encode_offset({.group = groups_[group].id,
+                                     .topic = name_in_topic(key.first),
+                                     .partition = PartitionId(key.second),
+                                     .offset = {},
+                                     .metadata = {}}));
   }
   if (!deleted.empty()) {
-    auto appended = offsets_.append(deleted);
-    if (!appended) return std::unexpected(appended.error());
-    sync_target_ = *appended;
+    if (auto appended = offsets_.append(deleted); !appended) return appended;
   }
   for (const PartitionKey& key : keys) free_entry(group, key);
   return {};
@@ -155,10 +154,14 @@ void Coordinator::persist(std::int64_t now_ns) {
   const std::int64_t clock_ns = wall_clock_ns();
   struct Dirty {
     shm::GroupPartition* entry;
+    std::uint64_t offset;
     std::uint64_t metadata;
   };
-  std::vector<StoredOffset> changed;
+  std::vector<KeyValue> changed;
   std::vector<Dirty> dirty;
+  all_written_ = false;
+  bool left_some = false;
+  const std::uint64_t ended = transactions_.ended();
   for (const auto& [index, group] : groups_) {
     for (const auto& [key, at] : group.entries) {
       shm::GroupPartition& entry = table_.partitions[at];
@@ -171,16 +174,20 @@ void Coordinator::persist(std::int64_t now_ns) {
         continue;
       const log::TopicEntry* topic = topic_of(key.first);
       if (topic == nullptr) continue;
+      if (!transactions_.may_persist(at)) {
+        left_some = true;
+        continue;
+      }
       persisted_names_[key.first] = topic->name;
       entry.committed_ns.store(clock_ns, memory_order_relaxed);
-      changed.push_back({.group = group.id,
-                         .topic = topic->name,
-                         .topic_id = key.first,
-                         .partition = PartitionId(key.second),
-                         .offset = standing.committed,
-                         .metadata = load_metadata(entry, standing),
-                         .committed_ns = clock_ns});
-      dirty.push_back({&entry, metadata});
+      changed.push_back(encode_offset({.group = group.id,
+                                       .topic = topic->name,
+                                       .topic_id = key.first,
+                                       .partition = PartitionId(key.second),
+                                       .offset = standing.committed,
+                                       .metadata = load_metadata(entry, standing),
+                                       .committed_ns = clock_ns}));
+      dirty.push_back({&entry, standing.committed, metadata});
     }
   }
   if (!changed.empty()) {
@@ -190,22 +197,23 @@ void Coordinator::persist(std::int64_t now_ns) {
       for (const Confirmation& one : asked) note_trouble(one.group, appended.error());
       return;
     }
-    sync_target_ = *appended;
-    for (std::size_t i = 0; i < dirty.size(); ++i) {
-      dirty[i].entry->persisted.store(*changed[i].offset, memory_order_relaxed);
-      dirty[i].entry->persisted_metadata.store(dirty[i].metadata, memory_order_relaxed);
-      dirty[i].entry->persistent.store(1, memory_order_relaxed);
+    for (const Dirty& one : dirty) {
+      one.entry->persisted.store(one.offset, memory_order_relaxed);
+      one.entry->persisted_metadata.store(one.metadata, memory_order_relaxed);
+      one.entry->persistent.store(1, memory_order_relaxed);
     }
   }
   announced_trouble_.clear();
-  confirmations_ = std::move(asked);
+  all_written_ = !left_some;
+  ended_before_ = ended;
+  if (!left_some) confirmations_ = std::move(asked);
   confirm_commits();
 }
 
 // Tells those who wait, once what they wait for is on disk.
 void Coordinator::confirm_commits() {
   if (confirmations_.empty()) return;
-  if (sync_target_ > Position(0) && offsets_.durable() < sync_target_) {
+  if (!offsets_.is_synced()) {
     if (auto failure = offsets_.failure()) {
       announce_trouble(*failure);
       for (const Confirmation& one : confirmations_) note_trouble(one.group, *failure);

@@ -102,10 +102,8 @@ std::optional<std::uint32_t> find_group(const shm::Control& control, std::string
   return std::nullopt;
 }
 
-std::optional<CommittedOffset> find_committed(const shm::Control& control, std::string_view group_id,
-                                              std::uint64_t topic_id, PartitionId partition) {
-  const auto group = find_group(control, group_id);
-  if (!group) return std::nullopt;
+std::optional<std::uint32_t> find_entry(const shm::Control& control, std::uint32_t group,
+                                        std::uint64_t topic_id, PartitionId partition) {
   const shm::GroupTableLayout& table = control.groups();
   const std::uint32_t used =
       std::min(table.entries_used.load(memory_order_acquire), shm::kMaxGroupPartitions);
@@ -113,15 +111,23 @@ std::optional<CommittedOffset> find_committed(const shm::Control& control, std::
     // SYNC: pairs with the release store that publishes the entry.
     const std::uint32_t word = table.assignments[i].load(memory_order_acquire);
     const shm::GroupPartition& entry = table.partitions[i];
-    if (word == 0 || shm::assignment_group(word) != *group ||
-        entry.topic_id.load(memory_order_relaxed) != topic_id ||
-        entry.partition.load(memory_order_relaxed) != partition.value())
-      continue;
-    const Standing standing = load_standing(entry);
-    if (standing.committed == shm::kNoOffset) return std::nullopt;
-    return CommittedOffset{Offset(standing.committed), load_metadata(entry, standing)};
+    if (word != 0 && shm::assignment_group(word) == group &&
+        entry.topic_id.load(memory_order_relaxed) == topic_id &&
+        entry.partition.load(memory_order_relaxed) == partition.value())
+      return i;
   }
   return std::nullopt;
+}
+
+std::optional<CommittedOffset> find_committed(const shm::Control& control, std::string_view group_id,
+                                              std::uint64_t topic_id, PartitionId partition) {
+  const auto group = find_group(control, group_id);
+  const auto index = group ? find_entry(control, *group, topic_id, partition) : std::nullopt;
+  if (!index) return std::nullopt;
+  const shm::GroupPartition& entry = control.groups().partitions[*index];
+  const Standing standing = load_standing(entry);
+  if (standing.committed == shm::kNoOffset) return std::nullopt;
+  return CommittedOffset{Offset(standing.committed), load_metadata(entry, standing)};
 }
 
 }  // namespace ringtail::groups

@@ -44,6 +44,9 @@ std::string load_metadata(const shm::GroupPartition& entry, const Standing& stan
 
 // The group of that id, as it stands in the table.
 std::optional<std::uint32_t> find_group(const shm::Control& control, std::string_view group_id);
+// The group's entry for a partition.
+std::optional<std::uint32_t> find_entry(const shm::Control& control, std::uint32_t group,
+                                        std::uint64_t topic_id, PartitionId partition);
 // What a group has committed in a partition; nothing when it has not.
 std::optional<CommittedOffset> find_committed(const shm::Control& control, std::string_view group_id,
                                               std::uint64_t topic_id, PartitionId partition);

@@ -94,6 +94,9 @@ Error Appender::describe(SendError error) const {
     case SendError::claim_open:
       return {Code::invalid_argument, 0,
               where + ": a claim of this producer is still open; commit or abort it"};
+    case SendError::no_transaction:
+      return {Code::invalid_argument, 0,
+              where + ": a producer with a transactional id sends within transactions; call begin first"};
     case SendError::closed:
       return {Code::closed, 0,
               fmt::format("{} was deleted or the handle is closed{}{}", where, cause_.empty() ? "" : ": ",

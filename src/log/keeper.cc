@@ -174,7 +174,7 @@ std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, Part
          {&entry.durable_position, &entry.durable_offset, &entry.log_start_offset, &entry.log_start_position,
           &entry.disk_bytes, &entry.repaired_records, &entry.retired_rings, &entry.mark_turn})
       word->store(0, memory_order_relaxed);
-    for (auto* word : {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code})
+    for (auto* word : {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code, &entry.transactional})
       word->store(0, memory_order_relaxed);
     // SYNC: publishes the identity; pairs with the acquire loads of state.
     entry.state.store(static_cast<std::uint32_t>(PartitionState::opening), memory_order_release);

@@ -17,6 +17,7 @@
 #include "ringtail/error.h"
 #include "shm/group_table.h"
 #include "shm/mapping.h"
+#include "shm/producer_table.h"
 
 namespace ringtail::shm {
 
@@ -88,6 +89,7 @@ constexpr std::uint32_t frame_owner(std::uint32_t slot, std::uint64_t generation
   return static_cast<std::uint32_t>(generation << 12) | (slot + 1);
 }
 static_assert(kMaxSlots < 1u << 12);
+static_assert(kMaxPartitions == 64 * 64, "TransactionalId::partitions has a bit for each");
 static_assert(kMaxGroupPartitions <= 1u << 16 && kMaxSlots < 1u << 16);
 
 // --- Readers -------------------------------------------------------------------------------------
@@ -132,6 +134,8 @@ struct alignas(kLine) Partition {
   Shared<std::uint64_t> ring_generation;  // of the ring file that is current
   Shared<std::uint32_t> failure_code;     // Code, valid in state failed
   Shared<std::int32_t> failure_errno;
+  Shared<std::uint32_t>
+      transactional;  // by the coordinator: 1 once it is on disk that there are transactions
   // Configuration in effect, for producers.
   Shared<std::uint32_t> max_message_bytes;
   Shared<std::uint32_t> min_insync_replicas;
@@ -201,6 +205,7 @@ struct ControlLayout {
   std::array<Partition, kMaxPartitions> partitions;
   std::array<Member, kMaxSlots> members;
   GroupTableLayout groups;
+  std::array<TransactionalId, kMaxTransactionalIds> transactional_ids;
 };
 static_assert(std::is_standard_layout_v<ControlLayout>);
 static_assert(offsetof(ControlHeader, keeper_wake) == 640);
@@ -223,6 +228,7 @@ class Control {
   Partition& partition(std::uint32_t index) const { return layout_->partitions[index]; }
   Member& member(std::uint32_t slot) const { return layout_->members[slot]; }
   GroupTableLayout& groups() const { return layout_->groups; }
+  TransactionalId& transactional_id(std::uint32_t index) const { return layout_->transactional_ids[index]; }
 
   // The parts of the tables that were ever in use. Entries taken before the call are in them.
   std::span<Slot> slots() const;

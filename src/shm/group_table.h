@@ -34,6 +34,8 @@ enum class GroupRequest : std::uint32_t {
   prepare = 3,  // have entries for the topic named as subscription, in a group that exists
   remove = 4,   // delete the group
   forget = 5,   // delete the group's positions in the topic named as subscription
+  take_id = 6,  // hold the transactional id named as group id; the answer is its index
+  enlist = 7,   // note on disk that the partition (number of its entry) has transactions
 };
 
 enum class MemberStatus : std::uint32_t {
@@ -54,7 +56,8 @@ struct alignas(128) Member {
   std::atomic<std::int64_t> polled_ns;      // monotonic clock: when the coordinator last saw `polls` change
   std::atomic<std::uint32_t> commit_due;    // bumped every auto_commit_interval_ms
   std::atomic<std::uint32_t> assign_due;    // bumped when this member's assignor is to propose an assignment
-  std::atomic<std::uint32_t> refusal_code;  // Code of the answer; 0: granted
+  std::atomic<std::uint32_t> refusal_code;  // Code of the answer + 1; 0: granted
+  std::atomic<std::uint32_t> reply;         // what take_id asked for
 
   // By the member.
   alignas(128) std::atomic<std::uint32_t> polls;    // bumped by each poll, and while one waits
@@ -125,6 +128,9 @@ struct alignas(128) GroupPartition {
   // itself up, and by the coordinator, which makes owners.
   std::atomic<std::uint64_t> committed;  // the next offset to read; kNoOffset: nothing was committed
   std::atomic<std::uint64_t> tenure;
+  // A pair, too: what the position becomes when a transaction commits. By the owner, within its transaction.
+  std::atomic<std::uint64_t> pending_offset;
+  std::atomic<std::uint64_t> pending;  // pending_word
   // By the coordinator.
   std::atomic<std::uint64_t> topic_id;
   std::atomic<std::uint32_t> partition;
@@ -136,6 +142,7 @@ struct alignas(128) GroupPartition {
   alignas(128) std::array<OffsetMetadata, 2> metadata;
 };
 static_assert(offsetof(GroupPartition, committed) % 16 == 0);
+static_assert(offsetof(GroupPartition, pending_offset) % 16 == 0);
 static_assert(offsetof(GroupPartition, tenure) == offsetof(GroupPartition, committed) + 8);
 
 // Which group an entry belongs to and who is to have it: [31..16 group + 1][15..0 slot + 1].

@@ -1,0 +1,220 @@
+// The producer's transactions: its side of what src/groups/transactions.h describes.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+
+#include "client/producer_core.h"
+#include "groups/membership.h"
+#include "groups/tenure.h"
+#include "log/wide_cas.h"
+#include "shm/futex.h"
+
+namespace ringtail {
+
+using shm::TransactionState;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+
+namespace {
+
+constexpr std::int64_t kSliceNs = 50'000'000;
+
+}  // namespace
+
+// Holds the id from here on; blocks until what the last holder left open is aborted.
+Status ProducerCore::take_id() {
+  if (options_.transactional_id.size() > shm::kMaxTransactionalIdBytes)
+    return fail(Code::invalid_argument,
+                fmt::format("the transactional id has {} bytes, at most {} are allowed",
+                            options_.transactional_id.size(), shm::kMaxTransactionalIdBytes));
+  if (options_.transaction_timeout.count() <= 0)
+    return fail(Code::invalid_argument, "transaction_timeout must be at least 1 ms");
+  if (auto taken = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::take_id,
+                                           options_.transactional_id, "");
+      !taken)
+    return taken;
+  id_index_ = log_->control().member(slot_.index()).reply.load(memory_order_relaxed);
+  if (id_index_ >= shm::kMaxTransactionalIds)
+    return fail(Code::corrupt, "the coordinator gave an impossible answer");
+  id_ = &log_->control().transactional_id(id_index_);
+  id_->timeout_ms.store(
+      static_cast<std::uint32_t>(std::min<std::int64_t>(options_.transaction_timeout.count(), ~0u)),
+      memory_order_relaxed);
+  id_->durable.store(options_.durable ? 1 : 0, memory_order_relaxed);
+  word_ = id_->word.load(memory_order_acquire);  // SYNC: pairs with take_id's store
+  stamp_.producer_id = id_->producer_id.load(memory_order_relaxed);
+  stamp_.producer_epoch = shm::transaction_epoch(word_);
+  return {};
+}
+
+Error ProducerCore::fenced_error() const {
+  const std::uint64_t word = id_->word.load(memory_order_relaxed);
+  const std::string_view id = options_.transactional_id;
+  if (shm::transaction_epoch(word) != stamp_.producer_epoch ||
+      id_->producer_id.load(memory_order_relaxed) != stamp_.producer_id)
+    return {Code::fenced, 0,
+            fmt::format("another producer has taken the transactional id '{}'; close this one", id)};
+  return {Code::fenced, 0,
+          fmt::format(
+              "the transaction of '{}' was aborted: it took longer than transaction_timeout ({} ms), or its "
+              "consumer lost a partition; abort, and begin again",
+              id, options_.transaction_timeout.count())};
+}
+
+Status ProducerCore::check_transaction() const {
+  if (auto mine = log_->check_mine(); !mine) return mine;
+  if (id_ == nullptr)
+    return fail(Code::invalid_argument,
+                "transactions take a transactional_id: set it when opening the producer");
+  if (!in_transaction_) return fail(Code::invalid_argument, "no transaction is open; call begin first");
+  return {};
+}
+
+Status ProducerCore::begin() {
+  if (auto open = check_transaction(); !open && (id_ == nullptr || !log_->is_mine())) return open;
+  if (in_transaction_)
+    return fail(Code::invalid_argument, "a transaction is open already; commit or abort it");
+  const std::uint32_t number = shm::transaction_number(word_) + 1;
+  const std::uint64_t ongoing = shm::transaction_word(static_cast<std::uint16_t>(stamp_.producer_epoch),
+                                                      number, TransactionState::ongoing);
+  std::uint64_t expected = word_;
+  // SYNC: pairs with the coordinator's loads and with its change of hands.
+  if (!id_->word.compare_exchange_strong(expected, ongoing, std::memory_order_acq_rel))
+    return std::unexpected(fenced_error());
+  word_ = ongoing;
+  stamp_.transaction = number;
+  stamp_.guard = {.word = &id_->word, .expected = ongoing};
+  std::fill(enlisted_.begin(), enlisted_.end(), false);
+  in_transaction_ = true;
+  must_abort_ = false;
+  return {};
+}
+
+// Before the first append to a partition: the coordinator must find it when it writes the markers.
+std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
+  if (!in_transaction_) return SendError::no_transaction;
+  const std::uint32_t number = appender.partition().partition.value();
+  if (enlisted_[number]) return std::nullopt;
+  const std::uint32_t index = appender.partition().index;
+  // SYNC: pairs with the coordinator's store once that is on disk.
+  if (log_->control().partition(index).transactional.load(memory_order_acquire) == 0) {
+    auto noted = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::enlist, "",
+                                         std::to_string(index));
+    if (!noted)
+      return noted.error().code == Code::timed_out ? SendError::timed_out : SendError::storage_failed;
+  }
+  // SYNC: ahead of the append; the coordinator reads it once no append is under way any more.
+  id_->partitions[index / 64].fetch_or(std::uint64_t{1} << index % 64, std::memory_order_seq_cst);
+  enlisted_[number] = true;
+  return std::nullopt;
+}
+
+// --- Positions -----------------------------------------------------------------------------------
+
+Status ProducerCore::add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& member) {
+  if (auto open = check_transaction(); !open) return open;
+  const auto group = groups::find_group(log_->control(), member.group_id);
+  if (!group) return fail(Code::not_found, fmt::format("there is no consumer group '{}'", member.group_id));
+  for (const OffsetCommit& offset : offsets) {
+    if (auto added = add_offset(offset, *group, member); !added) {
+      must_abort_ = true;
+      return added;
+    }
+  }
+  return {};
+}
+
+Status ProducerCore::add_offset(const OffsetCommit& offset, std::uint32_t group,
+                                const GroupMetadata& member) {
+  const auto stale = [&] {
+    return fail(
+        Code::stale_generation,
+        fmt::format("group '{}': topic '{}' partition {} is no longer that member's; abort the transaction",
+                    member.group_id, offset.partition.topic, offset.partition.partition.value()));
+  };
+  auto topic = log_->catalog().load_topic(offset.partition.topic);
+  if (!topic) return std::unexpected(topic.error());
+  const auto index = groups::find_entry(log_->control(), group, topic->topic_id, offset.partition.partition);
+  if (!index) return stale();
+  shm::GroupPartition& entry = log_->control().groups().partitions[*index];
+  log::WideWord pending = log::wide_load(&entry.pending_offset);
+  const groups::Standing standing = groups::load_standing(entry);
+  if (standing.owner() == 0 || standing.owner() > shm::kMaxSlots ||
+      groups::member_id_of(log_->control(), standing.owner() - 1) != member.member_id)
+    return stale();
+  const std::uint64_t mine = shm::pending_word(id_index_, word_);
+  // What was read before the owner was looked at: if a later owner has added his, this fails.
+  if (!log::wide_compare_exchange(&entry.pending_offset, pending, {offset.offset.value(), mine}))
+    return stale();
+  // SYNC: behind the full barrier above; pairs with remove_member, which looks at what is pending once it has
+  // changed the owner. One sees the other.
+  if (entry.tenure.load(std::memory_order_seq_cst) != standing.tenure) return stale();
+  return {};
+}
+
+// --- Ends ----------------------------------------------------------------------------------------
+
+Status ProducerCore::commit() {
+  if (auto open = check_transaction(); !open) return open;
+  if (open_appender_ != nullptr)
+    return fail(Code::invalid_argument, "a claim is open; commit or abort it first");
+  if (must_abort_) return fail(Code::invalid_argument, "positions could not be added; abort the transaction");
+  const std::uint32_t number = shm::transaction_number(word_);
+  std::uint64_t expected = word_;
+  // SYNC: decides, against the coordinator's abort.
+  if (!id_->word.compare_exchange_strong(expected, shm::with_state(word_, TransactionState::committing),
+                                         std::memory_order_seq_cst))
+    return std::unexpected(fenced_error());  // abort is still to be called
+  in_transaction_ = false;
+  word_ = shm::with_state(word_, TransactionState::ready);
+  return wait_ended(number);
+}
+
+Status ProducerCore::abort() {
+  if (auto open = check_transaction(); !open) return open;
+  abort_claim();
+  const std::uint32_t number = shm::transaction_number(word_);
+  std::uint64_t expected = word_;
+  // SYNC: against the coordinator's abort, which does as well.
+  const bool decided = id_->word.compare_exchange_strong(
+      expected, shm::with_state(word_, TransactionState::aborting), std::memory_order_seq_cst);
+  in_transaction_ = false;
+  word_ = shm::with_state(word_, TransactionState::ready);
+  if (!decided && shm::transaction_epoch(expected) != stamp_.producer_epoch)
+    return std::unexpected(fenced_error());
+  return wait_ended(number);
+}
+
+// Until the coordinator has ended the transaction.
+Status ProducerCore::wait_ended(std::uint32_t number) {
+  log_->control().wake_coordinator();
+  const std::int64_t deadline_ns =
+      monotonic_ns() + std::chrono::nanoseconds(std::clamp(options_.max_block, std::chrono::milliseconds(0),
+                                                           std::chrono::milliseconds(31'536'000'000)))
+                           .count();
+  for (;;) {
+    const std::uint32_t ended = id_->ended.load(memory_order_acquire);  // SYNC: pairs with finish
+    const std::uint64_t word = id_->word.load(memory_order_acquire);    // SYNC: as above
+    // Any later state says that this one has ended: nobody takes the id, or begins, before.
+    if (word == word_ || shm::transaction_epoch(word) != stamp_.producer_epoch ||
+        shm::transaction_number(word) != number)
+      return {};
+    const std::int64_t now_ns = monotonic_ns();
+    if (now_ns >= deadline_ns) {
+      if (log_->control().header().keeper_pid.load(memory_order_relaxed) == 0)
+        return std::unexpected(log::nobody_keeps(log_->catalog().dir()));
+      return fail(Code::timed_out,
+                  fmt::format("the transaction is decided, but was not completed within max_block "
+                              "({} ms); it will be",
+                              options_.max_block.count()));
+    }
+    shm::futex_wait(id_->ended, ended, std::min(deadline_ns, now_ns + kSliceNs));
+  }
+}
+
+std::uint64_t ProducerCore::next_sequence(PartitionId partition) const {
+  return partition.value() < appenders_.size() ? appenders_[partition.value()].next_sequence() : 0;
+}
+
+}  // namespace ringtail

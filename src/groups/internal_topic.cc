@@ -1,0 +1,93 @@
+#include "groups/internal_topic.h"
+
+#include "log/partition_reader.h"
+#include "shm/slots.h"
+
+namespace ringtail::groups {
+
+using std::memory_order_acquire;
+
+namespace {
+
+constexpr std::size_t kReadAheadBytes = 1 << 20;
+
+}  // namespace
+
+Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
+  auto topic = attachment_.catalog().load_topic(name_);
+  if (!topic && topic.error().code == Code::not_found) return {};
+  if (!topic) return std::unexpected(topic.error());
+  auto slot = shm::OwnedSlot::acquire(attachment_.control(), attachment_.locks(), shm::SlotRole::coordinator);
+  if (!slot) return std::unexpected(slot.error());
+  auto ref = attachment_.find_partition(*topic, PartitionId(0));
+  if (!ref) return std::unexpected(ref.error());
+  auto reader = log::PartitionReader::open(*ref, slot->index(), kReadAheadBytes);
+  if (!reader) return std::unexpected(reader.error());
+  const auto end = (*reader)->log_end();
+  if (!end) return std::unexpected(end.error());
+  std::vector<Record> records(1024);
+  while ((*reader)->offset() < end->offset) {
+    auto polled = (*reader)->poll(records);
+    if (!polled) return std::unexpected(polled.error());
+    for (const Record& record : std::span(records).first(*polled)) take(record);
+  }
+  return {};
+}
+
+Status InternalTopic::open() {
+  if (appender_ && appender_->partition().is_current()) return {};
+  appender_.reset();
+  auto topic = attachment_.catalog().load_topic(name_);
+  if (!topic && topic.error().code == Code::not_found) {
+    topic = attachment_.catalog().create_topic(
+        {.name = name_,
+         .partitions = 1,
+         .configs = {{"cleanup.policy", "compact"}, {"segment.bytes", "16MiB"}, {"term.bytes", "1MiB"}}});
+    if (topic)
+      if (auto applied = attachment_.apply_catalog(); !applied) return applied;
+  }
+  if (!topic) return std::unexpected(topic.error());
+  auto ref = attachment_.find_partition(*topic, PartitionId(0));
+  if (!ref) return std::unexpected(ref.error());
+  if (auto failure = log::Attachment::failure_of(ref->entry())) return std::unexpected(*failure);
+  auto slot = shm::OwnedSlot::acquire(attachment_.control(), attachment_.locks(), shm::SlotRole::coordinator);
+  if (!slot) return std::unexpected(slot.error());
+  slot_ = std::move(*slot);
+  auto appender = log::Appender::open(*ref, slot_, clock_, std::chrono::milliseconds(0));
+  if (!appender) return std::unexpected(appender.error());
+  appender_.emplace(std::move(*appender));
+  return {};
+}
+
+Status InternalTopic::append(std::span<const KeyValue> records) {
+  if (auto opened = open(); !opened) return opened;
+  for (const KeyValue& record : records) {
+    auto sent = appender_->append(
+        {.key = record.key, .value = record.value ? std::string_view(*record.value) : std::string_view()});
+    if (!sent) return std::unexpected(appender_->describe(sent.error()));
+    sync_target_ = sent->end;
+  }
+  return {};
+}
+
+bool InternalTopic::is_synced() const {
+  if (!appender_) return true;
+  // SYNC: pairs with the keeper's release store after the sync.
+  return appender_->partition().entry().durable_position.load(memory_order_acquire) >= sync_target_.value();
+}
+
+std::optional<Error> InternalTopic::failure() const {
+  return appender_ ? log::Attachment::failure_of(appender_->partition().entry()) : std::nullopt;
+}
+
+const shm::Shared<std::uint32_t>& InternalTopic::durable_futex() const {
+  return appender_->partition().entry().durable_seq;
+}
+
+void InternalTopic::request_sync() const {
+  // SYNC: a full barrier between raising the flag and the caller's next look; pairs with notify_waiters.
+  appender_->partition().entry().durable_waiters.exchange(1, std::memory_order_seq_cst);
+  attachment_.control().wake_keeper();
+}
+
+}  // namespace ringtail::groups

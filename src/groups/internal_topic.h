@@ -1,0 +1,56 @@
+// A topic of the coordinator's own, in which its state outlives the machine: compacted, of one partition,
+// so of each key the latest record counts.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "log/appender.h"
+#include "log/attachment.h"
+
+namespace ringtail::groups {
+
+struct KeyValue {
+  std::string key;
+  std::optional<std::string> value;  // none: deleted
+};
+
+// Thread safety: one thread at a time. Process safety: only the coordinator appends.
+class InternalTopic {
+ public:
+  // The attachment must outlive it.
+  InternalTopic(log::Attachment& attachment, std::string_view name) : attachment_(attachment), name_(name) {}
+
+  // Hands every record that there is to `take`, in order; none when there is no such topic. Blocks.
+  // Errors: of reading.
+  Status restore(const std::function<void(const Record&)>& take);
+
+  // Appends, without waiting for the disk or for space; makes the topic when it is missing. The position
+  // behind the last one is then sync_target(). Errors: timed_out (no space now: try again; some may have been
+  // appended), and why the topic cannot be written.
+  Status append(std::span<const KeyValue> records);
+
+  // Whether everything appended is on disk.
+  bool is_synced() const;
+  // Why it will not be, if so.
+  std::optional<Error> failure() const;
+  // What changes when something has come to the disk. Requires an append before.
+  const shm::Shared<std::uint32_t>& durable_futex() const;
+  // Has the keeper sync what was appended, and wake the futex then.
+  void request_sync() const;
+
+ private:
+  Status open();
+
+  log::Attachment& attachment_;
+  std::string name_;
+  shm::OwnedSlot slot_;
+  WallClock clock_;
+  std::optional<log::Appender> appender_;
+  Position sync_target_{0};
+};
+
+}  // namespace ringtail::groups

@@ -1,0 +1,373 @@
+#include "groups/transactions.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/logger.h"
+#include "base/parse.h"
+#include "base/random.h"
+#include "base/topic_config.h"
+#include "groups/tenure.h"
+#include "log/ring.h"
+#include "log/wide_cas.h"
+#include "shm/futex.h"
+
+namespace ringtail::groups {
+
+using shm::TransactionState;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+std::vector<std::uint32_t> partitions_of(const shm::TransactionalId& entry) {
+  std::vector<std::uint32_t> partitions;
+  for (std::uint32_t i = 0; i < entry.partitions.size(); ++i) {
+    // SYNC: pairs with the producer's fetch_or ahead of its first append there.
+    std::uint64_t bits = entry.partitions[i].load(memory_order_acquire);
+    for (; bits != 0; bits &= bits - 1)
+      partitions.push_back(i * 64 + static_cast<std::uint32_t>(__builtin_ctzll(bits)));
+  }
+  return partitions;
+}
+
+bool is_memory(const shm::Partition& entry) {
+  return entry.storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::memory);
+}
+
+}  // namespace
+
+void Transactions::announce(const Error& error) {
+  if (error.message == announced_) return;
+  announced_ = error.message;
+  logger().error("transactions: {}", to_string(error));
+}
+
+// --- Ids -----------------------------------------------------------------------------------------
+
+bool Transactions::is_held(const shm::TransactionalId& entry) const {
+  const std::uint32_t slot = entry.slot.load(memory_order_relaxed);
+  // SYNC: pairs with the CASes of the slot's word.
+  return slot < shm::kMaxSlots &&
+         control_.slot(slot).word.load(memory_order_acquire) == entry.slot_word.load(memory_order_relaxed);
+}
+
+// An id that nobody holds makes room for a new one: there is nobody left to be fenced.
+std::optional<std::uint32_t> Transactions::find_or_make_id(const std::string& id) {
+  std::optional<std::uint32_t> room;
+  for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
+    const shm::TransactionalId& entry = control_.transactional_id(i);
+    const TransactionState state =
+        shm::transaction_state(entry.word.load(memory_order_acquire));  // SYNC: with CASes
+    if (state != TransactionState::none && entry.id.equals(id)) return i;
+    if (room && state != TransactionState::none) continue;
+    if (state == TransactionState::none || (state == TransactionState::ready && !is_held(entry))) room = i;
+  }
+  if (!room) return std::nullopt;
+  shm::TransactionalId& entry = control_.transactional_id(*room);
+  const auto producer_id = random_token();
+  if (!producer_id) return std::nullopt;
+  entry.word.store(0, memory_order_relaxed);
+  entry.producer_id.store(*producer_id, memory_order_relaxed);
+  entry.slot.store(~0u, memory_order_relaxed);
+  entry.id.store(id);
+  for (auto& bits : entry.partitions) bits.store(0, memory_order_relaxed);
+  // SYNC: publishes the fields above.
+  entry.word.store(shm::transaction_word(0, 0, TransactionState::ready), memory_order_release);
+  return room;
+}
+
+std::optional<Status> Transactions::take_id(std::uint32_t slot) {
+  shm::Member& asked = control_.member(slot);
+  const std::string id = asked.group_id.load();
+  const auto index = find_or_make_id(id);
+  if (!index)
+    return fail(Code::limit_exceeded,
+                fmt::format("all {} transactional ids are held by producers", shm::kMaxTransactionalIds));
+  shm::TransactionalId& entry = control_.transactional_id(*index);
+  std::uint64_t word = entry.word.load(memory_order_acquire);  // SYNC: pairs with the producer's CASes
+  if (shm::transaction_state(word) == TransactionState::ongoing)
+    entry.word.compare_exchange_strong(word, shm::with_state(word, TransactionState::aborting),
+                                       std::memory_order_seq_cst);  // SYNC: pairs with Guard::holds
+  if (shm::transaction_state(entry.word.load(memory_order_relaxed)) != TransactionState::ready) {
+    busy_ = true;
+    return std::nullopt;
+  }
+  const auto epoch = static_cast<std::uint16_t>(shm::transaction_epoch(word) + 1);
+  if (epoch == 0)
+    if (auto fresh = random_token()) entry.producer_id.store(*fresh, memory_order_relaxed);
+  entry.slot.store(slot, memory_order_relaxed);
+  entry.slot_word.store(asked.asker.load(memory_order_relaxed), memory_order_relaxed);
+  entry.ended_number.store(0, memory_order_relaxed);
+  // SYNC: from here on whoever had the id is fenced; pairs with his Guard and his CASes.
+  entry.word.store(shm::transaction_word(epoch, 0, TransactionState::ready), std::memory_order_seq_cst);
+  asked.reply.store(*index, memory_order_relaxed);
+  return Status{};
+}
+
+std::optional<Status> Transactions::enlist(std::uint32_t slot) {
+  const auto number = parse_integer(control_.member(slot).subscription.load());
+  if (!number || *number < 0 || *number >= shm::kMaxPartitions)
+    return fail(Code::invalid_argument, "no partition's number");
+  const auto index = static_cast<std::uint32_t>(*number);
+  shm::Partition& partition = control_.partition(index);
+  if (!is_memory(partition) && partition.transactional.load(memory_order_relaxed) == 0) {
+    if (!enlisting_.contains(index)) {
+      const std::uint64_t topic_id = partition.topic_id.load(memory_order_relaxed);
+      const KeyValue record{fmt::format(R"({{"partition":{},"topic_id":"{}"}})",
+                                        partition.partition.load(memory_order_relaxed), to_hex(topic_id)),
+                            "{}"};
+      if (auto appended = topic_.append(std::span(&record, 1)); !appended) return appended;
+      enlisting_.insert(index);
+    }
+    topic_.request_sync();
+    if (auto failure = topic_.failure()) return std::unexpected(*failure);
+    busy_ = true;
+    if (!topic_.is_synced()) return std::nullopt;
+    enlisting_.erase(index);
+  }
+  partition.transactional.store(1, memory_order_release);  // SYNC: pairs with the producer's load
+  return Status{};
+}
+
+// --- Ends ----------------------------------------------------------------------------------------
+
+void Transactions::round(std::int64_t now_ns) {
+  busy_ = false;
+  for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
+    const shm::TransactionalId& entry = control_.transactional_id(i);
+    // SYNC: pairs with the producer's CASes.
+    const TransactionState state = shm::transaction_state(entry.word.load(memory_order_acquire));
+    if (state == TransactionState::ongoing) watch(i, now_ns);
+    if (state == TransactionState::committing || state == TransactionState::aborting)
+      busy_ = !finish(i) || busy_;
+  }
+  close_decisions();
+  busy_ = busy_ || !closing_.empty();
+}
+
+// Aborts what its producer will not end: it is gone, or takes too long.
+void Transactions::watch(std::uint32_t index, std::int64_t now_ns) {
+  shm::TransactionalId& entry = control_.transactional_id(index);
+  std::uint64_t word = entry.word.load(memory_order_relaxed);
+  auto seen = seen_.find(index);
+  if (seen == seen_.end() || seen->second.word != word) {
+    seen_[index] = {word, now_ns};
+    seen = seen_.find(index);
+  }
+  const std::int64_t age_ms = (now_ns - seen->second.since_ns) / 1'000'000;
+  const bool late = age_ms > entry.timeout_ms.load(memory_order_relaxed);
+  if (!late && is_held(entry)) return;
+  logger().warn("transactional id '{}': transaction {} is aborted: its producer {}", entry.id.load(),
+                shm::transaction_number(word), late ? "took longer than transaction.timeout.ms" : "is gone");
+  // SYNC: against the producer's own end of it; pairs with Guard::holds.
+  entry.word.compare_exchange_strong(word, shm::with_state(word, TransactionState::aborting),
+                                     std::memory_order_seq_cst);
+  seen_.erase(index);
+}
+
+// A step towards the end of a decided transaction. True when it has ended.
+bool Transactions::finish(std::uint32_t index) {
+  seen_.erase(index);
+  shm::TransactionalId& entry = control_.transactional_id(index);
+  const std::uint64_t word = entry.word.load(memory_order_relaxed);
+  const bool commits = shm::transaction_state(word) == TransactionState::committing;
+  Progress& progress = progress_[index];
+  if (!is_quiet(entry, progress)) return false;
+  const bool durable = commits && entry.durable.load(memory_order_relaxed) != 0;
+  if (durable && !decide_durably(index, progress)) return false;
+  if (!write_markers(index, progress)) return false;
+  const std::vector<std::uint32_t> moved = apply_positions(index, word);
+  if (durable)
+    closing_.push_back({fmt::format(R"({{"transactional_id":"{}"}})", to_hex(entry.producer_id.load())),
+                        progress.markers_end, moved.empty()});
+  else
+    for (const std::uint32_t at : moved) held_back_[at] = progress.markers_end;
+  progress_.erase(index);
+  ++ended_;
+  for (auto& bits : entry.partitions) bits.store(0, memory_order_relaxed);
+  entry.ended_aborted.store(commits ? 0 : 1, memory_order_relaxed);
+  entry.ended_number.store(shm::transaction_number(word), memory_order_relaxed);
+  // SYNC: pairs with the producer's load: it finds its partitions cleared and the outcome noted.
+  entry.word.store(shm::with_state(word, TransactionState::ready), memory_order_release);
+  entry.ended.fetch_add(1, memory_order_release);  // SYNC: as above, with its wait
+  shm::futex_wake_all(entry.ended);
+  return true;
+}
+
+// Whether no append of the transaction's is under way that began before it was decided; later ones find
+// their guard fallen.
+bool Transactions::is_quiet(const shm::TransactionalId& entry, Progress& progress) const {
+  if (progress.quiet) return true;
+  const shm::Slot& slot = control_.slot(std::min(entry.slot.load(memory_order_relaxed), shm::kMaxSlots - 1));
+  // SYNC: behind the seq_cst change of the entry's word; pairs with announce_fenced and then Guard::holds.
+  const std::uint64_t op = slot.op.load(std::memory_order_seq_cst);
+  progress.quiet = !is_held(entry) || shm::op_phase(op) == shm::Phase::idle ||
+                   (progress.op_seen != 0 && progress.op_seen != op);
+  progress.op_seen = op;
+  return progress.quiet;
+}
+
+bool Transactions::are_synced(const std::map<std::uint32_t, Position>& ends) const {
+  return std::ranges::all_of(ends, [&](const auto& end) {
+    const shm::Partition& partition = control_.partition(end.first);
+    // SYNC: pairs with the keeper's release store after the sync.
+    return is_memory(partition) ||
+           partition.durable_position.load(memory_order_acquire) >= end.second.value();
+  });
+}
+
+// First the records on disk, then the decision; from then on a host crash does not undo it.
+bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
+  const shm::TransactionalId& entry = control_.transactional_id(index);
+  if (!progress.records_synced) {
+    if (progress.records_end.empty())
+      for (const std::uint32_t partition : partitions_of(entry)) {
+        auto to = appender(partition);
+        if (!to && to.error().code != Code::closed) return announce(to.error()), false;
+        if (!to) continue;
+        const log::PartitionRef& ref = (*to)->partition();
+        auto ring = log::Ring::open(log::ring_path(ref.shm_dir, ref.topic, ref.partition), true);
+        if (!ring) return announce(ring.error()), false;
+        progress.records_end[partition] = ring->claimed_end().position;
+      }
+    for (const auto& [partition, end] : progress.records_end)
+      control_.partition(partition).durable_waiters.exchange(
+          1, std::memory_order_seq_cst);  // SYNC: as wait_durable
+    control_.wake_keeper();
+    progress.records_synced = are_synced(progress.records_end);
+    if (!progress.records_synced) return false;
+  }
+  if (!progress.decision_written) {
+    const KeyValue record{fmt::format(R"({{"transactional_id":"{}"}})", to_hex(entry.producer_id.load())),
+                          encode_decision(index)};
+    if (auto appended = topic_.append(std::span(&record, 1)); !appended)
+      return announce(appended.error()), false;
+    progress.decision_written = true;
+  }
+  topic_.request_sync();
+  return topic_.is_synced();
+}
+
+bool Transactions::write_markers(std::uint32_t index, Progress& progress) {
+  const shm::TransactionalId& entry = control_.transactional_id(index);
+  const std::uint64_t word = entry.word.load(memory_order_relaxed);
+  const bool commits = shm::transaction_state(word) == TransactionState::committing;
+  const format::Extension of{entry.producer_id.load(memory_order_relaxed), shm::transaction_epoch(word),
+                             shm::transaction_number(word), 0};
+  for (const std::uint32_t partition : partitions_of(entry)) {
+    if (progress.markers_end.contains(partition)) continue;
+    auto to = appender(partition);
+    if (!to && to.error().code == Code::closed) continue;  // the topic was deleted
+    if (!to) return announce(to.error()), false;
+    auto sent = (*to)->append_marker(commits ? format::MarkerKind::commit : format::MarkerKind::abort, of);
+    if (!sent && sent.error() == SendError::closed) {
+      appenders_.erase(partition);
+      return false;
+    }
+    if (!sent && sent.error() == SendError::timed_out) return false;  // no space now
+    if (!sent) return announce((*to)->describe(sent.error())), false;
+    progress.markers_end[partition] = sent->end;
+  }
+  return true;
+}
+
+Result<log::Appender*> Transactions::appender(std::uint32_t index) {
+  if (const auto known = appenders_.find(index); known != appenders_.end()) {
+    if (known->second.partition().is_current()) return &known->second;
+    appenders_.erase(known);
+  }
+  if (slot_.owner() == 0) {
+    auto slot = shm::OwnedSlot::acquire(control_, attachment_.locks(), shm::SlotRole::coordinator);
+    if (!slot) return std::unexpected(slot.error());
+    slot_ = std::move(*slot);
+  }
+  const shm::Partition& partition = control_.partition(index);
+  const std::uint64_t topic_id = partition.topic_id.load(memory_order_relaxed);
+  auto topics = attachment_.catalog().list_topics();
+  if (!topics) return std::unexpected(topics.error());
+  const auto topic = std::ranges::find(*topics, topic_id, &log::TopicEntry::topic_id);
+  if (topic == topics->end()) return fail(Code::closed, "the topic was deleted");
+  auto ref = attachment_.find_partition(*topic, PartitionId(partition.partition.load(memory_order_relaxed)));
+  if (!ref) return std::unexpected(ref.error());
+  auto opened = log::Appender::open(*ref, slot_, clock_, std::chrono::milliseconds(0));
+  if (!opened) return std::unexpected(opened.error());
+  return &appenders_.emplace(index, std::move(*opened)).first->second;
+}
+
+// --- Positions -----------------------------------------------------------------------------------
+
+bool Transactions::holds(std::uint64_t pending) const {
+  if (pending == 0 || shm::pending_entry(pending) >= shm::kMaxTransactionalIds) return false;
+  // SYNC: pairs with the stores that end a transaction.
+  const std::uint64_t word =
+      control_.transactional_id(shm::pending_entry(pending)).word.load(memory_order_acquire);
+  const TransactionState state = shm::transaction_state(word);
+  return shm::is_pending_of(pending, word) && state != TransactionState::ready &&
+         state != TransactionState::none;
+}
+
+void Transactions::abort(std::uint64_t pending) {
+  if (!holds(pending)) return;
+  shm::TransactionalId& entry = control_.transactional_id(shm::pending_entry(pending));
+  std::uint64_t word = entry.word.load(memory_order_relaxed);
+  if (!shm::is_pending_of(pending, word) || shm::transaction_state(word) != TransactionState::ongoing) return;
+  logger().warn("transactional id '{}': transaction {} is aborted: its consumer has lost a partition",
+                entry.id.load(), shm::transaction_number(word));
+  // SYNC: against the producer's own end of it; pairs with Guard::holds.
+  entry.word.compare_exchange_strong(word, shm::with_state(word, TransactionState::aborting),
+                                     std::memory_order_seq_cst);
+  busy_ = true;
+}
+
+// Moves, or leaves, the positions that were added to a transaction. Returns the entries that moved.
+std::vector<std::uint32_t> Transactions::apply_positions(std::uint32_t index, std::uint64_t word) {
+  std::vector<std::uint32_t> moved;
+  shm::GroupTableLayout& table = control_.groups();
+  const std::uint32_t used =
+      std::min(table.entries_used.load(memory_order_relaxed), shm::kMaxGroupPartitions);
+  for (std::uint32_t i = 0; i < used; ++i) {
+    shm::GroupPartition& entry = table.partitions[i];
+    log::WideWord seen = log::wide_load(&entry.pending_offset);
+    if (seen.high == 0 || shm::pending_entry(seen.high) != index || !shm::is_pending_of(seen.high, word))
+      continue;
+    if (shm::transaction_state(word) == TransactionState::committing) {
+      Standing standing = load_standing(entry);
+      while (!exchange_standing(entry, standing, {seen.low, standing.tenure})) {
+      }
+      moved.push_back(i);
+    }
+    // SYNC: behind the move; whoever finds nothing pending finds the position moved.
+    log::wide_compare_exchange(&entry.pending_offset, seen, {0, 0});
+  }
+  return moved;
+}
+
+bool Transactions::may_persist(std::uint32_t entry) {
+  const auto held = held_back_.find(entry);
+  if (held == held_back_.end()) return true;
+  if (!are_synced(held->second)) return false;
+  held_back_.erase(held);
+  return true;
+}
+
+void Transactions::note_persisted() {
+  for (Closing& closing : closing_) closing.positions_persisted = true;
+}
+
+void Transactions::close_decisions() {
+  std::vector<KeyValue> complete;
+  std::erase_if(closing_, [&](const Closing& closing) {
+    if (!closing.positions_persisted || !are_synced(closing.markers_end)) return false;
+    complete.push_back({closing.key, {}});
+    return true;
+  });
+  if (complete.empty()) return;
+  // Should this fail, they are completed once more after a reboot: no harm, but for markers of nothing.
+  if (auto appended = topic_.append(complete); !appended) announce(appended.error());
+}
+
+}  // namespace ringtail::groups

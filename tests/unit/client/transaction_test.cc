@@ -1,0 +1,271 @@
+// Transactions: all of it or nothing, for readers of committed records and for the positions of groups.
+#include "unit/client/group_test_support.h"
+
+namespace ringtail {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class TransactionTest : public GroupTest {
+ protected:
+  Producer transactional(const std::string& id, const std::string& topic, ProducerOptions options = {}) {
+    options.transactional_id = id;
+    return producer(topic, std::move(options));
+  }
+  Consumer committed_reader(const std::string& topic) {
+    return consumer(topic, {.isolation_level = IsolationLevel::read_committed});
+  }
+  // What there is to be read now.
+  static std::vector<std::string> drain(Consumer& reader) {
+    std::vector<std::string> values;
+    for (;;) {
+      auto polled = reader.poll(milliseconds(0));
+      EXPECT_TRUE(polled) << to_string(polled.error());
+      if (!polled || polled->empty()) return values;
+      for (const Record& record : *polled) values.emplace_back(record.value);
+    }
+  }
+  static void expect(const Status& status) { EXPECT_TRUE(status) << to_string(status.error()); }
+  // The first transaction in a partition is noted on disk, which takes its time.
+  void warm_up(const std::string& topic) {
+    Producer writer = transactional("first", topic);
+    expect(writer.begin());
+    ASSERT_TRUE(writer.send("first"));
+    expect(writer.abort());
+  }
+  // What is on disk at this moment, for crash_host to come back to. The copy takes a while, during which the log
+  // goes on: what must not be newer than the rest is copied first.
+  void take_image() {
+    namespace fs = std::filesystem;
+    const fs::path state = fs::path("topics") / "__transaction_state";
+    fs::create_directories(dir_ / "image" / "topics");
+    fs::copy(dir_ / "log" / state, dir_ / "image" / state, fs::copy_options::recursive);
+    fs::copy(dir_ / "log", dir_ / "image", fs::copy_options::recursive | fs::copy_options::skip_existing);
+  }
+  void crash_host() {
+    const std::string id = log_->id();
+    log_.reset();
+    std::filesystem::remove_all(shm_.path() / ("ringtail-" + id));
+    std::filesystem::remove_all(dir_ / "log");
+    std::filesystem::rename(dir_ / "image", dir_ / "log");
+    log_.emplace(open_log().value());
+  }
+};
+
+TEST_F(TransactionTest, RecordsAreVisibleTogetherOnceCommitted) {
+  create("out", small(), 2);
+  Producer writer = transactional("t", "out");
+  Consumer reader = committed_reader("out");
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send({.value = "a", .partition = PartitionId(0)}));
+  ASSERT_TRUE(writer.send({.value = "b", .partition = PartitionId(1)}));
+  EXPECT_THAT(drain(reader), IsEmpty());
+  expect(writer.commit());
+  EXPECT_THAT(take(reader, 2), ::testing::UnorderedElementsAre("a", "b"));
+}
+
+TEST_F(TransactionTest, AbortedRecordsAreNeverSeen) {
+  create("out", small());
+  Producer writer = transactional("t", "out");
+  Consumer reader = committed_reader("out");
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("no"));
+  expect(writer.abort());
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("yes"));
+  expect(writer.commit());
+  EXPECT_THAT(take(reader, 1), ElementsAre("yes"));
+  EXPECT_THAT(drain(reader), IsEmpty());
+}
+
+TEST_F(TransactionTest, SendsBelongIntoTransactions) {
+  create("out", small());
+  Producer writer = transactional("t", "out");
+  EXPECT_EQ(writer.send("v").error(), SendError::no_transaction);
+  EXPECT_EQ(writer.commit().error().code, Code::invalid_argument);
+  expect(writer.begin());
+  EXPECT_EQ(writer.begin().error().code, Code::invalid_argument);
+  Producer plain = producer("out");
+  EXPECT_EQ(plain.begin().error().code, Code::invalid_argument);
+}
+
+TEST_F(TransactionTest, ANewHolderOfTheIdFencesTheOld) {
+  create("out", small());
+  Producer old = transactional("t", "out");
+  expect(old.begin());
+  ASSERT_TRUE(old.send("of the old"));
+  Producer young = transactional("t", "out");
+  EXPECT_EQ(old.send("late").error(), SendError::fenced);
+  EXPECT_EQ(old.error().code, Code::fenced);
+  EXPECT_EQ(old.commit().error().code, Code::fenced);
+  EXPECT_EQ(old.begin().error().code, Code::invalid_argument);
+  EXPECT_EQ(old.abort().error().code, Code::fenced);
+  EXPECT_EQ(old.begin().error().code, Code::fenced);
+  expect(young.begin());
+  ASSERT_TRUE(young.send("of the young"));
+  expect(young.commit());
+  Consumer reader = committed_reader("out");
+  EXPECT_THAT(take(reader, 1), ElementsAre("of the young"));
+  EXPECT_THAT(drain(reader), IsEmpty());
+}
+
+TEST_F(TransactionTest, ATransactionThatTakesTooLongIsAborted) {
+  create("out", small());
+  warm_up("out");
+  Producer writer = transactional("t", "out", {.transaction_timeout = milliseconds(300)});
+  Consumer reader = committed_reader("out");
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("late"));
+  while (writer.send("more")) std::this_thread::sleep_for(milliseconds(1));
+  auto committed = writer.commit();
+  ASSERT_FALSE(committed);
+  EXPECT_EQ(committed.error().code, Code::fenced);
+  expect(writer.abort());
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("in time"));
+  expect(writer.commit());
+  EXPECT_THAT(take(reader, 1), ElementsAre("in time"));
+}
+
+TEST_F(TransactionTest, AProducerThatGoesLeavesNothingOpen) {
+  create("out", small());
+  Consumer reader = committed_reader("out");
+  {
+    Producer writer = transactional("t", "out");
+    expect(writer.begin());
+    ASSERT_TRUE(writer.send("v"));
+  }
+  send("out", "plain");
+  EXPECT_THAT(take(reader, 1), ElementsAre("plain"));
+}
+
+TEST_F(TransactionTest, PositionsMoveWithTheRecords) {
+  create("in", small());
+  create("out", small());
+  for (const char* value : {"1", "2", "3"}) send("in", value);
+  Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&input}, [](const Got& g) { return count(g) == 3; });
+  Producer writer = transactional("t", "out");
+  const TopicPartition partition{"in", PartitionId(0)};
+  const OffsetCommit two[] = {{partition, Offset(2), {}}};
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("1+2"));
+  expect(writer.add_offsets(two, input.group_metadata()));
+  EXPECT_FALSE(*input.committed(partition));
+  expect(writer.commit());
+  EXPECT_EQ((*input.committed(partition))->offset, Offset(2));
+  const OffsetCommit three[] = {{partition, Offset(3), {}}};
+  expect(writer.begin());
+  expect(writer.add_offsets(three, input.group_metadata()));
+  expect(writer.abort());
+  EXPECT_EQ((*input.committed(partition))->offset, Offset(2));
+}
+
+TEST_F(TransactionTest, AMemberThatLostThePartitionCannotAddItsPosition) {
+  create("in", small());
+  create("out", small());
+  warm_up("out");
+  send("in", "1");
+  Consumer slow =
+      member("copiers", "in", {.enable_auto_commit = false, .max_poll_interval = milliseconds(500)});
+  poll_until({&slow}, [](const Got& g) { return count(g) == 1; });
+  Producer writer = transactional("t", "out");
+  const OffsetCommit one[] = {{{"in", PartitionId(0)}, Offset(1), {}}};
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("by the slow"));
+  expect(writer.add_offsets(one, slow.group_metadata()));
+  Consumer quick = member("copiers", "in", {.enable_auto_commit = false});
+  const Got got = poll_until({&quick}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("1"));
+  EXPECT_EQ(writer.commit().error().code, Code::fenced);
+  expect(writer.abort());
+  expect(writer.begin());
+  auto added = writer.add_offsets(one, slow.group_metadata());
+  ASSERT_FALSE(added);
+  EXPECT_EQ(added.error().code, Code::stale_generation);
+  EXPECT_EQ(writer.commit().error().code, Code::invalid_argument);
+  expect(writer.abort());
+  EXPECT_FALSE(*quick.committed({"in", PartitionId(0)}));
+}
+
+TEST_F(TransactionTest, TheNextOwnerWaitsForTheTransactionOfTheLast) {
+  create("in", small());
+  create("out", small());
+  for (const char* value : {"1", "2"}) send("in", value);
+  std::optional<Consumer> first = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&*first}, [](const Got& g) { return count(g) == 2; });
+  Producer writer = transactional("t", "out");
+  const OffsetCommit one[] = {{{"in", PartitionId(0)}, Offset(1), {}}};
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("1"));
+  expect(writer.add_offsets(one, first->group_metadata()));
+  expect(first->unsubscribe());
+  Consumer second = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&second}, [&, rounds = 0](const Got&) mutable { return ++rounds > 30; });
+  EXPECT_THAT(second.assignment(), IsEmpty());
+  expect(writer.commit());
+  const Got got = poll_until({&second}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("2"));
+}
+
+TEST_F(TransactionTest, AHostCrashAbortsWhatWasOpen) {
+  create("out", small({{"segment.bytes", "1MiB"}}));
+  {
+    Producer writer = transactional("t", "out");
+    expect(writer.begin());
+    auto sent = writer.send("open");
+    ASSERT_TRUE(sent);
+    ASSERT_TRUE(writer.wait_durable(*sent));
+    take_image();
+  }
+  crash_host();
+  send("out", "plain");
+  Consumer reader = committed_reader("out");
+  EXPECT_THAT(take(reader, 1), ElementsAre("plain"));
+}
+
+TEST_F(TransactionTest, ADurableCommitSurvivesAHostCrash) {
+  create("in", small({{"segment.bytes", "1MiB"}}));
+  create("out", small({{"segment.bytes", "1MiB"}}), 2);
+  send("in", "1");
+  {
+    Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+    poll_until({&input}, [](const Got& g) { return count(g) == 1; });
+    Producer writer = transactional("t", "out", {.durable = true});
+    expect(writer.begin());
+    ASSERT_TRUE(writer.send({.value = "a", .partition = PartitionId(0)}));
+    ASSERT_TRUE(writer.send({.value = "b", .partition = PartitionId(1)}));
+    const OffsetCommit one[] = {{{"in", PartitionId(0)}, Offset(1), {}}};
+    expect(writer.add_offsets(one, input.group_metadata()));
+    expect(writer.commit());
+    take_image();
+  }
+  crash_host();
+  Consumer reader = committed_reader("out");
+  EXPECT_THAT(take(reader, 2), ::testing::UnorderedElementsAre("a", "b"));
+  Consumer input = member("copiers", "in");
+  auto committed = input.committed({"in", PartitionId(0)});
+  ASSERT_TRUE(committed && *committed);
+  EXPECT_EQ((*committed)->offset, Offset(1));
+}
+
+TEST_F(TransactionTest, ARepeatedNumberIsNoSecondRecord) {
+  create("out", small());
+  Producer writer = producer("out", {.enable_idempotence = true});
+  EXPECT_EQ(writer.next_sequence(PartitionId(0)), 0u);
+  auto first = writer.send({.value = "a", .sequence = 0});
+  ASSERT_TRUE(first);
+  auto again = writer.send({.value = "a", .sequence = 0});
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->offset, first->offset);
+  EXPECT_EQ(writer.send({.value = "c", .sequence = 2}).error(), SendError::out_of_order_sequence);
+  ASSERT_TRUE(writer.send("b"));
+  EXPECT_EQ(writer.next_sequence(PartitionId(0)), 2u);
+  Consumer reader = consumer("out");
+  EXPECT_THAT(take(reader, 2), ElementsAre("a", "b"));
+  EXPECT_THAT(drain(reader), IsEmpty());
+}
+
+}  // namespace
+}  // namespace ringtail
