@@ -56,7 +56,7 @@ struct FileHeader {
   std::uint32_t compactions;      // how often the segment was compacted: ties its indexes to its log
   std::uint64_t base_offset;      // of the first record; also the file's name
   std::uint64_t base_position;    // of the first frame
-  std::int64_t created_ns;        // compacted log: since when its tombstones are alone; 0 without any
+  std::int64_t created_ns;        // compacted log: since when tombstones, markers are alone, or 0
   std::uint64_t synced_position;  // index: the log was synced at least up to here; compacted log: its end
   std::uint64_t synced_offset;    // the offset that follows there; both are 0 in other files
   std::uint32_t frame_words;      // compacted log: bytes of its frames / 8; else 0

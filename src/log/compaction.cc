@@ -1,16 +1,16 @@
 #include "log/compaction.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "base/files.h"
 #include "base/result.h"
-#include "base/toml_file.h"
 #include "log/compacted_file.h"
 #include "log/key_table.h"
 #include "log/segment_scanner.h"
+#include "log/transaction_survey.h"
 
 namespace ringtail::log {
 
@@ -21,18 +21,19 @@ using format::FrameType;
 namespace {
 
 constexpr std::int64_t kNanosPerMilli = 1'000'000;
-// Into how many parts delete.retention.ms is divided when it is noted since when tombstones are alone.
+// Into how many parts delete.retention.ms is divided when it is noted since when tombstones and markers are
+// alone.
 constexpr std::int64_t kSinceSteps = 16;
-
-constexpr const char* kCleanPointFile = "compaction.toml";
-constexpr const char* kCleanPointKey = "first_dirty_offset";
 
 bool is_cancelled(const CompactionJob& job) { return job.cancelled->load(std::memory_order_relaxed); }
 
 // Whether this record takes part in "the latest of its key stays".
 bool is_keyed(const format::FrameHeader& header) {
-  return header.type == FrameType::data && (header.attributes & format::kHasKey) != 0 &&
-         (header.attributes & format::kTransactional) == 0;
+  return header.type == FrameType::data && (header.attributes & format::kHasKey) != 0;
+}
+
+bool is_transactional(const format::FrameHeader& header) {
+  return header.type == FrameType::data && (header.attributes & format::kTransactional) != 0;
 }
 
 KeyHash key_of(std::span<const std::byte> frame) {
@@ -44,7 +45,7 @@ struct Source {
   SegmentInfo info;
   OpenedFile opened;
   bool dirty = false;
-  std::int64_t since_ns = 0;  // when its tombstones are alone; 0: it has none
+  std::int64_t since_ns = 0;  // when its tombstones and markers are alone; 0: it has none that are
   bool expired = false;       // and have been for delete.retention.ms
 
   bool compacted() const { return format::is_compacted(opened.header); }
@@ -66,9 +67,12 @@ class Round {
   Status go();
   Status map_dirty_part();
   Result<bool> map_segment(const SegmentInfo& info, bool first);
+  Status survey_transactions(const SegmentInfo& from);
   Status compact_group(const Group& group);
   Status copy_kept(const Source& source, CompactedFile& file);
   bool is_kept(const Source& source, const FrameScanner::Step& step);
+  bool is_record_kept(const Source& source, const FrameScanner::Step& step);
+  bool is_marker_kept(const Source& source, const FrameScanner::Step& step);
   Status install(const Group& group, CompactedFile& file);
   Result<Source> open_source(const SegmentInfo& info) const;
   bool can_join(const Group& group, const Source& source) const;
@@ -81,9 +85,12 @@ class Round {
   io::Backend& backend_;
   const CompactionJob& job_;
   KeyTable keys_;
-  Offset mapped_end_;  // the map holds what is dirty below
+  Offset mapped_end_;                        // the map holds what is dirty below
+  std::optional<TransactionSurvey> survey_;  // of the dirty part, once a transaction was met there
+  Offset first_open_{0};
+  // Transactions whose records have been met, but not their markers: whether any record was kept.
+  std::unordered_map<TransactionId, bool, TransactionId::Hash> under_way_;
   CompactionOutcome outcome_;
-  bool met_transaction_ = false;
 
   // Of the group under way.
   std::int64_t since_ns_ = 0;
@@ -106,6 +113,7 @@ CompactionOutcome Round::run() {
 
 Status Round::go() {
   if (auto done = map_dirty_part(); !done) return done;
+  if (mapped_end_ == job_.first_dirty) return {};
   Group group;
   for (const SegmentInfo& info : job_.segments) {
     if (info.base_offset >= mapped_end_) break;
@@ -134,24 +142,59 @@ Status Round::map_dirty_part() {
   return {};
 }
 
-// Whether all of it found room. Where it did not, the map ends before it; but a first segment that is too
-// much by itself is mapped in part.
+// Whether all of it is in the map. It ends at the first record of a transaction that is still open, for
+// nobody knows yet what that one supersedes. Where keys found no room it ends before the segment; but a first
+// segment that is too much by itself is mapped in part.
 Result<bool> Round::map_segment(const SegmentInfo& info, bool first) {
   const auto source = open_source(info);
   if (!source) return std::unexpected(source.error());
   std::optional<Offset> full_at;
+  std::optional<Offset> open_at;
+  Status surveyed;
   auto walked = walk(*source, [&](const FrameScanner::Step& step) {
-    if (step.header.offset < job_.first_dirty.value() || !is_keyed(step.header)) return true;
-    if (!keys_.put(key_of(step.frame), Offset(step.header.offset))) full_at = Offset(step.header.offset);
+    const Offset at(step.header.offset);
+    if (at < job_.first_dirty) return true;
+    if (is_transactional(step.header)) {
+      if (!survey_) surveyed = survey_transactions(info);
+      if (!surveyed) return false;
+      if (at == first_open_) open_at = at;
+      if (open_at) return false;
+      if (survey_->is_aborted(*format::extension_of(step.frame.data()), at)) return true;
+    }
+    if (!is_keyed(step.header)) return true;
+    if (!keys_.put(key_of(step.frame), at)) full_at = at;
     return !full_at;
   });
-  if (!walked) return std::unexpected(walked.error());
+  if (!surveyed) return std::unexpected(std::move(surveyed.error()));
+  if (!walked) return std::unexpected(std::move(walked.error()));
   if (!full_at) {
-    mapped_end_ = info.next_offset;
+    mapped_end_ = open_at.value_or(info.next_offset);
   } else if (first) {
     mapped_end_ = *full_at;
   }
-  return !full_at;
+  return !full_at && !open_at;
+}
+
+// Looks at the dirty part from the segment `from` on, which has the first transaction there.
+Status Round::survey_transactions(const SegmentInfo& from) {
+  survey_.emplace();
+  for (const SegmentInfo& info : job_.segments) {
+    if (info.base_offset < from.base_offset) continue;
+    const auto source = open_source(info);
+    if (!source) return std::unexpected(source.error());
+    auto walked = walk(*source, [&](const FrameScanner::Step& step) {
+      const Offset at(step.header.offset);
+      if (at < job_.first_dirty) return true;
+      const std::byte* const frame = step.frame.data();
+      if (is_transactional(step.header)) survey_->add_record(*format::extension_of(frame), at);
+      if (step.header.type == FrameType::control)
+        survey_->add_marker(format::marker_kind(frame), *format::extension_of(frame), at);
+      return true;
+    });
+    if (!walked) return walked;
+  }
+  first_open_ = survey_->first_open();
+  return {};
 }
 
 // --- Segments ------------------------------------------------------------------------------------
@@ -166,7 +209,7 @@ Result<Source> Round::open_source(const SegmentInfo& info) const {
     source.since_ns = rounded_now();
   } else if (source.compacted()) {
     source.since_ns = source.opened.header.created_ns;
-    source.expired = job_.now_ns - source.since_ns >= retention_ns();
+    source.expired = source.since_ns != 0 && job_.now_ns - source.since_ns >= retention_ns();
   }
   return source;
 }
@@ -219,8 +262,9 @@ Status Round::compact_group(const Group& group) {
   for (const Source& source : group) {
     if (auto done = copy_kept(source, **file); !done) return done;
   }
-  // A tombstone's time begins with the first round through its segment.
-  const bool noted = group.front().compacted() && !group.front().dirty;
+  // A tombstone's time begins with the first round through its segment, a marker's when its records go.
+  const Source& front = group.front();
+  const bool noted = front.compacted() && !front.dirty && since_ns_ <= front.since_ns;
   if (group.size() == 1 && !dropped_ && (noted || since_ns_ == 0)) {
     outcome_.segments.push_back(group.front().info);
     outcome_.bytes.before += group.front().info.file_bytes;
@@ -253,17 +297,48 @@ Status Round::copy_kept(const Source& source, CompactedFile& file) {
 }
 
 bool Round::is_kept(const Source& source, const FrameScanner::Step& step) {
+  if (!has_timestamp(step.header.type)) return false;
+  if (step.header.type == FrameType::control) return is_marker_kept(source, step);
+  const bool kept = is_record_kept(source, step);
+  if (is_transactional(step.header)) {
+    bool& any_kept = under_way_[TransactionId(*format::extension_of(step.frame.data()))];
+    any_kept = any_kept || kept;
+  }
+  return kept;
+}
+
+bool Round::is_record_kept(const Source& source, const FrameScanner::Step& step) {
   const format::FrameHeader& header = step.header;
-  if (!has_timestamp(header.type)) return false;
-  if ((header.attributes & format::kTransactional) != 0) met_transaction_ = true;
+  const Offset at(header.offset);
+  const bool settled = at < mapped_end_;
+  // The rounds before have left none of aborted transactions in what they called clean.
+  if (settled && survey_ && is_transactional(header) &&
+      survey_->is_aborted(*format::extension_of(step.frame.data()), at))
+    return false;
   if (!is_keyed(header)) return true;
   const bool tombstone = (header.attributes & format::kNullValue) != 0;
-  if (header.offset < mapped_end_.value()) {
+  if (settled) {
     const auto latest = keys_.latest(key_of(step.frame));
-    if (latest && latest->value() > header.offset) return false;
-    if (tombstone && source.expired && !met_transaction_) return false;
+    if (latest && *latest > at) return false;
+    if (tombstone && source.expired) return false;
   }
   if (tombstone) since_ns_ = std::max(since_ns_, source.since_ns);
+  return true;
+}
+
+// A marker says what its transaction's records are as long as one of them is there; and for
+// delete.retention.ms longer, to those who have read such a record before it went.
+bool Round::is_marker_kept(const Source& source, const FrameScanner::Step& step) {
+  const std::byte* const frame = step.frame.data();
+  if (format::marker_kind(frame) == format::MarkerKind::abort_all) {
+    under_way_.clear();
+    return true;
+  }
+  const auto met = under_way_.extract(TransactionId(*format::extension_of(frame)));
+  if (step.header.offset >= mapped_end_.value() || (met && met.mapped())) return true;
+  const bool alone = !met && source.since_ns != 0;
+  if (alone && source.expired) return false;
+  since_ns_ = std::max(since_ns_, alone ? source.since_ns : rounded_now());
   return true;
 }
 
@@ -293,51 +368,8 @@ Status Round::install(const Group& group, CompactedFile& file) {
 
 }  // namespace
 
-std::optional<CompactionJob> plan_compaction(std::span<const SegmentInfo> segments, Offset first_dirty,
-                                             const TopicConfig& config, std::int64_t now_ns) {
-  if (segments.size() < 2) return std::nullopt;
-  const auto finished = segments.first(segments.size() - 1);
-  const std::int64_t youngest_ns = now_ns - config.min_compaction_lag_ms * kNanosPerMilli;
-  const auto too_young = std::ranges::find_if(finished, [&](const SegmentInfo& info) {
-    return info.next_offset > first_dirty && info.max_timestamp_ns > youngest_ns &&
-           config.min_compaction_lag_ms > 0;
-  });
-  const auto cleanable = std::span(finished.begin(), too_young);
-  std::uint64_t clean_bytes = 0;
-  std::uint64_t dirty_bytes = 0;
-  bool overdue = false;
-  for (const SegmentInfo& info : cleanable) {
-    const bool dirty = info.next_offset > first_dirty;
-    (dirty ? dirty_bytes : clean_bytes) += info.file_bytes;
-    overdue = overdue || (dirty && config.max_compaction_lag_ms >= 0 &&
-                          now_ns - info.created_ns >= config.max_compaction_lag_ms * kNanosPerMilli);
-  }
-  if (dirty_bytes == 0) return std::nullopt;
-  const double ratio = static_cast<double>(dirty_bytes) / static_cast<double>(dirty_bytes + clean_bytes);
-  const double limit = static_cast<double>(config.min_cleanable_dirty_billionths) / 1e9;
-  if (ratio <= limit && !overdue) return std::nullopt;
-  CompactionJob job;
-  job.segments.assign(cleanable.begin(), cleanable.end());
-  job.first_dirty = first_dirty;
-  job.now_ns = now_ns;
-  job.delete_retention_ms = config.delete_retention_ms;
-  job.merged_bytes = static_cast<std::uint64_t>(config.segment_bytes);
-  return job;
-}
-
 CompactionOutcome compact(io::Backend& backend, const CompactionJob& job) {
   return Round(backend, job).run();
-}
-
-Offset load_first_dirty(const std::filesystem::path& dir) {
-  const auto file = TomlFile::read(dir / kCleanPointFile);
-  const auto offset = file ? file->integer(kCleanPointKey) : std::unexpected(file.error());
-  return Offset(offset && *offset > 0 ? static_cast<std::uint64_t>(*offset) : 0);
-}
-
-Status store_first_dirty(const std::filesystem::path& dir, Offset first_dirty) {
-  return write_file_atomically(dir / kCleanPointFile,
-                               fmt::format("{} = {}\n", kCleanPointKey, first_dirty.value()));
 }
 
 }  // namespace ringtail::log

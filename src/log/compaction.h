@@ -9,9 +9,12 @@
 // that a reader who has met one of them meets it, too: the header of a compacted segment says since when
 // the tombstones in it are alone, rounded up to a sixteenth of that time, so that neighbours agree.
 //
-// Kept in any case: records without key, control frames, and records of transactions, for whether these
-// count is said elsewhere in the log; nor do they supersede others. While one of them is there, tombstones
-// behind it stay: it might be what they delete.
+// A round ends in front of the first record whose transaction has no marker in the finished segments yet: as
+// far as a reader of committed records could come. Before it, records of aborted transactions go, and those of
+// committed ones are like others. A marker outlives its transaction's records as a tombstone does what it
+// deletes, in the same header field; but abort_all, which speaks of any number of transactions, stays.
+//
+// Records without key stay.
 //
 // Thread safety: one thread, that of the Backend, beside the keeper's, which must leave the job's segments
 // alone meanwhile. Process safety: for the holder of the keeper role, beside any number of readers.
@@ -64,7 +67,8 @@ struct CompactionOutcome {
 std::optional<CompactionJob> plan_compaction(std::span<const SegmentInfo> segments, Offset first_dirty,
                                              const TopicConfig& config, std::int64_t now_ns);
 
-// Runs a round. Blocks for the time of reading and writing all of it. Durable on return: what the outcome
+// Runs a round; without effect, and with the job's first dirty offset, when that is a record of a transaction
+// that is still open. Blocks for the time of reading and writing all of it. Durable on return: what the outcome
 // says. A crash at any instruction leaves each record that is to stay in one place, and recovery puts the
 // files right (segment.md).
 CompactionOutcome compact(io::Backend& backend, const CompactionJob& job);

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::int64_t kSecondNs = 1'000'000'000;
 constexpr std::int64_t kCompactionPeriodNs = kSecondNs;
+constexpr std::int64_t kOpenTransactionNs = 15 * kSecondNs;  // it stands in the way until it ends
 constexpr std::int64_t kCompactionRetryNs = 60 * kSecondNs;  // what failed is looked at by somebody first
 
 }  // namespace
@@ -51,6 +52,10 @@ void PartitionKeeper::finish_compaction(const CompactionJob& job, const Compacti
     if (!compaction_cancelled_->load(memory_order_relaxed))
       logger().warn("{}: compaction did not come to its end, and begins anew in a minute: {}", name(),
                     to_string(*outcome.failure));
+    return;
+  }
+  if (outcome.first_dirty == job.first_dirty) {
+    compaction_due_ns_ = monotonic_ns() + kOpenTransactionNs;
     return;
   }
   logger().info("{}: compacted up to offset {}: {} of {} records kept, {} of {} bytes, {} of {} segments",

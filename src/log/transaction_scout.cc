@@ -28,7 +28,8 @@ Result<std::unique_ptr<TransactionScout>> TransactionScout::open(const Partition
 
 Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& of, const ReadPlace& at) {
   if (auto known = outcomes_.find(of, at.offset)) return known;
-  if (!placed_ || cursor_->position() < at.position) {
+  // Offsets tell who is ahead; positions do not, where one of the two is in a file that was compacted since.
+  if (!placed_ || cursor_->offset_ < at.offset) {
     // What the cursor should hand out are markers, so no record is wanted.
     if (auto placed = cursor_->place(at, Offset(~std::uint64_t{0})); !placed)
       return std::unexpected(placed.error());

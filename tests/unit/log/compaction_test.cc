@@ -122,28 +122,6 @@ TEST_F(CompactionTest, RecordsWithoutKeyStay) {
   EXPECT_EQ(std::ranges::count(read_all(), std::optional<std::string>(""), &KeyedRecord::key), 1);
 }
 
-TEST_F(CompactionTest, TransactionsStayAndSupersedeNothing) {
-  open_writer(ring_);
-  append("k", "plain");
-  append("k", "of a transaction", format::kTransactional);
-  append("k", std::nullopt, format::kTransactional);
-  append("dead", "of a transaction", format::kTransactional);
-  append("dead", std::nullopt);
-  ring_.add_keyed(5, std::string("marker"), std::string("commit"), 0, format::FrameType::control);
-  fill_segment();
-  const std::uint64_t all = appended_.size();
-  for (int round = 0; round < 3; ++round) {
-    compact_now();
-    ASSERT_EQ(read_all().size(), appended_.size());
-    now_ns_ += 3'000'000'000;
-    fill_segment();
-  }
-  EXPECT_GT(appended_.size(), all);
-  const auto verified = verify_partition(dir());
-  ASSERT_TRUE(verified);
-  EXPECT_EQ(verified->total().records, appended_.size() + 1);  // with the marker
-}
-
 TEST_F(CompactionTest, AbortedFramesBecomeGaps) {
   open_writer(ring_);
   append("a", "1");

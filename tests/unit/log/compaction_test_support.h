@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "log/compaction.h"
+#include "log/transaction_outcomes.h"
 #include "log/verify.h"
 #include "unit/log/segment_test_support.h"
 
@@ -19,6 +20,7 @@ struct KeyedRecord {
   std::int64_t timestamp_ns = 0;
   std::optional<std::string> key;
   std::optional<std::string> value;
+  format::Extension of{};  // without a producer id: it has none
 
   friend bool operator==(const KeyedRecord&, const KeyedRecord&) = default;
 };
@@ -32,10 +34,11 @@ class CompactionTest : public SegmentTest {
   }
 
   // Appends one record, and makes it durable with those before it where a run ends.
-  void append(std::optional<std::string> key, std::optional<std::string> value, std::uint8_t attributes = 0) {
+  void append(std::optional<std::string> key, std::optional<std::string> value,
+              const format::Extension& of = {}) {
     const KeyedRecord record{ring_.next_offset(), 1000 + static_cast<std::int64_t>(appended_.size()),
-                             std::move(key), std::move(value)};
-    ring_.add_keyed(record.timestamp_ns, record.key, record.value, attributes);
+                             std::move(key), std::move(value), of};
+    ring_.add_keyed(record.timestamp_ns, record.key, record.value, of);
     appended_.push_back(record);
     if (++unflushed_ < 20) return;
     unflushed_ = 0;
@@ -85,6 +88,7 @@ class CompactionTest : public SegmentTest {
     const auto start = (*reader)->locate(from, ring_.end());
     EXPECT_TRUE(start) << start.error().message;
     std::vector<KeyedRecord> records;
+    markers_ = {};
     if (start) read_on(**reader, *start, from, records);
     return records;
   }
@@ -105,6 +109,8 @@ class CompactionTest : public SegmentTest {
       const auto header = format::load_header(frame);
       if (header.type == format::FrameType::data && header.offset >= next.value())
         records.push_back(record_at(frame));
+      if (header.type == format::FrameType::control)
+        markers_.add(format::marker_kind(frame), *format::extension_of(frame), Offset(header.offset));
       next = std::max(next, Offset(header.offset + format::frame_records(header)));
       i += format::align_frame(static_cast<std::uint32_t>(header.length));
     }
@@ -141,13 +147,15 @@ class CompactionTest : public SegmentTest {
 
   FakeRing ring_{8 << 20};
   std::vector<KeyedRecord> appended_;
+  TransactionOutcomes markers_;  // that the last read_all met
   CompactionOutcome outcome_;
   std::int64_t now_ns_ = 1'000'000'000'000;
 
  private:
   static KeyedRecord record_at(const std::byte* frame) {
     const Record record = format::decode_record(frame, nullptr);
-    KeyedRecord result{record.offset, record.timestamp_ns, {}, {}};
+    KeyedRecord result{record.offset, record.timestamp_ns, {}, {}, {}};
+    result.of = format::extension_of(frame).value_or(format::Extension{});
     if (record.key.data() != nullptr) result.key = std::string(record.key);
     if (record.value.data() != nullptr) result.value = std::string(record.value);
     return result;

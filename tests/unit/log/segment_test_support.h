@@ -76,38 +76,34 @@ class FakeRing {
     add_keyed(timestamp_ns, std::nullopt, std::string(value));
   }
 
-  // A record with `attributes` besides those that key and value ask for; no value: a tombstone.
-  void add_keyed(std::int64_t timestamp_ns, const std::optional<std::string>& key,
-                 const std::optional<std::string>& value, std::uint8_t attributes = 0,
-                 format::FrameType type = format::FrameType::data) {
-    const std::string_view body = value ? std::string_view(*value) : std::string_view();
-    const std::string_view name = key ? std::string_view(*key) : std::string_view();
-    const auto length = static_cast<std::uint32_t>(format::data_frame_bytes(name.size(), body.size(), 0));
-    std::vector<std::byte> frame(format::align_frame(length));
-    format::FrameHeader header{};
-    header.length = static_cast<std::int32_t>(length);
-    header.type = type;
-    header.attributes = static_cast<std::uint8_t>(attributes | (key ? format::kHasKey : 0) |
-                                                  (value ? 0 : format::kNullValue));
-    header.offset = next_offset_.value();
-    header.timestamp_ns = timestamp_ns;
-    header.key_length = static_cast<std::uint32_t>(name.size());
-    std::memcpy(frame.data(), &header, sizeof header);
-    format::write_body(frame.data(), name, body.data(), body.size(), {});
-    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, header.type, std::string(body)});
+  void add_record(std::int64_t timestamp_ns, std::string_view value, const format::Extension& of) {
+    add_keyed(timestamp_ns, std::nullopt, std::string(value), of);
   }
 
-  // The same with an extension: of a transaction, if `extension` names one.
-  void add_record(std::int64_t timestamp_ns, std::string_view value, const format::Extension& extension) {
-    std::vector<std::byte> frame = headed(
-        timestamp_ns, format::FrameType::data, extension,
-        static_cast<std::uint32_t>(format::kFrameHeaderBytes + format::kExtensionBytes + value.size()));
-    format::write_extended_body(frame.data(), extension, {}, value.data(), value.size(), {});
-    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, format::FrameType::data, std::string(value)});
+  // No value: a tombstone. With an extension if `of` names a producer; of a transaction if it names one.
+  void add_keyed(std::int64_t timestamp_ns, const std::optional<std::string>& key,
+                 const std::optional<std::string>& value, const format::Extension& of = {}) {
+    const std::string_view body = value ? std::string_view(*value) : std::string_view();
+    const std::string_view name = key ? std::string_view(*key) : std::string_view();
+    const bool extended = of.producer_id != 0;
+    auto attributes =
+        static_cast<std::uint8_t>((key ? format::kHasKey : 0) | (value ? 0 : format::kNullValue));
+    if (extended) attributes |= format::extension_attributes(of);
+    const auto bytes = format::data_frame_bytes(name.size(), body.size(), 0);
+    std::vector<std::byte> frame =
+        headed(timestamp_ns, format::FrameType::data, attributes, static_cast<std::uint32_t>(name.size()),
+               static_cast<std::uint32_t>(bytes + (extended ? format::kExtensionBytes : 0)));
+    if (extended) {
+      format::write_extended_body(frame.data(), of, name, body.data(), body.size(), {});
+    } else {
+      format::write_body(frame.data(), name, body.data(), body.size(), {});
+    }
+    add(frame, {end_, 0, next_offset_, 1, timestamp_ns, format::FrameType::data, std::string(body)});
   }
   void add_marker(std::int64_t timestamp_ns, format::MarkerKind kind, const format::Extension& extension) {
     std::vector<std::byte> frame =
-        headed(timestamp_ns, format::FrameType::control, extension, format::kMarkerFrameBytes);
+        headed(timestamp_ns, format::FrameType::control, format::extension_attributes(extension), 0,
+               format::kMarkerFrameBytes);
     format::write_marker_body(frame.data(), extension, kind);
     add(frame, {end_, 0, next_offset_, 1, timestamp_ns, format::FrameType::control, {}});
   }
@@ -138,15 +134,16 @@ class FakeRing {
 
  private:
   // Room for a frame of `length` bytes with its header.
-  std::vector<std::byte> headed(std::int64_t timestamp_ns, format::FrameType type,
-                                const format::Extension& extension, std::uint32_t length) const {
+  std::vector<std::byte> headed(std::int64_t timestamp_ns, format::FrameType type, std::uint8_t attributes,
+                                std::uint32_t key_length, std::uint32_t length) const {
     std::vector<std::byte> frame(format::align_frame(length));
     format::FrameHeader header{};
     header.length = static_cast<std::int32_t>(length);
     header.type = type;
-    header.attributes = format::extension_attributes(extension);
+    header.attributes = attributes;
     header.offset = next_offset_.value();
     header.timestamp_ns = timestamp_ns;
+    header.key_length = key_length;
     std::memcpy(frame.data(), &header, sizeof header);
     return frame;
   }
