@@ -20,10 +20,8 @@ constexpr std::uint64_t kTickBytes = 8 << 20;   // per tick: so that no partitio
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
 constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
-constexpr std::int64_t kInquiryPeriodNs = kMillisecond;
 // A reader holds what producers wait for: longer than a poll's records take, shorter than a new ring does.
 constexpr std::int64_t kStarvingPinNs = 2 * kMillisecond;
-constexpr std::int64_t kSettlePeriodNs = 20 * kMillisecond;  // it walks whole rings
 
 }  // namespace
 
@@ -246,91 +244,6 @@ void PartitionKeeper::enforce_retention() {
   entry_.log_start_position.store(writer_->log_start_position().value(), memory_order_relaxed);
   entry_.log_start_offset.store(writer_->log_start_offset().value(), memory_order_relaxed);
   entry_.disk_bytes.store(writer_->disk_bytes(), memory_order_relaxed);
-}
-
-// --- Repair --------------------------------------------------------------------------------------
-
-void PartitionKeeper::repair(std::int64_t now_ns) {
-  if (inquiring()) return step_inquiries();
-  current().help_rotate();
-  const RingKeeper& oldest = draining();
-  const bool stuck = is_disk() && oldest.has_unresolved() && oldest.frontier() == stuck_at_;
-  stuck_at_ = oldest.frontier();
-  // Rings of memory topics are not walked, so sealed ones are looked through until they are whole.
-  const bool unsettled = !is_disk() && rings_.size() > 1;
-  // Fenced for longer than a tick: the end of its claims is not known, and only repair can tell it.
-  const bool sealing = retire_ == Retire::fenced;
-  if (dead_slots_.empty() && !owes_answer(fenced_generation()) && !sealing) {
-    if ((!stuck && !unsettled) || now_ns < inquiry_due_ns_) return;
-  }
-  inquiry_due_ns_ = now_ns + (is_disk() ? kInquiryPeriodNs : kSettlePeriodNs);
-  // What this inquiry settles when it is complete: what was so before it began.
-  settling_dead_ = dead_slots_.size();
-  settling_generation_ = fenced_generation();
-  settling_rings_ = rings_.size() - 1;
-  for (RingKeeper& ring : rings_) ring.begin_inquiry();
-}
-
-bool PartitionKeeper::inquiring() const {
-  return std::any_of(rings_.begin(), rings_.end(), [](const RingKeeper& ring) { return ring.inquiring(); });
-}
-
-void PartitionKeeper::step_inquiries() {
-  std::uint64_t repaired = 0;
-  for (RingKeeper& ring : rings_) {
-    if (!ring.inquiring()) continue;
-    const std::uint64_t before = ring.repaired_records();
-    if (auto complete = ring.step_inquiry(*context_.slots); !complete) return fail_with(complete.error());
-    repaired += ring.repaired_records() - before;
-  }
-  if (repaired > 0) {
-    logger().info("{}: repaired holes of {} records that were never committed", name(), repaired);
-    entry_.repaired_records.fetch_add(repaired, memory_order_relaxed);
-    wake_readers();
-  }
-  if (!inquiring()) settle_inquiry();
-}
-
-void PartitionKeeper::settle_inquiry() {
-  for (std::size_t i = 0; i < settling_dead_; ++i) context_.slots->release_dead(dead_slots_[i]);
-  dead_slots_.erase(dead_slots_.begin(), dead_slots_.begin() + static_cast<std::ptrdiff_t>(settling_dead_));
-  settling_dead_ = 0;
-  for (std::size_t i = 0; i < settling_rings_ && rings_[i].open_claims() == 0; ++i)
-    whole_generation_ = rings_[i].ring().generation();
-  std::erase_if(given_up_, [this](const GivenUp& given_up) {
-    if (given_up.generation > settling_generation_) return false;
-    // SYNC: pairs with OwnedSlot::given_up_done: the ring now tells what became of the claim.
-    context_.control->slot(given_up.slot).given_up_done.store(given_up.op, memory_order_release);
-    return true;
-  });
-}
-
-// The last ring that will have no new claims.
-std::uint64_t PartitionKeeper::fenced_generation() const {
-  const Ring& ring = rings_.back().ring();
-  const bool fenced = tail_fenced(ring.line(0).tail.load(memory_order_acquire));  // SYNC: see Ring::fence
-  return fenced ? ring.generation() : ring.generation() - 1;
-}
-
-// Whether a claim in a ring up to that one was given up, and its owner has not been told what became of it.
-bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
-  return std::any_of(given_up_.begin(), given_up_.end(),
-                     [generation](const GivenUp& g) { return g.generation <= generation; });
-}
-
-void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(slot); }
-
-void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
-  if (failed_)
-    return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
-  logger().warn(
-      "{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
-      name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
-  for (RingKeeper& ring : rings_) ring.ring().header().scribbled.store(1, memory_order_relaxed);
-  // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
-  context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
-  given_up_.push_back({slot, op, current().ring().generation()});
-  begin_retire("a claim was given up while its owner lives");
 }
 
 // --- State ---------------------------------------------------------------------------------------

@@ -1,0 +1,134 @@
+// Where a reader reads from: the newest ring, a retired one, or the files.
+
+#include "log/partition_reader.h"
+
+namespace ringtail::log {
+
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+void PartitionReader::release_pin() {
+  entry_->pin.store(shm::kNotPinned, memory_order_release);  // SYNC: pairs with readers_pin_below
+}
+
+Status PartitionReader::map_current() {
+  for (int attempt = 0;; ++attempt) {
+    if (!partition_.is_current()) return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
+    // SYNC: pairs with the keeper's release store after the new ring is in its place.
+    const std::uint64_t generation = partition_.entry().ring_generation.load(memory_order_acquire);
+    if (current_ && current_.generation() == generation) return {};
+    auto ring = Ring::open(ring_path(partition_.shm_dir, partition_.topic, partition_.partition), true);
+    if (!ring && (ring.error().code != Code::not_found || attempt == 100))
+      return std::unexpected(ring.error());
+    if (!ring) continue;
+    if (ring->header().topic_id != partition_.topic_id)
+      return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
+    // In the middle of it: it is read to its end first.
+    if (ring_ == &current_) retired_ = std::move(current_), ring_ = &retired_;
+    current_ = std::move(*ring);
+    return {};
+  }
+}
+
+Status PartitionReader::attach() {
+  mode_ = Mode::detached;
+  undecided_ = false;
+  ring_ = nullptr;
+  unread_ = {};
+  entry_->partition.store(partition_.index, memory_order_release);  // SYNC: pairs with slowest_reader
+  if (auto mapped = map_current(); !mapped) return mapped;
+  if (position_ >= current_.base_position()) {
+    auto attached = attach_to(current_);
+    if (!attached) return std::unexpected(attached.error());
+    if (*attached) return {};
+    if (is_memory()) return jump_to_head();
+  } else {
+    auto attached = attach_to_retired();
+    if (!attached) return std::unexpected(attached.error());
+    if (*attached) return {};
+    if (is_memory()) return jump_to_head();
+  }
+  // SYNC: pairs with the keeper's release store after the sync.
+  if (position_.value() < partition_.entry().durable_position.load(memory_order_acquire)) {
+    if (auto opened = open_segments(); !opened) return opened;
+    mode_ = Mode::segments;
+  }
+  return {};
+}
+
+// Pins position_ in `ring`, unless the keeper is about to recycle it.
+Result<bool> PartitionReader::attach_to(Ring& ring) {
+  entry_->ring_generation.store(ring.generation(), memory_order_relaxed);
+  // SYNC: a full barrier between pin and look; pairs with the keeper's exchange of head before it looks
+  // at the pins: one of us sees the other.
+  entry_->pin.exchange(position_.value(), std::memory_order_seq_cst);
+  if (ring.header().head.load(std::memory_order_seq_cst) > position_.value()) {
+    release_pin();
+    return false;
+  }
+  // The farthest a reader can be is the start of the term that will be opened next.
+  const std::uint64_t active =
+      ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
+  if (position_ > ring.term_start(active + 1)) {
+    release_pin();
+    return corrupt_frame("being behind the log's end");
+  }
+  enter(ring);
+  return true;
+}
+
+// A ring that was retired a moment ago holds what is not in segment files yet.
+Result<bool> PartitionReader::attach_to_retired() {
+  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
+    auto ring = Ring::open(path, true);
+    if (!ring && ring.error().code == Code::not_found) continue;
+    if (!ring) return std::unexpected(ring.error());
+    if (!ring->sealed() || position_ < ring->base_position() ||
+        position_.value() >= ring->header().next_position.load(memory_order_relaxed))
+      continue;
+    retired_ = std::move(*ring);
+    return attach_to(retired_);
+  }
+  return false;
+}
+
+void PartitionReader::enter(Ring& ring) {
+  compacted_ = false;
+  ring_ = &ring;
+  mode_ = Mode::ring;
+  term_ = ring.term_of(position_);
+  // The start of a term that is not open yet is where the one before ends.
+  const bool at_start = position_ == ring.term_start(term_);
+  // SYNC: pairs with the release CAS in Ring::rotate.
+  if (at_start && term_ > 0 && ring.header().active_term.load(memory_order_acquire) < term_) {
+    --term_;
+    frame_ = ring.term_data(term_) + ring.term_bytes();
+  } else {
+    frame_ = ring.at(position_);
+  }
+  term_end_ = ring.term_data(term_) + ring.term_bytes();
+}
+
+// The ring of a memory topic went past this reader: it goes on at the oldest record there is.
+Status PartitionReader::jump_to_head() {
+  for (;;) {
+    const Position head(current_.header().head.load(memory_order_relaxed));
+    if (head < current_.base_position() || (head - current_.base_position()) % current_.term_bytes() != 0)
+      return corrupt_frame("being the ring's first");
+    entry_->ring_generation.store(current_.generation(), memory_order_relaxed);
+    entry_->pin.exchange(head.value(), std::memory_order_seq_cst);  // SYNC: as in attach_to
+    if (current_.header().head.load(std::memory_order_seq_cst) != head.value()) continue;
+    const Offset offset(current_.line(current_.term_of(head)).base_offset.load(memory_order_relaxed));
+    if (offset > offset_) missed_ += offset - std::max(offset_, std::min(offset, skip_below_));
+    position_ = head;
+    offset_ = offset;
+    may_jump_ = false;
+    if (notes_ != nullptr) notes_->add_gap(offset);
+    if (scout_) scout_->restart();
+    enter(current_);
+    return {};
+  }
+}
+
+}  // namespace ringtail::log
