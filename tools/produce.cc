@@ -83,6 +83,7 @@ class LineSender {
   Status add_to_batch(const ProducerRecord& record) {
     constexpr std::uint64_t kFrameOverhead = 32 + 8 + 4;  // header, alignment, length of the headers
     const PartitionId partition = partition_ ? *partition_ : producer_.partition_for(record.key);
+    if (partition.value() >= batches_.size()) batches_.resize(partition.value() + 1);  // the topic has grown
     Batch& batch = batches_[partition.value()];
     const std::uint64_t bytes = kFrameOverhead + record.key.size() + record.value.size() + header_bytes_;
     if (batch.bytes + bytes > batch_bytes_ && !batch.records.empty()) {

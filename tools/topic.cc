@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "tools/commands.h"
 #include "tools/output.h"
@@ -127,13 +128,23 @@ int describe(const GlobalOptions& options, const std::string& name) {
   return finish(options, name.empty() ? objects : objects.front(), text);
 }
 
-int alter(const GlobalOptions& options, const std::string& name, const TopicConfigs& changes) {
+int alter(const GlobalOptions& options, const std::string& name, const TopicConfigs& changes,
+          std::optional<std::uint32_t> partitions) {
+  if (changes.empty() && !partitions)
+    return report_usage(options,
+                        "nothing to alter: give --config or --partitions; see `ringtail topic alter --help`");
   const Result<Log> log = open_log(options, OpenMode::existing);
   if (!log) return report(options, log.error());
-  if (const Status altered = Admin(*log).alter_topic(name, changes); !altered) {
-    return report(options, altered.error());
-  }
-  return finish(options, {{"topic", name}, {"altered", changes}}, fmt::format("altered topic '{}'\n", name));
+  Admin admin(*log);
+  if (!changes.empty())
+    if (const Status altered = admin.alter_topic(name, changes); !altered)
+      return report(options, altered.error());
+  if (partitions)
+    if (const Status grown = admin.create_partitions(name, *partitions); !grown)
+      return report(options, grown.error());
+  json object = {{"topic", name}, {"altered", changes}};
+  if (partitions) object["partitions"] = *partitions;
+  return finish(options, object, fmt::format("altered topic '{}'\n", name));
 }
 
 int remove(const GlobalOptions& options, const std::string& name) {
@@ -147,6 +158,7 @@ int remove(const GlobalOptions& options, const std::string& name) {
 struct TopicArguments {
   std::string name;
   std::uint32_t partitions = 1;
+  std::optional<std::uint32_t> more_partitions;
   std::vector<std::string> configs;
 };
 
@@ -197,14 +209,24 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
   describe_command->callback(
       [&options, &exit_code, arguments] { exit_code = describe(options, arguments->name); });
 
-  CLI::App* alter_command = topic->add_subcommand("alter", "Change configurations of a topic");
+  CLI::App* alter_command =
+      topic->add_subcommand("alter", "Change configurations of a topic, or give it more partitions");
   add_name(alter_command)->required();
-  add_config(alter_command, "A configuration; empty VALUE: the default; may be repeated")->required();
+  add_config(alter_command, "A configuration; empty VALUE: the default; may be repeated");
+  alter_command
+      ->add_option("--partitions", arguments->more_partitions,
+                   "Number of partitions from now on; it only grows")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
   alter_command->footer(
-      "Example:\n  ringtail topic alter orders --config retention.ms=7d --config retention.bytes=");
+      "Producers that run begin to use new partitions, and groups share them; a key may then go to another\n"
+      "partition than before.\n\n"
+      "Example:\n  ringtail topic alter orders --config retention.ms=7d --config retention.bytes=\n"
+      "  ringtail topic alter orders --partitions 8");
   alter_command->callback([&options, &exit_code, arguments] {
     const Result<TopicConfigs> configs = parse_configs(arguments->configs);
-    exit_code = configs ? alter(options, arguments->name, *configs) : report(options, configs.error());
+    exit_code = configs ? alter(options, arguments->name, *configs, arguments->more_partitions)
+                        : report(options, configs.error());
   });
 
   CLI::App* delete_command = topic->add_subcommand("delete", "Delete a topic with its records");

@@ -172,6 +172,13 @@ class Admin {
   // Errors: not_found, invalid_argument (also for a configuration that cannot be altered).
   Status alter_topic(std::string_view name, const TopicConfigs& changes);
 
+  // Gives the topic so many partitions, while it is in use; as many as it has is no change. Producers that
+  // are open begin to use the new ones, groups get them assigned; from then on a key may go to another
+  // partition than before. Durable on return: that they exist.
+  // Errors: not_found, invalid_argument (fewer than now: records cannot be moved; more than 4096),
+  // limit_exceeded, no_keeper; no_space and shared_memory_full: the partitions exist, and refuse records.
+  Status create_partitions(std::string_view name, std::uint32_t total);
+
   // Deletes the topic with its records. Producers and consumers of it get Code::closed.
   // Durable on return. Errors: not_found, no_keeper.
   Status delete_topic(std::string_view name);

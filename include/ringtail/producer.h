@@ -168,7 +168,7 @@ class Producer {
 
   // The partition that `send` would choose for a record with this key.
   PartitionId partition_for(std::string_view key);
-  std::uint32_t partitions() const;
+  std::uint32_t partitions() const;  // rises with those of the topic, at a send
 
   // The last failure of this producer, as a sentence with its remedy. Allocates.
   Error error() const;

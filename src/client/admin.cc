@@ -57,19 +57,35 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
 
 }  // namespace
 
+namespace {
+
+// Tells the keeper of partitions that are new on disk, and waits until they are open, or one cannot be.
+Status open_partitions(const LogCore& core, const log::TopicEntry& topic) {
+  if (auto applied = core.apply_catalog(); !applied) return applied;
+  for (std::uint32_t p = 0; p < topic.partitions; ++p) {
+    auto ref = core.find_partition(topic, PartitionId(p));
+    if (!ref) return std::unexpected(ref.error());
+    if (auto failure = log::Attachment::failure_of(ref->entry())) return std::unexpected(*failure);
+  }
+  return {};
+}
+
+std::uint32_t free_partitions(const shm::Control& control) {
+  std::uint32_t free = 0;
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i)
+    free += control.partition(i).state.load(memory_order_relaxed) ==
+            static_cast<std::uint32_t>(shm::PartitionState::free);
+  return free;
+}
+
+}  // namespace
+
 Status Admin::create_topic(const TopicSpec& spec) {
   LogCore& core = *log_.core();
   if (auto mine = core.check_mine(); !mine) return mine;
   auto topic = core.catalog().create_topic(spec);
   if (!topic) return std::unexpected(topic.error());
-  Status opened = core.apply_catalog();
-  for (std::uint32_t p = 0; opened && p < topic->partitions; ++p) {
-    auto ref = core.find_partition(*topic, PartitionId(p));
-    if (!ref)
-      opened = std::unexpected(ref.error());
-    else if (auto failure = log::Attachment::failure_of(ref->entry()))
-      opened = std::unexpected(*failure);
-  }
+  Status opened = open_partitions(core, *topic);
   if (opened || opened.error().code == Code::no_keeper) return opened;
   // It cannot be used: better no topic than half a one.
   if (auto deleted = core.catalog().delete_topic(spec.name); deleted) {
@@ -213,6 +229,21 @@ Status Admin::alter_topic(std::string_view name, const TopicConfigs& changes) {
   auto topic = core.catalog().alter_topic(name, changes);
   if (!topic) return std::unexpected(topic.error());
   return core.apply_catalog();
+}
+
+Status Admin::create_partitions(std::string_view name, std::uint32_t total) {
+  LogCore& core = *log_.core();
+  if (auto mine = core.check_mine(); !mine) return mine;
+  auto topic = core.catalog().load_topic(name);
+  if (!topic) return std::unexpected(topic.error());
+  // Ahead of the change, for there is no way back from it.
+  if (total > topic->partitions && total <= log::kMaxTopicPartitions &&
+      total - topic->partitions > free_partitions(core.control()))
+    return fail(Code::limit_exceeded, fmt::format("there is no room for {} more partitions; a log has {}",
+                                                  total - topic->partitions, shm::kMaxPartitions));
+  auto grown = core.catalog().add_partitions(name, total);
+  if (!grown) return std::unexpected(grown.error());
+  return open_partitions(core, *grown);
 }
 
 Status Admin::delete_topic(std::string_view name) {

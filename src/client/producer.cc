@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/logger.h"
 #include "base/random.h"
 #include "client/producer_core.h"
 
@@ -47,16 +48,6 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
   if (!slot) return std::unexpected(slot.error());
   core->slot_ = std::move(*slot);
   core->appenders_.reserve(topic->partitions);
-  // Such that a time after now is no overflow.
-  const auto max_block = std::clamp(core->options_.max_block, std::chrono::milliseconds(0), kLongestBlock);
-  for (std::uint32_t p = 0; p < topic->partitions; ++p) {
-    auto ref = attached.find_partition(*topic, PartitionId(p));
-    if (!ref) return std::unexpected(ref.error());
-    auto appender = log::Appender::open(*ref, core->slot_, core->clock_, max_block);
-    if (!appender) return std::unexpected(appender.error());
-    core->appenders_.push_back(std::move(*appender));
-  }
-  core->enlisted_.resize(topic->partitions);
   if (!core->options_.transactional_id.empty()) {
     if (auto taken = core->take_id(); !taken) return std::unexpected(taken.error());
   } else if (core->options_.enable_idempotence) {
@@ -64,10 +55,9 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
     if (!id) return std::unexpected(id.error());
     core->stamp_.producer_id = *id;
   }
-  if (core->stamp_.producer_id != 0) {
-    core->sent_.resize(topic->partitions);
-    for (log::Appender& appender : core->appenders_) appender.set_stamp(&core->stamp_);
-  }
+  for (std::uint32_t p = 0; p < topic->partitions; ++p)
+    if (auto added = core->add_appender(*topic, PartitionId(p)); !added)
+      return std::unexpected(added.error());
   if (core->options_.durable) {
     for (log::Appender& appender : core->appenders_)
       if (auto possible = appender.wait_durable(Position(0));
@@ -76,13 +66,51 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, Produce
                     fmt::format("topic '{}' has storage=memory: its records are never durable",
                                 core->options_.topic));
   }
-  core->choose_path();
+  core->take_up_new_partitions();  // that came before the appenders were there to notice
   return core;
+}
+
+Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId partition) {
+  auto ref = log_->find_partition(topic, partition);
+  if (!ref) return std::unexpected(ref.error());
+  // Such that a time after now is no overflow.
+  const auto max_block = std::clamp(options_.max_block, std::chrono::milliseconds(0), kLongestBlock);
+  auto appender = log::Appender::open(*ref, slot_, clock_, max_block);
+  if (!appender) return std::unexpected(appender.error());
+  appender->set_on_change([this] {
+    changed_ = true;
+    direct_ = nullptr;  // the next send comes by take_up_new_partitions
+  });
+  if (stamp_.producer_id != 0) appender->set_stamp(&stamp_);
+  appenders_.push_back(std::move(*appender));
+  enlisted_.push_back(false);
+  sent_.emplace_back();
+  return {};
+}
+
+// Appenders of partitions that the topic has got since. One that cannot be opened is left until something
+// changes again; until then, keys go where they went. With a claim open, its appender stays where it is.
+void ProducerCore::take_up_new_partitions() {
+  if (open_appender_ != nullptr || !is_mine()) return;
+  changed_ = false;
+  const auto topic = log_->catalog().load_topic(options_.topic);
+  if (topic && topic->topic_id == appenders_.front().partition().topic_id) {
+    const auto last = last_appender_ == nullptr ? 0 : last_appender_ - appenders_.data();
+    for (auto p = partitions(); p < topic->partitions; ++p) {
+      auto added = add_appender(*topic, PartitionId(p));
+      if (added) continue;
+      logger().warn("topic '{}': a producer cannot use the new partition {}: {}", options_.topic, p,
+                    added.error().message);
+      break;
+    }
+    if (last_appender_ != nullptr) last_appender_ = appenders_.data() + last;
+  }
+  choose_path();
 }
 
 void ProducerCore::choose_path() {
   const bool plain = stamp_.producer_id == 0 && !options_.durable && options_.acks == Acks::leader &&
-                     open_appender_ == nullptr;
+                     open_appender_ == nullptr && !changed_;
   direct_ = plain && appenders_.size() == 1 ? appenders_.data() : nullptr;
 }
 
@@ -147,6 +175,8 @@ SendResult<RecordMetadata> ProducerCore::send(const ProducerRecord& record) {
 }
 
 SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& record) {
+  if (changed_) [[unlikely]]
+    take_up_new_partitions();
   const PartitionId partition = record.partition         ? *record.partition
                                 : appenders_.size() == 1 ? PartitionId(0)
                                                          : partition_for(record.key);
@@ -176,6 +206,8 @@ SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const 
 
 SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
                                                     std::span<const ProducerRecord> records) {
+  if (changed_) [[unlikely]]
+    take_up_new_partitions();
   log::Appender* const to = appender(partition);
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (auto error = before_append(*to)) return refuse(*error, to);
@@ -226,6 +258,8 @@ SendResult<void> ProducerCore::flush() {
 }
 
 PartitionId ProducerCore::partition_for(std::string_view key) {
+  if (changed_) [[unlikely]]
+    take_up_new_partitions();
   const std::uint32_t count = partitions();
   if (options_.partitioner) return PartitionId(options_.partitioner(key, count));
   if (key.data() == nullptr) {
@@ -237,8 +271,9 @@ PartitionId ProducerCore::partition_for(std::string_view key) {
 
 Error ProducerCore::error() const {
   if (has_error_ && is_mine() && last_error_ == SendError::fenced && id_ != nullptr) return fenced_error();
-  if (direct_ != nullptr && is_mine())
-    if (auto error = direct_->last_error()) return direct_->describe(*error);
+  if (is_mine())  // what the direct path has met stands in its appender
+    for (const log::Appender& appender : appenders_)
+      if (auto error = appender.last_error()) return appender.describe(*error);
   if (!has_error_) return {Code::invalid_argument, 0, "no operation of this producer has failed"};
   if (!is_mine()) return log_->check_mine().error();
   if (last_appender_ != nullptr) return last_appender_->describe(last_error_);

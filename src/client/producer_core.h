@@ -47,8 +47,13 @@ class ProducerCore {
 
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
   void choose_path();
+  Status add_appender(const log::TopicEntry& topic, PartitionId partition);
+  void take_up_new_partitions();
   SendResult<RecordMetadata> send_slowly(const ProducerRecord& record);
+  // Null when the topic has no such partition. Opens those that have come since, but for a claim in place.
   log::Appender* appender(PartitionId partition) {
+    if (partition.value() >= appenders_.size()) [[unlikely]]
+      take_up_new_partitions();
     return partition.value() < appenders_.size() ? &appenders_[partition.value()] : nullptr;
   }
   std::optional<SendError> before_append(log::Appender& appender);
@@ -73,6 +78,7 @@ class ProducerCore {
   log::Appender* direct_ = nullptr;
   std::vector<log::Appender> appenders_;  // one per partition
   std::uint32_t next_partition_ = 0;      // for records without a key
+  bool changed_ = false;                  // something of the topic has: perhaps it has more partitions
   bool refused_ = false;                  // acks=0: a failure to be told by the next call
 
   // Of producers that number their records.

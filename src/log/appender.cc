@@ -27,6 +27,7 @@ std::optional<SendError> Appender::reload_entry() {
   if (entry_->state.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::PartitionState::failed))
     return SendError::storage_failed;
   hot_seen_ = hot;
+  if (on_change_) on_change_();
   set_stamp(stamp_);
   max_record_bytes_ = entry_->max_message_bytes.load(memory_order_relaxed);
   compacted_ =

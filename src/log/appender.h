@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -82,6 +83,9 @@ class Appender {
   // Appends a control frame: the end of the transaction that `extension` names. Not subject to the guard.
   // Progress and durability: as append.
   SendResult<RecordMetadata> append_marker(format::MarkerKind kind, const format::Extension& extension);
+
+  // Called from within an operation that has noticed a change: of configuration, of the topic's partitions.
+  void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
 
   // Waits on a futex until everything below `end` is synced. Errors: timed_out, storage_failed,
   // closed, invalid_record (a memory topic is never durable).
@@ -255,6 +259,7 @@ class Appender {
   Position sent_{0};
   std::optional<SendError> last_error_;
   std::string cause_;  // of the last failure that has one
+  std::function<void()> on_change_;
 };
 
 }  // namespace ringtail::log

@@ -323,6 +323,29 @@ Result<TopicEntry> Catalog::alter_topic(std::string_view name, const TopicConfig
   return entry;
 }
 
+Result<TopicEntry> Catalog::add_partitions(std::string_view name, std::uint32_t total) const {
+  if (auto checked = check_topic_name(name); !checked) return std::unexpected(checked.error());
+  const auto lock = CatalogLock::acquire(dir_);
+  if (!lock) return std::unexpected(lock.error());
+  auto entry = load_topic(name);
+  if (!entry || total == entry->partitions) return entry;
+  if (total < entry->partitions || total > kMaxTopicPartitions)
+    return fail(
+        Code::invalid_argument,
+        fmt::format("topic '{}' cannot have {} partitions: it has {}, which stay, for records cannot be "
+                    "moved; at most {} are possible",
+                    name, total, entry->partitions, kMaxTopicPartitions));
+  // The topic's file comes last: only what it counts is a partition.
+  for (std::uint32_t p = entry->partitions; p < total; ++p)
+    if (auto made = make_directory(partition_dir(name, PartitionId(p))); !made)
+      return std::unexpected(made.error());
+  if (auto synced = sync_directory(topic_dir(name)); !synced) return std::unexpected(synced.error());
+  entry->partitions = total;
+  if (auto stored = write_file_atomically(topic_dir(name) / kTopicFile, format_topic(*entry)); !stored)
+    return std::unexpected(stored.error());
+  return entry;
+}
+
 Status Catalog::delete_topic(std::string_view name) const {
   if (auto checked = check_topic_name(name); !checked) return checked;
   fs::path remains;

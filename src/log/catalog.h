@@ -75,6 +75,12 @@ class Catalog {
   // altered), read_only, no_space. Blocks on the disk and on the lock.
   Result<TopicEntry> alter_topic(std::string_view name, const TopicConfigs& changes) const;
 
+  // Gives the topic so many partitions; as many as it has is no change. Durable on return. A crash before
+  // leaves the topic as it was, perhaps with empty directories of partitions that do not count.
+  // Errors: those of load_topic, invalid_argument (fewer than it has, or too many), read_only, no_space.
+  // Blocks on the disk and on the lock.
+  Result<TopicEntry> add_partitions(std::string_view name, std::uint32_t total) const;
+
   // Deletes the topic with its segments. Durable on return, even where files remain to be removed by
   // purge_deleted. A corrupt topic can be deleted, too. Errors: those of load_topic but corrupt,
   // read_only. Blocks on the disk and on the lock.

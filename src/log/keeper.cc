@@ -125,12 +125,26 @@ Status Keeper::sync_catalog() {
       }
       for (std::uint32_t p = 0; p < topic.partitions; ++p) open_partition(topic, PartitionId(p), *config);
     }
+    announce_growth(*topics);
   } else {
     listed = std::unexpected(topics.error());
   }
   header.catalog_done.store(wanted, memory_order_release);  // SYNC: pairs with Admin's wait
   shm::futex_wake_all(header.catalog_done);
   return listed;
+}
+
+// Sends producers of a topic with new partitions to look for them. After a takeover, all: whether the
+// predecessor got to it, nobody knows.
+void Keeper::announce_growth(const std::vector<TopicEntry>& topics) {
+  std::map<std::uint64_t, std::uint32_t> partitions;
+  for (const TopicEntry& topic : topics) partitions[topic.topic_id] = topic.partitions;
+  for (auto& [index, entry] : partitions_) {
+    const std::uint32_t now = partitions[entry.keeper->partition().topic_id];
+    if (std::exchange(entry.partitions_of_topic, now) == now) continue;
+    // SYNC: behind the opening of the new ones; pairs with Appender::reload_entry.
+    control_.partition(index).hot.fetch_add(shm::kHotVersion, memory_order_release);
+  }
 }
 
 void Keeper::drop_vanished(const std::vector<TopicEntry>& topics) {

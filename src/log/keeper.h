@@ -57,6 +57,7 @@ class Keeper {
   void become_ready();
   void pin_thread() const;
   Status sync_catalog();
+  void announce_growth(const std::vector<TopicEntry>& topics);
   void drop_vanished(const std::vector<TopicEntry>& topics);
   void open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config);
   std::optional<std::uint32_t> find_entry(std::uint64_t topic_id, PartitionId partition) const;
@@ -80,6 +81,7 @@ class Keeper {
   struct Entry {
     TopicConfigs overrides;
     std::unique_ptr<PartitionKeeper> keeper;
+    std::uint32_t partitions_of_topic = 0;  // as producers were told
   };
   std::map<std::uint32_t, Entry> partitions_;  // by index of their entry
   std::array<SlotWatch, shm::kMaxSlots> watched_;

@@ -148,6 +148,31 @@ TEST_F(CatalogTest, AlterRefuses) {
   EXPECT_EQ(snapshot(dir()), before);
 }
 
+TEST_F(CatalogTest, PartitionsAreAddedAndNeverTakenAway) {
+  const Catalog catalog = open();
+  const auto created =
+      catalog.create_topic({.name = "orders", .partitions = 2, .configs = {{"flush.ms", "6"}}});
+  ASSERT_TRUE(created);
+  // As an addition leaves it that was cut short before the topic's file was replaced.
+  fs::create_directory(catalog.partition_dir("orders", PartitionId(2)));
+  EXPECT_EQ(catalog.load_topic("orders")->partitions, 2u);
+  const auto grown = catalog.add_partitions("orders", 4);
+  ASSERT_TRUE(grown) << to_string(grown.error());
+  TopicEntry expected = *created;
+  expected.partitions = 4;
+  EXPECT_EQ(*grown, expected);
+  EXPECT_EQ(*catalog.load_topic("orders"), expected);
+  for (std::uint32_t p = 0; p < 4; ++p)
+    EXPECT_TRUE(fs::is_directory(catalog.partition_dir("orders", PartitionId(p))));
+  const auto before = snapshot(dir());
+  EXPECT_EQ(*catalog.add_partitions("orders", 4), expected);
+  for (const std::uint32_t total : {0u, 3u, kMaxTopicPartitions + 1})
+    expect_error(catalog.add_partitions("orders", total).error(), Code::invalid_argument,
+                 {"'orders'", std::to_string(total), "cannot be moved"});
+  EXPECT_EQ(catalog.add_partitions("none", 4).error().code, Code::not_found);
+  EXPECT_EQ(snapshot(dir()), before);
+}
+
 TEST_F(CatalogTest, DeleteRemovesTheTopicAndItsFiles) {
   const Catalog catalog = open();
   const auto before = snapshot(dir());
