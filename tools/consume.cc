@@ -34,6 +34,7 @@ struct ConsumeArguments {
   std::string client_id;
   std::string assignor = "cooperative-sticky";
   bool include = false;
+  std::string max_poll_interval = "5m";
   std::string isolation_level = "read_uncommitted";
   std::string format;
   PrintOptions print;
@@ -62,6 +63,7 @@ class RecordPrinter {
         limit_(arguments.max_messages),
         isolation_(arguments.isolation()),
         prompt_(!arguments.group.empty()),
+        exit_at_end_(arguments.exit_at_end),
         settled_(std::move(settled)) {}
 
   // Errors: those of Consumer::poll and BlockWriter::flush.
@@ -103,7 +105,8 @@ class RecordPrinter {
   }
 
   bool at_end() const {
-    if (settled_ && !settled_()) return false;
+    // A member without partitions is not at their end: it waits for some.
+    if (!exit_at_end_ || (settled_ && !settled_())) return false;
     return std::all_of(parts_.begin(), parts_.end(), [&](const Part& part) {
       if (part.end == Offset(kUnlimited)) return false;
       const Result<Offset> position = consumer_.position(part.id);
@@ -121,6 +124,7 @@ class RecordPrinter {
   std::uint64_t limit_;
   IsolationLevel isolation_;
   bool prompt_;  // what the next poll may commit is to be written before
+  bool exit_at_end_;
   std::function<bool()> settled_;
   BlockWriter out_;
   std::uint64_t printed_ = 0;
@@ -243,15 +247,13 @@ int consume_alone(const GlobalOptions& options, const ConsumeArguments& argument
 // --- In a group ----------------------------------------------------------------------------------
 
 Result<ConsumerOptions> group_options(const ConsumeArguments& arguments) {
-  const std::optional<Assignor> assignor = find_assignor(arguments.assignor);
-  if (!assignor) {
-    return fail(Code::invalid_argument,
-                fmt::format("there is no assignor '{}'; there are range, roundrobin and cooperative-sticky",
-                            arguments.assignor));
-  }
-  ConsumerOptions consumer{
-      .group_id = arguments.group, .client_id = arguments.client_id, .assignor = *assignor};
+  ConsumerOptions consumer{.group_id = arguments.group,
+                           .client_id = arguments.client_id,
+                           .assignor = find_assignor(arguments.assignor).value()};  // one of the choices
   consumer.isolation_level = arguments.isolation();
+  const auto interval = parse_duration(arguments.max_poll_interval);
+  if (!interval) return std::unexpected(interval.error());
+  consumer.max_poll_interval = std::chrono::duration_cast<std::chrono::milliseconds>(*interval);
   consumer.auto_offset_reset = ConsumerOptions::Reset::latest;
   if (arguments.from_beginning) consumer.auto_offset_reset = ConsumerOptions::Reset::earliest;
   if (!arguments.from_time.empty()) {
@@ -263,12 +265,12 @@ Result<ConsumerOptions> group_options(const ConsumeArguments& arguments) {
   return consumer;
 }
 
-// Keeps `parts` what the group assigns, and with -v says so.
+// Keeps `parts` what the group assigns. Says what was lost, and with -v all else.
 RebalanceListener listen(const GlobalOptions& options, const ConsumeArguments& arguments, Consumer& consumer,
                          std::vector<Part>& parts) {
   const auto tell = [&options, &arguments](std::string_view what,
                                            std::span<const TopicPartition> partitions) {
-    if (options.verbosity == 0) return;
+    if (options.verbosity == 0 && what != "lost") return;
     std::string names;
     for (const TopicPartition& one : partitions)
       names += fmt::format("{}{}-{}", names.empty() ? "" : ", ", one.topic, one.partition.value());
@@ -363,12 +365,19 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
       ->needs(group);
   command
       ->add_option("--assignor", arguments->assignor,
-                   "range, roundrobin or cooperative-sticky, as all members")
-      ->type_name("NAME")
+                   "Who shares out the partitions; the same in all members")
+      ->check(CLI::IsMember({"range", "roundrobin", "cooperative-sticky"}))
       ->capture_default_str()
       ->needs(group);
   command
       ->add_flag("--include", arguments->include, "TOPIC is an extended regular expression: all that match")
+      ->needs(group);
+  command
+      ->add_option("--max-poll-interval", arguments->max_poll_interval,
+                   "Without a sign of life for so long (stopped, or nobody takes the output), this member's "
+                   "partitions go to others")
+      ->type_name("DURATION")
+      ->capture_default_str()
       ->needs(group);
   command->add_option("--max-messages", arguments->max_messages, "Stop after N records")->type_name("N");
   CLI::Option* end = command->add_flag("--exit-at-end", arguments->exit_at_end,

@@ -197,9 +197,10 @@ Result<Offset> target_of(Consumer& consumer, const TopicPartition& partition,
 }
 
 std::unexpected<Error> refuse_live(std::string_view id, std::uint32_t members) {
-  return fail(Code::group_not_empty,
-              fmt::format("group '{}' has {} members, which would go on from where they are; stop them first",
-                          id, members));
+  return fail(
+      Code::group_not_empty,
+      fmt::format("group '{}' has {} member{}, and members go on from where they are; stop them first", id,
+                  members, members == 1 ? "" : "s"));
 }
 
 }  // namespace

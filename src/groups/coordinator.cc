@@ -300,9 +300,9 @@ Status Coordinator::serve_group(std::uint32_t slot, shm::GroupRequest kind, std:
                 fmt::format("there is no consumer group '{}'; see `ringtail group list`", id));
   const std::string topic = asked.subscription.load();
   if (kind == shm::GroupRequest::prepare) return prepare(*group, topic);
-  if (!groups_[*group].members.empty())
-    return fail(Code::group_not_empty, fmt::format("group '{}' has {} members; stop them first", id,
-                                                   groups_[*group].members.size()));
+  if (const std::size_t members = groups_[*group].members.size(); members > 0)
+    return fail(Code::group_not_empty, fmt::format("group '{}' has {} member{}; stop them first", id, members,
+                                                   members == 1 ? "" : "s"));
   std::vector<PartitionKey> keys;
   for (const auto& [key, index] : groups_[*group].entries) {
     const log::TopicEntry* of = topic_of(key.first);

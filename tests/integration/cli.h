@@ -78,7 +78,6 @@ class CliTest : public ::testing::Test {
     return content.str();
   }
 
- private:
   // The rings of every log below the test's directory.
   void remove_shared_memory() const {
     std::error_code ignored;
@@ -94,6 +93,7 @@ class CliTest : public ::testing::Test {
     }
   }
 
+ private:
   std::filesystem::path directory_;
   std::vector<std::string> environment_;
 };

@@ -130,6 +130,16 @@ bool Command::wait_for_output(std::string_view text) {
   return true;
 }
 
+bool Command::wait_for_error(std::string_view text) {
+  for (;;) {
+    if (const std::size_t found = result_.err.find(text, error_seen_); found != std::string::npos) {
+      error_seen_ = found + text.size();
+      return true;
+    }
+    if (!read_some()) return false;
+  }
+}
+
 void Command::signal(int number) const { ::kill(pid_, number); }
 
 CommandResult Command::wait() {

@@ -35,6 +35,8 @@ class Command {
   void close_input();
   // Reads its standard output until it holds `text`. False when the program ended before.
   bool wait_for_output(std::string_view text);
+  // The same of its standard error, behind what an earlier call has found.
+  bool wait_for_error(std::string_view text);
   void signal(int number) const;
   // Closes its input, reads its outputs to their ends and waits until it has ended.
   CommandResult wait();
@@ -48,6 +50,7 @@ class Command {
   int output_ = -1;
   int error_ = -1;
   CommandResult result_;
+  std::size_t error_seen_ = 0;
 };
 
 // Runs a program to its end with `input` as its standard input.
