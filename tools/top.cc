@@ -141,7 +141,7 @@ std::vector<std::string> view_names() {
 
 void add_top(CLI::App& root, GlobalOptions& options, int& exit_code) {
   auto arguments = std::make_shared<TopArguments>();
-  CLI::App* command = root.add_subcommand("top", "Watch topics and processes live");
+  CLI::App* command = root.add_subcommand("top", "Watch topics, processes and consumer groups live");
   command->add_option("-i,--interval", arguments->interval_s, "Seconds between samples")
       ->check(CLI::Range(0.05, 86400.0))
       ->type_name("SECONDS")
@@ -158,7 +158,7 @@ void add_top(CLI::App& root, GlobalOptions& options, int& exit_code) {
   command->footer(
       "Takes the keeper's role only while nobody else has it. Press ? for the keys. --json prints an object "
       "a line\nfor each sample.\n\n"
-      "Example:\n  ringtail top -i 0.5\n  ringtail top --view processes --plain -n 1");
+      "Example:\n  ringtail top -i 0.5\n  ringtail top --view groups --plain -n 1");
   command->callback([&options, &exit_code, arguments] { exit_code = top(options, *arguments); });
 }
 

@@ -215,38 +215,6 @@ View processes_view(const Samples& samples) {
   return view;
 }
 
-bool comes_before(const Cell& a, const Cell& b, bool descending) {
-  if (a.value.is_null() || b.value.is_null()) return !a.value.is_null() && b.value.is_null();
-  return descending ? b.value < a.value : a.value < b.value;
-}
-
-}  // namespace
-
-Result<Sample> take_sample(const Log& log) {
-  const Admin admin(log);
-  Sample sample;
-  const Result<std::vector<std::string>> names = admin.list_topics();
-  if (!names) return std::unexpected(names.error());
-  for (const std::string& name : *names) {
-    if (Result<TopicDescription> topic = admin.describe_topic(name))
-      sample.topics.push_back(std::move(*topic));
-  }
-  Result<std::vector<ProcessDescription>> processes = admin.list_processes();
-  if (!processes) return std::unexpected(processes.error());
-  sample.processes = std::move(*processes);
-  sample.taken = std::chrono::steady_clock::now();
-  sample.wall_ns = wall_clock_ns();
-  return sample;
-}
-
-std::span<const Tab> tabs() {
-  static constexpr std::array<Tab, 2> kTabs = {{
-      {'t', "topics", topics_view, 2, true},
-      {'p', "processes", processes_view, 0, false},
-  }};
-  return kTabs;
-}
-
 View partitions_view(const Samples& samples, std::string_view topic) {
   View view;
   view.columns = {{"partition", "partition"}};
@@ -272,6 +240,121 @@ View partitions_view(const Samples& samples, std::string_view topic) {
     view.rows.push_back(std::move(row));
   }
   return view;
+}
+
+// --- Groups --------------------------------------------------------------------------------------
+
+const GroupDescription* find_group(const Sample& sample, std::string_view id) {
+  const auto found = std::ranges::find(sample.groups, id, &GroupDescription::id);
+  return found == sample.groups.end() ? nullptr : &*found;
+}
+
+// How fast the committed offset of a partition moves; unknown before the second sample and the first commit.
+std::optional<double> commit_rate(const Samples& samples, std::string_view id,
+                                  const GroupPartitionDescription& now) {
+  const GroupDescription* group = samples.before ? find_group(*samples.before, id) : nullptr;
+  if (group == nullptr || !now.committed) return std::nullopt;
+  const auto before =
+      std::ranges::find(group->partitions, now.partition, &GroupPartitionDescription::partition);
+  if (before == group->partitions.end() || !before->committed) return std::nullopt;
+  return static_cast<double>(distance(*before->committed, *now.committed)) / seconds_between(samples);
+}
+
+Cell state_cell(const GroupDescription& group) {
+  if (group.trouble) return text_cell("trouble: " + group.trouble->message, Mood::bad);
+  return text_cell(std::string(to_string(group.state)),
+                   group.state == GroupState::rebalancing ? Mood::warning : Mood::dim);
+}
+
+View groups_view(const Samples& samples) {
+  View view;
+  view.columns = {
+      {"group", "group", false},      {"members", "members"},          {"gen", "generation"},
+      {"parts", "partitions"},        {"lag", "lag_records"},          {"worst", "worst_lag_records"},
+      {"records/s", "records_per_s"}, {"assignor", "assignor", false}, {"state", "state", false}};
+  for (const GroupDescription& group : samples.now.groups) {
+    std::uint64_t lag = 0, worst = 0;
+    std::optional<double> rate;
+    for (const GroupPartitionDescription& p : group.partitions) {
+      lag += p.lag;
+      worst = std::max(worst, p.lag);
+      if (const auto one = commit_rate(samples, group.id, p)) rate = rate.value_or(0) + *one;
+    }
+    view.rows.push_back({text_cell(group.id), count_cell(group.members.size()), count_cell(group.generation),
+                         count_cell(group.partitions.size()), count_cell(lag), count_cell(worst),
+                         rate_cell(rate, false), text_cell(group.assignor, Mood::dim), state_cell(group)});
+  }
+  return view;
+}
+
+View group_partitions_view(const Samples& samples, std::string_view id) {
+  View view;
+  view.columns = {{"partition", "partition", false},
+                  {"committed", "committed_offset"},
+                  {"log end", "log_end_offset"},
+                  {"lag", "lag_records"},
+                  {"records/s", "records_per_s"},
+                  {"idle", "idle_s"},
+                  {"pid", "pid"},
+                  {"member", "member", false}};
+  const GroupDescription* group = find_group(samples.now, id);
+  if (group == nullptr) return view;
+  for (const GroupPartitionDescription& p : group->partitions) {
+    const std::uint32_t number = p.partition.partition.value();
+    const auto member = std::ranges::find(group->members, p.member_id, &GroupMemberDescription::id);
+    const bool is_read = member != group->members.end();
+    view.rows.push_back(
+        {{fmt::format("{}-{}", p.partition.topic, number), json::array({p.partition.topic, number})},
+         p.committed ? count_cell(p.committed->value()) : unknown_cell(),
+         count_cell(p.log_end_offset.value()),
+         count_cell(p.lag),
+         rate_cell(commit_rate(samples, id, p), false),
+         is_read ? Cell{human_age(member->idle.count()), static_cast<double>(member->idle.count()) / 1e9}
+                 : unknown_cell(),
+         is_read ? Cell{std::to_string(member->pid), member->pid} : unknown_cell(),
+         is_read ? text_cell(member->id) : text_cell("nobody", Mood::warning)});
+  }
+  return view;
+}
+
+bool comes_before(const Cell& a, const Cell& b, bool descending) {
+  if (a.value.is_null() || b.value.is_null()) return !a.value.is_null() && b.value.is_null();
+  return descending ? b.value < a.value : a.value < b.value;
+}
+
+}  // namespace
+
+Result<Sample> take_sample(const Log& log) {
+  const Admin admin(log);
+  Sample sample;
+  const Result<std::vector<std::string>> names = admin.list_topics();
+  if (!names) return std::unexpected(names.error());
+  for (const std::string& name : *names) {
+    if (Result<TopicDescription> topic = admin.describe_topic(name))
+      sample.topics.push_back(std::move(*topic));
+  }
+  Result<std::vector<ProcessDescription>> processes = admin.list_processes();
+  if (!processes) return std::unexpected(processes.error());
+  sample.processes = std::move(*processes);
+  // While the groups of a log are not restored yet, there are none to show.
+  if (const Result<std::vector<GroupSummary>> groups = admin.list_groups()) {
+    for (const GroupSummary& summary : *groups) {
+      if (Result<GroupDescription> group = admin.describe_group(summary.id))
+        sample.groups.push_back(std::move(*group));
+    }
+  }
+  sample.taken = std::chrono::steady_clock::now();
+  sample.wall_ns = wall_clock_ns();
+  return sample;
+}
+
+std::span<const Tab> tabs() {
+  static constexpr std::array<Tab, 3> kTabs = {{
+      {'t', "topics", topics_view, 2, true, partitions_view},
+      {'p', "processes", processes_view, 0, false, nullptr},
+      {'g', "groups", groups_view, 4, true, group_partitions_view},
+  }};
+  return kTabs;
 }
 
 void arrange(View& view, std::string_view filter, std::size_t column, bool descending) {

@@ -20,9 +20,10 @@ struct Sample {
   std::int64_t wall_ns = 0;
   std::vector<TopicDescription> topics;
   std::vector<ProcessDescription> processes;
+  std::vector<GroupDescription> groups;
 };
 
-// Errors: those of Admin::list_topics. Topics that go meanwhile are left out.
+// Errors: those of Admin::list_topics. Topics and groups that go meanwhile are left out.
 Result<Sample> take_sample(const Log& log);
 
 // The latest sample, and the one before it, which rates are made of.
@@ -56,10 +57,9 @@ struct Tab {
   View (*make)(const Samples&);
   std::size_t sort;  // column, at first
   bool descending;
+  View (*details)(const Samples&, std::string_view row);  // the partitions behind a row; null: none
 };
 std::span<const Tab> tabs();
-
-View partitions_view(const Samples& samples, std::string_view topic);
 
 // Leaves the rows whose first text, or another, contains `filter`, and sorts them; what is unknown
 // comes last, equals by their first cells.

@@ -27,9 +27,9 @@ constexpr std::array<std::string_view, 8> kEighthsUp = {"▁", "▂", "▃", "�
 constexpr std::array<std::string_view, 8> kEighthsRight = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
 
 constexpr std::array<std::array<std::string_view, 2>, 11> kHelp = {{
-    {"t p", "topics, processes"},
+    {"t p g", "topics, processes, consumer groups"},
     {"up down j k", "choose a row; also PgUp, PgDn, Home, End"},
-    {"Enter", "the partitions of the chosen topic"},
+    {"Enter", "the partitions of the chosen topic or group"},
     {"Esc", "back"},
     {"s S", "sort by the next column, by the one before"},
     {"r", "the other way round"},
@@ -107,13 +107,15 @@ Status TopScreen::take_sample(const std::function<Result<Sample>()>& take) {
   samples_.now = std::move(*sample);
   if (const auto sum = totals(samples_)) history_.push_back(sum->records_per_s);
   if (history_.size() > kHistory) history_.erase(history_.begin());
-  if (std::ranges::find(samples_.now.topics, topic_, &TopicDescription::name) == samples_.now.topics.end())
-    topic_.clear();
+  if (!chosen_.empty() && std::ranges::none_of(tab().make(samples_).rows, [this](const auto& row) {
+        return row.front().text == chosen_;
+      }))
+    chosen_.clear();
   return {};
 }
 
 View TopScreen::current_view() const {
-  return topic_.empty() ? tab().make(samples_) : partitions_view(samples_, topic_);
+  return chosen_.empty() ? tab().make(samples_) : tab().details(samples_, chosen_);
 }
 
 // --- Keys ----------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ void TopScreen::press(int key) {
     if (key != 'q') return;
   }
   for (std::size_t t = 0; t < tabs().size(); ++t) {
-    if (key == tabs()[t].key) tab_ = t, topic_.clear();
+    if (key == tabs()[t].key) tab_ = t, chosen_.clear();
   }
   switch (key) {
     case 'q': done_ = true; break;
@@ -190,9 +192,9 @@ void TopScreen::choose(int direction) {
 }
 
 void TopScreen::drill_down() {
-  if (!topic_.empty() || tab().name != "topics" || place().id.empty()) return;
+  if (!chosen_.empty() || tab().details == nullptr || place().id.empty()) return;
   const std::string chosen = place().id;
-  topic_ = chosen;
+  chosen_ = chosen;
   partitions_ = {};
   filter_.clear();
 }
@@ -201,7 +203,7 @@ void TopScreen::step_back() {
   if (!filter_.empty()) {
     filter_.clear();
   } else {
-    topic_.clear();
+    chosen_.clear();
   }
 }
 
@@ -268,7 +270,7 @@ void TopScreen::draw_head() {
         fmt::format("{}{} {}{}", shown ? "[" : " ", tabs()[t].key, tabs()[t].name, shown ? "]" : " ");
     column += screen_.put(1, column, name, width - column, shown ? Tone::accent : Tone::dim) + 1;
   }
-  if (!topic_.empty()) column += screen_.put(1, column, "> " + topic_, width - column, Tone::accent) + 1;
+  if (!chosen_.empty()) column += screen_.put(1, column, "> " + chosen_, width - column, Tone::accent) + 1;
   if (const auto sum = totals(samples_)) {
     const std::string all = fmt::format("{} records/s  {}/s  ", human_count(sum->records_per_s),
                                         human_bytes(static_cast<std::uint64_t>(sum->bytes_per_s)));
@@ -360,7 +362,8 @@ void TopScreen::draw_help(int row) {
   for (const std::string_view line :
        {"ring: how much of the fullest ring is not yet on disk; producers wait when it is full",
         "not durable: records that are committed, but not yet synced on this host",
-        "lag: records between a consumer and the log end"})
+        "lag: records between a consumer, or what a group has committed, and the log end",
+        "idle: time since a member of a group last polled"})
     screen_.put(row++, 2, line, screen_.columns(), Tone::dim);
 }
 
@@ -374,9 +377,9 @@ void TopScreen::draw_foot() {
   int column = 0;
   if (!filter_.empty()) column = screen_.put(row, 0, "/" + filter_ + "  ", screen_.columns(), Tone::accent);
   std::string keys = "q quit  ? help  s sort  r reverse  / filter  +- interval";
-  if (!topic_.empty()) {
+  if (!chosen_.empty()) {
     keys += "  Esc back";
-  } else if (tab().name == "topics") {
+  } else if (tab().details != nullptr) {
     keys += "  Enter partitions";
   }
   screen_.put(row, column, keys, screen_.columns() - column, Tone::dim);

@@ -35,7 +35,7 @@ class TopScreen {
 
   Status take_sample(const std::function<Result<Sample>()>& take);
   View current_view() const;
-  Place& place() { return topic_.empty() ? places_[tab_] : partitions_; }
+  Place& place() { return chosen_.empty() ? places_[tab_] : partitions_; }
   const Tab& tab() const { return tabs()[tab_]; }
 
   void press(int key);
@@ -63,7 +63,7 @@ class TopScreen {
   std::vector<Place> places_;  // of the tabs
   Place partitions_;
   std::size_t tab_;
-  std::string topic_;  // whose partitions are shown; empty: a tab
+  std::string chosen_;  // the topic or group whose partitions are shown; empty: a tab
   std::string filter_;
   bool filtering_ = false;
   bool help_ = false;

@@ -149,6 +149,61 @@ TEST_F(CliTopTest, PrintsAnObjectALineWithJson) {
   }
 }
 
+TEST_F(CliTopTest, ShowsGroupsWithTheirLag) {
+  run_ok({"topic", "create", "orders", "--partitions", "2"});
+  run_ok({"produce", "orders", "--partition", "0"}, "1\n2\n3\n4\n");
+  run_ok({"produce", "orders", "--partition", "1"}, "1\n2\n");
+  run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--exit-at-end"});
+  run_ok({"produce", "orders", "--partition", "0"}, "5\n6\n7\n");
+  run_ok({"produce", "orders", "--partition", "1"}, "3\n");
+  const json sample = json::parse(run_ok({"top", "-n", "1", "-i", "0.05", "--json"}));
+  ASSERT_EQ(sample["groups"].size(), 1u) << sample;
+  const json& group = sample["groups"][0];
+  EXPECT_EQ(group["group"], "billing");
+  EXPECT_EQ(group["state"], "empty");
+  EXPECT_EQ(group["members"], 0);
+  EXPECT_EQ(group["partitions"], 2);
+  EXPECT_EQ(group["lag_records"], 4);
+  EXPECT_EQ(group["worst_lag_records"], 3);
+  EXPECT_EQ(group["records_per_s"], 0.0);
+
+  Command member(command_line({"consume", "orders", "--group", "billing", "--client-id", "till"}),
+                 environment());
+  ASSERT_TRUE(member.wait_for_output("7\n"));
+  EXPECT_THAT(run_ok({"top", "-n", "1", "-i", "0.05", "--view", "groups"}),
+              AllOf(HasSubstr("worst"), HasSubstr("billing"), HasSubstr("cooperative-sticky")));
+  Terminal terminal(command_line({"top", "-i", "60"}), terminal_environment());
+  ASSERT_TRUE(terminal.wait_for("orders"));
+  terminal.press("g");
+  ASSERT_TRUE(terminal.wait_for("cooperative-sticky"));
+  terminal.press("\r");
+  EXPECT_TRUE(terminal.wait_for("> billing"));
+  EXPECT_TRUE(terminal.wait_for("orders-1"));
+  EXPECT_TRUE(terminal.wait_for("till-"));
+  terminal.press("q");
+  EXPECT_EQ(terminal.wait(), 0);
+}
+
+TEST_F(CliTopTest, CountsCommittedRecords) {
+  run_ok({"topic", "create", "orders"});
+  run_ok({"produce", "orders"}, "1\n2\n3\n4\n5\n");
+  const auto read = [&](const char* count) {
+    run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--max-messages", count});
+  };
+  read("1");
+  Command top(command_line({"top", "-i", "0.05", "--json"}), environment());
+  ASSERT_TRUE(top.wait_for_output("\"lag_records\":4"));
+  read("3");
+  ASSERT_TRUE(top.wait_for_output("\"lag_records\":1"));
+  top.signal(SIGTERM);
+  double records = 0;
+  for (const std::string& line : lines_of(top.wait().out)) {
+    const json sample = json::parse(line);
+    records += sample["groups"][0]["records_per_s"].get<double>() * sample["interval_s"].get<double>();
+  }
+  EXPECT_NEAR(records, 3, 0.01);
+}
+
 TEST_F(CliTopTest, CountsWhatComes) {
   run_ok({"topic", "create", "orders"});
   Command producer(command_line({"produce", "orders"}), environment());
