@@ -17,6 +17,17 @@ std::vector<const CLI::App*> commands_of(const CLI::App& app) {
   });
 }
 
+// Those of the command itself and of its groups, which the parser takes for nameless commands.
+std::vector<const CLI::Option*> options_of(const CLI::App& app) {
+  std::vector<const CLI::Option*> options = app.get_options();
+  for (const CLI::App* group :
+       app.get_subcommands([](const CLI::App* command) { return command->get_name().empty(); })) {
+    const std::vector<const CLI::Option*> more = group->get_options();
+    options.insert(options.end(), more.begin(), more.end());
+  }
+  return options;
+}
+
 // "--partition -p" and so on, of one option.
 std::string names_of(const CLI::Option& option) {
   std::string names;
@@ -44,6 +55,7 @@ std::string complete_value(const CLI::Option& option) {
     return fmt::format("_ringtail_words '{}'", choices);
   }
   if (type == "TOPIC" || type == "NAME") return "_ringtail_topics";
+  if (type == "GROUP") return "_ringtail_groups";
   if (type == "DIR") return "_ringtail_files -d";
   if (type == "FILE" || type == "PATH") return "_ringtail_files -f";
   return ":";
@@ -51,7 +63,7 @@ std::string complete_value(const CLI::Option& option) {
 
 std::string option_words(const CLI::App& app) {
   std::string words;
-  for (const CLI::Option* option : app.get_options()) {
+  for (const CLI::Option* option : options_of(app)) {
     if (option->nonpositional() && !option->get_group().empty()) words += names_of(*option);
   }
   return words;
@@ -59,7 +71,7 @@ std::string option_words(const CLI::App& app) {
 
 // One line for each option that takes a value: "PATH:--option) statement ;;".
 void append_value_cases(const CLI::App& app, const std::string& path, std::string& out) {
-  for (const CLI::Option* option : app.get_options()) {
+  for (const CLI::Option* option : options_of(app)) {
     if (!option->nonpositional() || option->get_expected_max() == 0) continue;
     std::string patterns;
     for (const std::string& name : option->get_lnames()) {
@@ -80,7 +92,7 @@ void append_word_cases(const CLI::App& app, const std::string& path, const std::
   for (const CLI::App* command : commands_of(app)) words += command->get_name() + " ";
   std::string positional;
   int index = 0;
-  for (const CLI::Option* option : app.get_options()) {
+  for (const CLI::Option* option : options_of(app)) {
     if (!option->get_positional()) continue;
     positional += fmt::format("[[ $position == {} ]] && {}; ", index++, complete_value(*option));
   }
@@ -102,7 +114,7 @@ void append_paths(const CLI::App& app, const std::string& path, std::string& out
 
 // "--dir|--partition|...": the options of all commands that are followed by a value.
 void append_options_with_value(const CLI::App& app, std::string& out) {
-  for (const CLI::Option* option : app.get_options()) {
+  for (const CLI::Option* option : options_of(app)) {
     if (!option->nonpositional() || option->get_expected_max() == 0) continue;
     for (const std::string& name : option->get_lnames()) out += (out.empty() ? "--" : "|--") + name;
   }
@@ -117,6 +129,11 @@ _ringtail_topics() {{
   [[ $current == -* ]] && return
   local topics=$("${{COMP_WORDS[0]}}" "${{directory[@]}}" topic list 2>/dev/null)
   COMPREPLY+=($(compgen -W "$topics" -- "$current"))
+}}
+_ringtail_groups() {{
+  [[ $current == -* ]] && return
+  local groups=$("${{COMP_WORDS[0]}}" "${{directory[@]}}" group list 2>/dev/null | awk 'NR > 1 {{print $1}}')
+  COMPREPLY+=($(compgen -W "$groups" -- "$current"))
 }}
 _ringtail() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}

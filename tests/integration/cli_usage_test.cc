@@ -19,6 +19,11 @@ const std::vector<std::vector<std::string>>& all_commands() {
                                                                  {"topic", "delete"},
                                                                  {"produce"},
                                                                  {"consume"},
+                                                                 {"group"},
+                                                                 {"group", "list"},
+                                                                 {"group", "describe"},
+                                                                 {"group", "reset-offsets"},
+                                                                 {"group", "delete"},
                                                                  {"import"},
                                                                  {"replay"},
                                                                  {"log"},
@@ -70,6 +75,14 @@ TEST_F(CliTest, WrongUsageExitsWith2AndOneLineThatNamesTheHelp) {
       {"topic", "create", "a", "--partitions", "0"},
       {"topic", "create", "a", "--partitions", "many"},
       {"topic", "list", "--no-such-option"},
+      {"topic", "alter", "a"},
+      {"topic", "alter", "a", "--partitions", "0"},
+      {"group"},
+      {"group", "describe"},
+      {"group", "reset-offsets", "g", "--topic", "a"},
+      {"group", "reset-offsets", "g", "--topic", "a", "--to-latest", "--to-earliest"},
+      {"consume", "a", "--group", "g", "--offset", "3"},
+      {"consume", "a", "--group", "g", "--assignor", "fair"},
       {"produce"},
       {"produce", "a", "--acks", "2"},
       {"produce", "a", "--batch", "0"},
@@ -143,6 +156,7 @@ TEST_F(CliTest, ANameThatIsNotUtf8StillMakesAnErrorObject) {
 
 TEST_F(CliTest, CompletionKnowsCommandsOptionsChoicesAndTopics) {
   run_ok({"topic", "create", "orders"});
+  run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--exit-at-end"});
   const std::filesystem::path script = write_file("completion.bash", run_ok({"completion", "bash"}));
   const std::string binary_dir = std::filesystem::path(RINGTAIL_BINARY).parent_path().string();
   const auto complete = [&](const std::string& words) {
@@ -164,6 +178,15 @@ TEST_F(CliTest, CompletionKnowsCommandsOptionsChoicesAndTopics) {
   EXPECT_THAT(complete("ringtail produce orders --acks ''"), ElementsAre("0", "1", "all"));
   EXPECT_THAT(complete("ringtail consume ord"), ElementsAre("orders"));
   EXPECT_THAT(complete("ringtail -v consume ord"), ElementsAre("orders"));
+  EXPECT_THAT(complete("ringtail topic alter orders --par"), ElementsAre("--partitions"));
+  EXPECT_THAT(complete("ringtail group de"), ::testing::UnorderedElementsAre("describe", "delete"));
+  EXPECT_THAT(complete("ringtail group describe bil"), ElementsAre("billing"));
+  EXPECT_THAT(complete("ringtail consume orders --group bil"), ElementsAre("billing"));
+  EXPECT_THAT(complete("ringtail consume orders --assignor coop"), ElementsAre("cooperative-sticky"));
+  EXPECT_THAT(complete("ringtail group reset-offsets billing --topic ord"), ElementsAre("orders"));
+  EXPECT_THAT(complete("ringtail group reset-offsets billing --to-"),
+              ::testing::UnorderedElementsAre("--to-earliest", "--to-latest", "--to-offset", "--to-time"));
+  EXPECT_THAT(complete("ringtail top --view gr"), ElementsAre("groups"));
   EXPECT_THAT(complete("ringtail import js"), ElementsAre("jsonl"));
   EXPECT_THAT(complete("ringtail topic list --js"), ElementsAre("--json"));
   EXPECT_THAT(complete("ringtail import csv " + script.string().substr(0, script.string().size() - 3)),
