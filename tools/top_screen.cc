@@ -363,6 +363,7 @@ void TopScreen::draw_help(int row) {
        {"ring: how much of the fullest ring is not yet on disk; producers wait when it is full",
         "not durable: records that are committed, but not yet synced on this host",
         "lag: records between a consumer, or what a group has committed, and the log end",
+        "records/s of a group: how its committed offsets move; automatic commits come every 5 s",
         "idle: time since a member of a group last polled"})
     screen_.put(row++, 2, line, screen_.columns(), Tone::dim);
 }
