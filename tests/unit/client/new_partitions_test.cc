@@ -67,7 +67,8 @@ TEST_F(NewPartitionsTest, AProducerOfSeveralBeginsToUseThem) {
   Producer fresh = producer("orders");
   for (const auto& [key, partition] : chosen) {
     used.insert(partition);
-    if (key != "0") EXPECT_EQ(fresh.partition_for(key), partition) << key;  // "0" was sent as it noticed
+    if (key == "0") continue;  // sent as the producer noticed
+    EXPECT_EQ(fresh.partition_for(key), partition) << key;
   }
   EXPECT_EQ(used.size(), 5u);
 }
