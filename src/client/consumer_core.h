@@ -72,7 +72,6 @@ class ConsumerCore {
   // consumer_group.cc
   Status check_member() const;
   Status handle_news();
-  Status rejoin();
   Status open_granted();
   Status place(Assigned& assigned);
   void drop(const std::vector<TopicPartition>& partitions);
@@ -97,7 +96,8 @@ class ConsumerCore {
   groups::Subscription subscription_;
   RebalanceListener listener_;
   bool subscribed_ = false;
-  bool unopened_ = false;  // something is granted whose reader could not be opened, or has no position
+  bool unopened_ = false;  // something is granted whose reader could not be opened or has no position, or
+                           // this member is yet to join again
 };
 
 }  // namespace ringtail

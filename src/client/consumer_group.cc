@@ -74,12 +74,6 @@ Status ConsumerCore::unsubscribe() {
   return left;
 }
 
-Status ConsumerCore::rejoin() {
-  logger().warn("group '{}': this member was expelled, for it had not polled for {} ms; it joins again",
-                options_.group_id, options_.max_poll_interval.count());
-  return membership_->join(subscription_);
-}
-
 // --- Changes -------------------------------------------------------------------------------------
 
 // Forgets partitions that are another's now, or nobody's.
@@ -99,8 +93,12 @@ Status ConsumerCore::handle_news() {
     drop(looked->lost);
     if (listener_.lost) listener_.lost(looked->lost);
   }
-  if (looked->expelled) {
-    if (auto joined = rejoin(); !joined) return joined;
+  if (looked->expelled)
+    logger().warn("group '{}': this member was expelled, for it had not polled for {} ms; it joins again",
+                  options_.group_id, options_.max_poll_interval.count());
+  if (!membership_->is_joined()) {
+    unopened_ = true;  // until it has joined, each poll tries
+    if (auto joined = membership_->join(subscription_); !joined) return joined;
   }
   if (looked->commit_due || (options_.enable_auto_commit && !looked->to_give_up.empty()))
     std::ignore = commit();  // what is refused is lost, and that will be told

@@ -96,6 +96,8 @@ class Membership {
 
   std::list<Tenancy>& held() { return held_; }
   Tenancy* find(const TopicPartition& partition);
+  // Whether the coordinator has taken it as a member, and not expelled it since.
+  bool is_joined() const { return joined_; }
   const MemberOptions& options() const { return options_; }
   // As shown by Admin: the client id, if any, then a number that no other attachment has.
   const std::string& member_id() const { return member_id_; }
