@@ -55,16 +55,14 @@ std::string member_id_of(const shm::Control& control, std::uint32_t slot) {
 
 namespace {
 
-// Publishes the request whose fields have been stored, and waits until it is dealt with.
-Status post(const log::Attachment& attachment, shm::Member& member) {
+// Waits until the latest request is dealt with.
+Status wait_for_answer(const log::Attachment& attachment, const shm::Member& member) {
   const shm::Control& control = attachment.control();
-  const std::uint32_t request = member.request.load(memory_order_relaxed) + 1;
-  member.request.store(request, memory_order_release);  // SYNC: pairs with the coordinator's acquire load
-  control.wake_coordinator();
+  const std::uint32_t request = member.request.load(memory_order_relaxed);
   const std::int64_t deadline_ns = monotonic_ns() + kPatienceNs;
   for (;;) {
     const std::uint32_t answered = member.answered.load(memory_order_acquire);  // SYNC: pairs with answer
-    if (answered == request) break;
+    if (answered == request) return {};
     if (auto failure = attachment.keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now_ns = monotonic_ns();
     if (now_ns >= deadline_ns) {
@@ -77,6 +75,14 @@ Status post(const log::Attachment& attachment, shm::Member& member) {
     }
     shm::futex_wait(member.answered, answered, std::min(deadline_ns, now_ns + kSliceNs));
   }
+}
+
+// Publishes the request whose fields have been stored, and waits for the answer.
+Status post(const log::Attachment& attachment, shm::Member& member) {
+  const std::uint32_t request = member.request.load(memory_order_relaxed) + 1;
+  member.request.store(request, memory_order_release);  // SYNC: pairs with the coordinator's acquire load
+  attachment.control().wake_coordinator();
+  if (auto answered = wait_for_answer(attachment, member); !answered) return answered;
   const std::uint32_t refusal = member.refusal_code.load(memory_order_relaxed);
   if (refusal == 0) return {};
   return fail(static_cast<Code>(refusal - 1), member.refusal.load());
@@ -87,6 +93,8 @@ Status post(const log::Attachment& attachment, shm::Member& member) {
 Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& slot, shm::GroupRequest kind,
                        std::string_view group_id, std::string_view subscription) {
   shm::Member& member = attachment.control().member(slot.index());
+  // What whoever had the slot before asked for and did not live to see must not be read with our words.
+  if (auto answered = wait_for_answer(attachment, member); !answered) return answered;
   member.kind.store(static_cast<std::uint32_t>(kind), memory_order_relaxed);
   member.asker.store(slot.word(), memory_order_relaxed);
   member.group_id.store(group_id);
