@@ -139,6 +139,7 @@ class Coordinator {
   };
   std::vector<Confirmation> confirmations_;  // for commits that were appended, once they are synced
   // Whether the last look at the positions left none unwritten, and how many transactions had ended before.
+  bool end_known_ = false;  // what a coordinator before us appended is waited for, too
   bool all_written_ = false;
   std::uint64_t ended_before_ = 0;
   std::int64_t persist_due_ns_ = 0;

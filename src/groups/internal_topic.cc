@@ -1,5 +1,7 @@
 #include "groups/internal_topic.h"
 
+#include <algorithm>
+
 #include "log/partition_reader.h"
 #include "shm/slots.h"
 
@@ -67,6 +69,18 @@ Status InternalTopic::append(std::span<const KeyValue> records) {
     if (!sent) return std::unexpected(appender_->describe(sent.error()));
     sync_target_ = sent->end;
   }
+  return {};
+}
+
+Status InternalTopic::include_others() {
+  auto topic = attachment_.catalog().load_topic(name_);
+  if (!topic && topic.error().code == Code::not_found) return {};
+  if (auto opened = open(); !opened) return opened;
+  auto reader = log::PartitionReader::open(appender_->partition(), slot_.index(), kReadAheadBytes);
+  if (!reader) return std::unexpected(reader.error());
+  auto end = (*reader)->log_end();
+  if (!end) return std::unexpected(end.error());
+  sync_target_ = std::max(sync_target_, end->position);
   return {};
 }
 

@@ -28,10 +28,13 @@ class InternalTopic {
   // Errors: of reading.
   Status restore(const std::function<void(const Record&)>& take);
 
-  // Appends, without waiting for the disk or for space; makes the topic when it is missing. The position
-  // behind the last one is then sync_target(). Errors: timed_out (no space now: try again; some may have been
+  // Appends, without waiting for the disk or for space; makes the topic when it is missing. Errors: timed_out (no space now: try again; some may have been
   // appended), and why the topic cannot be written.
   Status append(std::span<const KeyValue> records);
+
+  // From here on is_synced speaks of what anybody has appended so far, too: a coordinator before this one.
+  // Errors: as append.
+  Status include_others();
 
   // Whether everything appended is on disk.
   bool is_synced() const;

@@ -203,6 +203,14 @@ void Coordinator::persist(std::int64_t now_ns) {
       one.entry->persistent.store(1, memory_order_relaxed);
     }
   }
+  if (!asked.empty() && !end_known_) {
+    if (auto included = offsets_.include_others(); !included) {
+      announce_trouble(included.error());
+      for (const Confirmation& one : asked) note_trouble(one.group, included.error());
+      return;
+    }
+    end_known_ = true;
+  }
   announced_trouble_.clear();
   all_written_ = !left_some;
   ended_before_ = ended;
