@@ -168,6 +168,7 @@ void Coordinator::index_table() {
     // An entry whose group was being deleted, or one made twice, goes.
     if (group == groups_.end() || !group->second.entries.emplace(key, i).second)
       table_.assignments[i].store(0, memory_order_relaxed);
+    if (const log::TopicEntry* topic = topic_of(key.first)) persisted_names_[key.first] = topic->name;
   }
   const std::int64_t now_ns = monotonic_ns();
   for (std::uint32_t slot = 0; slot < shm::kMaxSlots; ++slot) {
@@ -178,6 +179,9 @@ void Coordinator::index_table() {
     groups_[group - 1].members.insert(slot);
     members_[slot] = watch_of(slot, now_ns);
   }
+  std::vector<std::uint32_t> indexes;
+  for (const auto& [index, group] : groups_) indexes.push_back(index);
+  for (const std::uint32_t index : indexes) note_remaining(index);
 }
 
 Coordinator::Member Coordinator::watch_of(std::uint32_t slot, std::int64_t now_ns) const {

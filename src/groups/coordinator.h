@@ -91,6 +91,7 @@ class Coordinator {
   // members.cc
   Status join(std::uint32_t slot, std::int64_t now_ns);
   void remove_member(std::uint32_t slot, const char* why);
+  void note_remaining(std::uint32_t index);
   void watch_members(std::int64_t now_ns);
   bool is_alive(std::uint32_t slot) const;
   void call(std::uint32_t slot) const;

@@ -82,11 +82,20 @@ void Coordinator::remove_member(std::uint32_t slot, const char* why) {
       table_.assignments[at].store(shm::assignment_word(index, 0), memory_order_relaxed);
   }
   unbalance(group);
+  note_remaining(index);
+}
+
+// How many members a group has left; and when that is none, since when.
+void Coordinator::note_remaining(std::uint32_t index) {
+  const Group& group = groups_[index];
   shm::Group& entry = table_.groups[index];
   entry.members.store(static_cast<std::uint32_t>(group.members.size()), memory_order_relaxed);
   if (!group.members.empty()) return;
-  entry.empty_since_ns.store(wall_clock_ns(), memory_order_relaxed);
-  entry.state.store(static_cast<std::uint32_t>(shm::GroupState::empty), memory_order_relaxed);
+  const auto empty = static_cast<std::uint32_t>(shm::GroupState::empty);
+  if (entry.state.load(memory_order_relaxed) != empty) {
+    entry.empty_since_ns.store(wall_clock_ns(), memory_order_relaxed);
+    entry.state.store(empty, memory_order_relaxed);
+  }
   // Nothing was committed: there is nothing to remember.
   for (const auto& [key, at] : group.entries) {
     const shm::GroupPartition& position = table_.partitions[at];
@@ -125,10 +134,11 @@ void Coordinator::watch_members(std::int64_t now_ns) {
   }
   for (const std::uint32_t slot : dead) remove_member(slot, "is gone");
   for (const std::uint32_t slot : stuck) {
-    shm::Member& member = control_.member(slot);
-    remove_member(slot, "was expelled: it has not polled for max.poll.interval.ms");
-    member.status.store(static_cast<std::uint32_t>(MemberStatus::expelled), memory_order_relaxed);
+    // It is told before it is no member any more: afterwards, the coordinator after us would not know it.
+    control_.member(slot).status.store(static_cast<std::uint32_t>(MemberStatus::expelled),
+                                       memory_order_relaxed);
     call(slot);
+    remove_member(slot, "was expelled: it has not polled for max.poll.interval.ms");
   }
 }
 
