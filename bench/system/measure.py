@@ -73,10 +73,20 @@ def figures():
         "replay_fio": Figure("fio reads in sequence, O_DIRECT, 1 MiB, depth 8", "MiB/s"),
         "replay_ringtail": Figure("replay of 1 KiB records, page cache cold", "MiB/s"),
         "replay": Figure("replay over fio", "%", 80),
+        "member_poll_1": Figure("a group member's poll over another's, a record at a time", "x", 1.15, True),
+        "member_poll_256": Figure("  256 records at most", "x", 1.15, True),
+        "commit_1": Figure("asynchronous commit, 1 partition", "ns", 50, True),
+        "commit_16": Figure("asynchronous commit, 16 partitions", "ns", 50, True),
+        "takeover_p50": Figure("takeover of a killed member's partitions, p50", "ms"),
+        "takeover_p99": Figure("takeover of a killed member's partitions, p99", "ms", 20, True),
+        "takeover_max": Figure("  the longest of 400", "ms"),
+        "takeover_keeper_p50": Figure("  with the keeper killed as well, p50", "ms"),
+        "takeover_keeper_p99": Figure("  with the keeper killed as well, p99", "ms"),
+        "takeover_keeper_max": Figure("  with the keeper killed as well, the longest of 400", "ms"),
     }
 
 
-NAMES = ["ping_pong", "append", "one_to_one", "batches", "open_loop", "flush", "replay"]
+NAMES = ["ping_pong", "append", "one_to_one", "batches", "open_loop", "flush", "replay", "member", "takeover"]
 
 
 def both(first, second, swapped):
@@ -96,11 +106,12 @@ class Bench:
         self.ringtail = args.build / "bin" / "ringtail"
         self.micro = args.build / "bench" / "ringtail_micro"
         self.disk_rates = args.build / "bench" / "ringtail_disk_rates"
+        self.takeover_program = args.build / "bench" / "ringtail_takeover"
         self.bytes = int(args.gigabytes * (1 << 30))
         self.number = 0
 
     def missing_programs(self):
-        programs = [self.ringtail, self.micro, self.disk_rates]
+        programs = [self.ringtail, self.micro, self.disk_rates, self.takeover_program]
         if self.args.spike:
             programs.append(pathlib.Path(self.args.spike))
         return [str(program) for program in programs if not program.is_file()]
@@ -166,6 +177,23 @@ class Bench:
             storage = "disk" if "disk:1" in run["name"] else "memory"
             self.figures[f"append_{storage}"].add(run["p50"] - run["clock"], clock_ns=run["clock"])
             self.figures[f"append_{storage}_timed"].add(run["p50"], p99_9=run["p99_9"])
+
+    def member(self):
+        out = self.output([self.micro.resolve(), "--benchmark_format=json",
+                           "--benchmark_filter=poll_of_member|commit_async"], "member")
+        for run in json.loads(out)["benchmarks"]:
+            count = re.search(r":(\d+)", run["name"]).group(1)
+            if run["name"].startswith("commit_async"):
+                self.figures[f"commit_{count}"].add(run["commit_ns"])
+            else:
+                self.figures[f"member_poll_{count}"].add(run["ratio"], member_ns=run["member_ns"])
+
+    def takeover(self):
+        for name, options in (("takeover", []), ("takeover_keeper", ["--keeper"])):
+            run = json.loads(self.output([self.takeover_program.resolve(), "--rounds", 100, *options], name))
+            self.figures[f"{name}_p50"].add(run["p50_ms"])
+            self.figures[f"{name}_p99"].add(run["p99_ms"])
+            self.figures[f"{name}_max"].add(run["max_ms"])
 
     def one_to_one(self):
         for storage in ("memory", "disk"):
