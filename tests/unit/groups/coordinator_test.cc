@@ -1,0 +1,204 @@
+// The coordinator: what it keeps, forgets, refuses, and what the next one makes of it.
+#include "unit/groups/groups_test_support.h"
+
+namespace ringtail::groups {
+namespace {
+
+using ::testing::HasSubstr;
+
+class CoordinatorTest : public GroupsTest {
+ protected:
+  // Commits as a member of the group that then leaves.
+  void commit(const std::string& group, const std::string& topic, std::uint64_t offset,
+              std::string_view metadata = {}) {
+    auto seat = join(group, topic);
+    settle({seat.get()}, {attachment_->catalog().load_topic(topic)->partitions});
+    for (Tenancy& tenancy : (*seat)->held()) ASSERT_TRUE((*seat)->commit(tenancy, Offset(offset), metadata));
+    ASSERT_TRUE((*seat)->persist(seconds(60)));
+    ASSERT_TRUE((*seat)->leave());
+  }
+};
+
+TEST_F(CoordinatorTest, PositionsSurviveAReboot) {
+  create("orders", 2);
+  commit("billing", "orders", 5, "five");
+  reboot();
+  EXPECT_EQ(committed("billing", "orders", 0), "5 five");
+  EXPECT_EQ(committed("billing", "orders", 1), "5 five");
+}
+
+TEST_F(CoordinatorTest, TheLatestOfSeveralCommitsIsRestored) {
+  create("orders");
+  for (const std::uint64_t offset : {5u, 9u, 7u}) commit("billing", "orders", offset);
+  reboot();
+  EXPECT_EQ(committed("billing", "orders"), "7");
+}
+
+TEST_F(CoordinatorTest, ADeletedGroupStaysDeletedAfterAReboot) {
+  create("orders");
+  commit("billing", "orders", 5);
+  commit("shipping", "orders", 6);
+  ASSERT_TRUE(ask(shm::GroupRequest::remove, "billing"));
+  EXPECT_FALSE(find_group(control(), "billing"));
+  reboot();
+  EXPECT_FALSE(find_group(control(), "billing"));
+  EXPECT_EQ(committed("shipping", "orders"), "6");
+}
+
+TEST_F(CoordinatorTest, ADeletedGroupBeginsAnew) {
+  create("orders");
+  commit("billing", "orders", 5);
+  ASSERT_TRUE(ask(shm::GroupRequest::remove, "billing"));
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  EXPECT_EQ((*seat)->held().front().committed, shm::kNoOffset);
+}
+
+TEST_F(CoordinatorTest, AGroupWithMembersIsNotDeleted) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  const Status removed = ask(shm::GroupRequest::remove, "billing");
+  ASSERT_FALSE(removed);
+  EXPECT_EQ(removed.error().code, Code::group_not_empty);
+  EXPECT_THAT(removed.error().message, HasSubstr("1 members"));
+}
+
+TEST_F(CoordinatorTest, ADeletedTopicTakesItsPositionsAlong) {
+  create("orders");
+  create("returns");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  const std::uint64_t id = topic_id("orders");
+  // Also a coordinator that has not written the position itself knows whose it was.
+  stop_coordinator();
+  start_coordinator();
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  ASSERT_TRUE(attachment_->catalog().delete_topic("orders"));
+  ASSERT_TRUE(attachment_->apply_catalog());
+  control().wake_coordinator();
+  wait([&] { return !entry_of("billing", id); });
+  create("orders");
+  reboot();
+  EXPECT_EQ(committed("billing", "orders"), "none");
+}
+
+TEST_F(CoordinatorTest, AGroupThatNobodyIsInIsForgottenAfterTheRetention) {
+  create("orders");
+  commit("billing", "orders", 5);
+  stop();
+  start({.offsets_retention_ms = 1});
+  wait([&] { return !find_group(control(), "billing"); });
+  reboot();
+  EXPECT_EQ(committed("billing", "orders"), "none");
+}
+
+TEST_F(CoordinatorTest, WhatAMemberReadsDoesNotExpire) {
+  create("orders");
+  stop();
+  start({.offsets_retention_ms = 1});
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  commit("shipping", "orders", 6);
+  wait([&] { return !find_group(control(), "shipping"); });  // it has looked for what is to expire
+  EXPECT_EQ(committed("billing", "orders"), "5");
+}
+
+TEST_F(CoordinatorTest, OneGroupTooManyIsRefusedWithTheRemedy) {
+  create("orders");
+  std::vector<std::unique_ptr<Seat>> seats;
+  for (std::uint32_t i = 0; i < shm::kMaxGroups; ++i)
+    seats.push_back(join("group-" + std::to_string(i), "orders"));
+  auto seat = sit("one-too-many");
+  const Status joined = (*seat)->join({.topics = {"orders"}, .pattern = {}});
+  ASSERT_FALSE(joined);
+  EXPECT_EQ(joined.error().code, Code::limit_exceeded);
+  EXPECT_THAT(joined.error().message, HasSubstr("ringtail group delete"));
+  ASSERT_TRUE((*seats.front())->leave());  // nothing was committed: its place is free
+  EXPECT_TRUE((*seat)->join({.topics = {"orders"}, .pattern = {}}));
+}
+
+TEST_F(CoordinatorTest, AFullTableOfPositionsIsToldAndHeals) {
+  create("orders", 4);
+  const std::uint64_t topic_id_of_orders = topic_id("orders");
+  stop_coordinator();
+  // Another group has all entries but two.
+  constexpr std::uint32_t kTaken = shm::kMaxGroupPartitions - 2;
+  for (std::uint32_t i = 0; i < kTaken; ++i) {
+    shm::GroupPartition& entry = table().partitions[i];
+    entry.topic_id.store(topic_id_of_orders);
+    entry.partition.store(i);
+    entry.committed.store(0);
+    entry.persistent.store(1);
+    entry.committed_ns.store(wall_clock_ns());
+    table().assignments[i].store(shm::assignment_word(7, 0));
+  }
+  table().entries_used.store(kTaken);
+  shm::Group& hoarder = table().groups[7];
+  hoarder.group_id.store("hoarder");
+  hoarder.empty_since_ns.store(wall_clock_ns());
+  hoarder.state.store(static_cast<std::uint32_t>(shm::GroupState::empty));
+  start_coordinator();
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {2});
+  const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  EXPECT_EQ(static_cast<Code>(group.trouble_code.load() - 1), Code::limit_exceeded);
+  EXPECT_THAT(group.trouble.load(), HasSubstr("2 partitions of group 'billing'"));
+  EXPECT_THAT(group.trouble.load(), HasSubstr("delete groups"));
+  ASSERT_TRUE(ask(shm::GroupRequest::remove, "hoarder"));
+  ASSERT_TRUE((*seat)->join({.topics = {"orders"}, .pattern = {}}));
+  settle({seat.get()}, {4});
+  EXPECT_EQ(group.trouble_code.load(), 0u);
+}
+
+TEST_F(CoordinatorTest, ATenuresNumberRisesWhenItsEntryGoesToAnotherGroup) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  Tenancy late = (*seat)->held().front();
+  ASSERT_TRUE((*seat)->leave());  // nothing was committed: the group is gone, and its entry free
+  auto other = join("shipping", "orders");
+  settle({other.get()}, {1});
+  ASSERT_EQ((*other)->held().front().entry, late.entry);
+  EXPECT_GT(shm::tenure_number((*other)->held().front().tenure), shm::tenure_number(late.tenure));
+  EXPECT_FALSE((*seat)->commit(late, Offset(9)));
+  EXPECT_EQ(committed("shipping", "orders"), "none");
+}
+
+TEST_F(CoordinatorTest, ASecondCoordinatorGoesOnWhereTheFirstStopped) {
+  create("orders", 4);
+  auto first = join("billing", "orders");
+  settle({first.get()}, {4});
+  ASSERT_TRUE((*first)->commit((*first)->held().front(), Offset(5)));
+  stop_coordinator();
+  start_coordinator();
+  auto second = join("billing", "orders");
+  settle({first.get(), second.get()}, {2, 2});
+  EXPECT_TRUE((*second)->persist(seconds(60)));
+}
+
+TEST_F(CoordinatorTest, ARemovalThatWasCutShortLeavesAnEmptyGroup) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  stop_coordinator();
+  // As when the coordinator died behind its first store.
+  control().member(seat->slot.index()).group.store(0);
+  const auto index = *find_group(control(), "billing");
+  table().groups[index].empty_since_ns.store(0);
+  const std::int64_t before_ns = wall_clock_ns();
+  start_coordinator();
+  wait([&] {
+    return load_standing(table().partitions[*entry_of("billing", topic_id("orders"))]).owner() == 0;
+  });
+  EXPECT_EQ(table().groups[index].state.load(), static_cast<std::uint32_t>(shm::GroupState::empty));
+  EXPECT_EQ(table().groups[index].members.load(), 0u);
+  EXPECT_GE(table().groups[index].empty_since_ns.load(), before_ns);
+  EXPECT_FALSE((*seat)->commit((*seat)->held().front(), Offset(6)));
+}
+
+}  // namespace
+}  // namespace ringtail::groups
