@@ -1,9 +1,11 @@
 // What membership of a group adds to a poll, and what a commit costs. Each figure is a comparison within one
-// run: the two sides take turns, so that what disturbs the machine disturbs both.
+// run, the median over its turns: the two sides take turns, so that what disturbs the machine disturbs both.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "support/temporary_log.h"
 
@@ -12,8 +14,10 @@ namespace {
 
 constexpr std::size_t kRecords = 20'000;
 
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+double median(std::vector<double>& values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
 }
 
 class Topic {
@@ -54,7 +58,7 @@ class Topic {
   std::optional<Producer> producer_;
 };
 
-// Reads what there is; commits behind each poll if told to. Returns the seconds it took.
+// Reads what there is; commits behind each poll if told to. Returns how many ns a record took.
 double drain(Consumer& consumer, bool commits) {
   const auto begin = std::chrono::steady_clock::now();
   for (std::size_t read = 0; read < kRecords;) {
@@ -63,7 +67,8 @@ double drain(Consumer& consumer, bool commits) {
     read += records.size();
     if (commits) check_or_die(consumer.commit_async());
   }
-  return seconds_since(begin);
+  const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - begin;
+  return time.count() / kRecords;
 }
 
 // A member's poll against that of a consumer without group: `ratio`, and both in ns a record.
@@ -72,20 +77,21 @@ void poll_of_member(benchmark::State& state) {
   const auto max_poll_records = static_cast<std::size_t>(state.range(0));
   Consumer alone = topic.alone(max_poll_records);
   Consumer member = topic.member(max_poll_records);
-  double alone_seconds = 0;
-  double member_seconds = 0;
+  std::vector<double> alone_ns;
+  std::vector<double> member_ns;
+  std::vector<double> ratios;
   bool member_first = false;
   for (auto _ : state) {
     topic.fill();
-    if (member_first) member_seconds += drain(member, false);
-    alone_seconds += drain(alone, false);
-    if (!member_first) member_seconds += drain(member, false);
+    if (member_first) member_ns.push_back(drain(member, false));
+    alone_ns.push_back(drain(alone, false));
+    if (!member_first) member_ns.push_back(drain(member, false));
     member_first = !member_first;
+    ratios.push_back(member_ns.back() / alone_ns.back());
   }
-  const double records = static_cast<double>(state.iterations()) * kRecords;
-  state.counters["alone_ns"] = alone_seconds / records * 1e9;
-  state.counters["member_ns"] = member_seconds / records * 1e9;
-  state.counters["ratio"] = member_seconds / alone_seconds;
+  state.counters["alone_ns"] = median(alone_ns);
+  state.counters["member_ns"] = median(member_ns);
+  state.counters["ratio"] = median(ratios);
 }
 BENCHMARK(poll_of_member)->ArgName("max_poll_records")->Arg(1)->Arg(256)->MinTime(2);
 
@@ -94,16 +100,15 @@ BENCHMARK(poll_of_member)->ArgName("max_poll_records")->Arg(1)->Arg(256)->MinTim
 void commit_async(benchmark::State& state) {
   Topic topic(static_cast<std::uint32_t>(state.range(0)));
   Consumer member = topic.member(1);
-  double without = 0;
-  double with = 0;
+  std::vector<double> commit_ns;
   for (auto _ : state) {
     topic.fill();
-    without += drain(member, false);
+    const double without_ns = drain(member, false);
     check_or_die(member.commit_async());
     topic.fill();
-    with += drain(member, true);
+    commit_ns.push_back(drain(member, true) - without_ns);
   }
-  state.counters["commit_ns"] = (with - without) / (static_cast<double>(state.iterations()) * kRecords) * 1e9;
+  state.counters["commit_ns"] = median(commit_ns);
 }
 BENCHMARK(commit_async)->ArgName("partitions")->Arg(1)->Arg(16)->MinTime(2);
 

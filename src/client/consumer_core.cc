@@ -97,11 +97,16 @@ Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
 void ConsumerCore::assignment_changed() {
   assignment_.clear();
   readers_.clear();
-  for (const Assigned& assigned : assigned_) {
+  assigned_of_.clear();
+  for (std::size_t i = 0; i < assigned_.size(); ++i) {
+    const Assigned& assigned = assigned_[i];
     assignment_.push_back(assigned.reader->source());
-    if (!assigned.paused && !assigned.unplaced) readers_.push_back(assigned.reader.get());
+    if (assigned.paused || assigned.unplaced) continue;
+    readers_.push_back(assigned.reader.get());
+    assigned_of_.push_back(i);
   }
   next_ = 0;
+  many_moved_ = true;
 }
 
 ConsumerCore::Assigned* ConsumerCore::find_assigned(const TopicPartition& partition) {
@@ -138,6 +143,7 @@ std::vector<TopicPartition> ConsumerCore::paused() const {
 Status ConsumerCore::seek(const TopicPartition& partition, Offset offset) {
   auto reader = find(partition);
   if (!reader) return std::unexpected(reader.error());
+  many_moved_ = true;
   auto sought = (*reader)->seek(offset);
   if (!sought && sought.error().code == Code::offset_out_of_range &&
       options_.auto_offset_reset != ConsumerOptions::Reset::none)
@@ -149,6 +155,7 @@ Status ConsumerCore::seek(const TopicPartition& partition, Offset offset) {
 Status ConsumerCore::seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns) {
   auto reader = find(partition);
   if (!reader) return std::unexpected(reader.error());
+  many_moved_ = true;
   auto sought = (*reader)->seek_to_time(timestamp_ns);
   if (sought && std::exchange(find_assigned(partition)->unplaced, false)) assignment_changed();
   return sought;
@@ -157,6 +164,7 @@ Status ConsumerCore::seek_to_time(const TopicPartition& partition, std::int64_t 
 // The position is outside the log: go on where auto.offset.reset says.
 Status ConsumerCore::reset(PartitionReader& reader) {
   const Offset was = reader.offset();
+  many_moved_ = true;
   auto gone = go_to_reset(reader);
   if (gone && reader.offset() > was) reader.count_missed(reader.offset() - was);
   return gone;
@@ -185,11 +193,13 @@ Result<std::size_t> ConsumerCore::look() {
   for (std::size_t i = 0; i < readers_.size(); ++i) {
     if (next_ >= readers_.size()) next_ = 0;
     PartitionReader& reader = *readers_[next_++];
+    const Offset before = reader.offset();
     auto polled = reader.poll(records_);
     if (!polled) [[unlikely]] {
       if (auto mended = mend(reader, polled.error()); !mended) return std::unexpected(mended.error());
       return 0;
     }
+    if (membership_ && reader.offset() != before) note_moved(next_ - 1);  // records, or what it passed over
     if (*polled > 0) return polled;
   }
   return 0;

@@ -75,6 +75,8 @@ class ConsumerCore {
   Status open_granted();
   Status place(Assigned& assigned);
   void drop(const std::vector<TopicPartition>& partitions);
+  void note_moved(std::size_t reader);
+  bool commit_position(Assigned& assigned);
   std::int64_t slice_ns() const;
 
   std::shared_ptr<LogCore> log_;
@@ -84,6 +86,9 @@ class ConsumerCore {
   std::vector<TopicPartition> assignment_;      // as assigned_
   std::vector<log::PartitionReader*> readers_;  // of those that are not paused
   std::size_t next_ = 0;                        // whose turn it is
+  std::vector<std::size_t> assigned_of_;        // as readers_: the index in assigned_
+  std::vector<std::size_t> moved_;              // indices in assigned_ that polls have moved since a commit
+  bool many_moved_ = true;                      // any may have moved: more than moved_ holds, or by seek
   std::vector<Record> records_;
   std::atomic<std::uint32_t> wake_{0};
   std::uint32_t wake_seen_ = 0;

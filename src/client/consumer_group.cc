@@ -16,6 +16,7 @@ using Reset = ConsumerOptions::Reset;
 namespace {
 
 constexpr std::int64_t kLongestSliceNs = 1'000'000'000;
+constexpr std::size_t kMostMoved = 8;
 
 }  // namespace
 
@@ -171,16 +172,37 @@ std::unexpected<Error> refuse_commit(std::string_view group, const TopicPartitio
 
 }  // namespace
 
+// A commit behind each record, of many partitions, looks at the one that has moved.
+void ConsumerCore::note_moved(std::size_t reader) {
+  const std::size_t index = assigned_of_[reader];
+  if (!moved_.empty() && moved_.back() == index) return;
+  if (moved_.size() < kMostMoved)
+    moved_.push_back(index);
+  else
+    many_moved_ = true;
+}
+
+// False when the partition is no longer this member's.
+bool ConsumerCore::commit_position(Assigned& assigned) {
+  const Offset offset = assigned.reader->offset();
+  if (offset.value() == assigned.tenancy->committed || assigned.unplaced) return true;
+  return membership_->commit(*assigned.tenancy, offset);
+}
+
 Status ConsumerCore::commit() {
   if (!membership_ || !log_->is_mine()) [[unlikely]]
     return check_member();
   const Assigned* stale = nullptr;
-  for (Assigned& assigned : assigned_) {
-    const Offset offset = assigned.reader->offset();
-    if (offset.value() == assigned.tenancy->committed || assigned.unplaced) continue;
-    if (!membership_->commit(*assigned.tenancy, offset)) [[unlikely]]
-      stale = &assigned;
+  if (many_moved_) {
+    for (Assigned& assigned : assigned_)
+      if (!commit_position(assigned)) stale = &assigned;
+  } else {
+    for (const std::size_t index : moved_)
+      if (!commit_position(assigned_[index])) [[unlikely]]
+        stale = &assigned_[index];
   }
+  moved_.clear();
+  many_moved_ = stale != nullptr;  // what is refused is refused again, until it is known to be lost
   if (stale != nullptr) [[unlikely]]
     return refuse_commit(options_.group_id, stale->reader->source());
   return {};
@@ -193,6 +215,7 @@ Status ConsumerCore::commit(std::span<const OffsetCommit> offsets) {
       return fail(Code::invalid_argument, fmt::format("metadata of {} bytes; at most {} are kept",
                                                       one.metadata.size(), shm::kMaxOffsetMetadataBytes));
   Status status;
+  many_moved_ = true;  // the next commit of positions compares them all
   for (const OffsetCommit& one : offsets) {
     groups::Tenancy* const tenancy = membership_->find(one.partition);
     if (tenancy == nullptr || !membership_->commit(*tenancy, one.offset, one.metadata))
