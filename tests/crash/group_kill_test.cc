@@ -147,6 +147,7 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
     } else {
       seat.process.kill();
       seat.stopped_until.reset();
+      seat.leaving = false;
       ++killed_;
       if (random_() % 4 != 0) start_member(group, at);
     }
