@@ -123,11 +123,17 @@ class GroupCoordinatorTest : public ::testing::Test {
 
   // --- Deaths ---
 
-  Process& keeper() { return keepers_[0].pid() == peek_->keeper_pid() ? keepers_[0] : keepers_[1]; }
+  // The one that holds the role, once its log is recovered: who joins waits for that.
+  Process* keeper() {
+    for (Process& keeper : keepers_)
+      if (keeper.pid() == peek_->keeper_pid()) return &keeper;
+    return nullptr;
+  }
 
   // With a death, a join and a commit pending, lets the coordinator work for a moment, then kills it.
   void kill_within_a_rebalance() {
-    Process& victim = keeper();
+    if (!wait([this] { return keeper() != nullptr; }, "somebody has become the keeper")) return;
+    Process& victim = *keeper();
     victim.signal(SIGSTOP);
     const std::uint32_t joiner = std::exchange(free_, (free_ + 1) % members_.size());
     members_[free_].kill();
