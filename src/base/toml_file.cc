@@ -67,9 +67,9 @@ Result<TomlFile> TomlFile::read(const std::filesystem::path& path) {
   return file;
 }
 
-const TomlFile::Entry* TomlFile::find(std::string_view key) const {
+const TomlFile::Entry* TomlFile::find(std::string_view key, std::string_view table) const {
   const auto found = std::ranges::find_if(
-      entries_, [key](const Entry& entry) { return entry.table.empty() && entry.key == key; });
+      entries_, [&](const Entry& entry) { return entry.table == table && entry.key == key; });
   return found == entries_.end() ? nullptr : &*found;
 }
 
@@ -100,8 +100,9 @@ Result<std::map<std::string, std::string, std::less<>>> TomlFile::texts(std::str
   return values;
 }
 
-std::unexpected<Error> TomlFile::refuse(std::string_view key, std::string_view problem) const {
-  if (const Entry* entry = find(key))
+std::unexpected<Error> TomlFile::refuse(std::string_view key, std::string_view problem,
+                                        std::string_view table) const {
+  if (const Entry* entry = find(key, table))
     return fail_at(path_, entry->line, fmt::format("'{}': {}", key, problem));
   return fail(Code::corrupt, fmt::format("'{}': '{}' is missing: {}", path_.native(), key, problem));
 }

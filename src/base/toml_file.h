@@ -27,8 +27,10 @@ class TomlFile {
   // All strings of a table; empty when there is no such table. Errors: corrupt.
   Result<std::map<std::string, std::string, std::less<>>> texts(std::string_view table) const;
 
-  // A corrupt error about the value of a top-level key, naming file and line.
-  std::unexpected<Error> refuse(std::string_view key, std::string_view problem) const;
+  // A corrupt error about the value of a key, at the top level unless a table is named; it names file and
+  // line.
+  std::unexpected<Error> refuse(std::string_view key, std::string_view problem,
+                                std::string_view table = {}) const;
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -39,7 +41,7 @@ class TomlFile {
     std::uint32_t line;
   };
 
-  const Entry* find(std::string_view key) const;
+  const Entry* find(std::string_view key, std::string_view table = {}) const;
 
   std::filesystem::path path_;
   std::vector<Entry> entries_;

@@ -66,7 +66,8 @@ Status LogCore::start_candidate() {
 void LogCore::run_keeper(const std::stop_token& stop) {
   log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
                      {.io = options_.io, .cpu = options_.keeper_cpu});
-  groups::Coordinator coordinator(attachment_);
+  groups::Coordinator coordinator(attachment_,
+                                  {.offsets_retention_ms = catalog().identity().offsets_retention_ms});
   std::thread groups_thread([&] {
     coordinator.run();
     keeper.stop();

@@ -88,6 +88,29 @@ Result<std::int64_t> read_created(const TomlFile& file) {
   return *created;
 }
 
+Status read_group_settings(const TomlFile& file, LogIdentity& identity) {
+  constexpr std::string_view kTable = "groups";
+  constexpr std::string_view kRetention = "offsets.retention.ms";
+  const auto settings = file.texts(kTable);
+  if (!settings) return std::unexpected(settings.error());
+  for (const auto& [key, text] : *settings) {
+    if (key != kRetention)
+      return file.refuse(
+          key,
+          fmt::format("there is no such setting of groups; remove it, or write \"{}\" = \"7d\"", kRetention),
+          kTable);
+    const auto retention = parse_duration(text, std::chrono::milliseconds(1));
+    if (!retention || *retention < std::chrono::milliseconds(1))
+      return file.refuse(key,
+                         fmt::format("'{}' is no duration of at least 1ms; write one, for example \"7d\", or "
+                                     "remove the line",
+                                     text),
+                         kTable);
+    identity.offsets_retention_ms = std::chrono::duration_cast<std::chrono::milliseconds>(*retention).count();
+  }
+  return {};
+}
+
 Result<LogIdentity> read_identity(const fs::path& dir) {
   const auto file = TomlFile::read(dir / kIdentityFile);
   if (!file) return std::unexpected(file.error());
@@ -99,7 +122,9 @@ Result<LogIdentity> read_identity(const fs::path& dir) {
   }
   const auto created = read_created(*file);
   if (!created) return std::unexpected(created.error());
-  return LogIdentity{std::move(*id), *created};
+  LogIdentity identity{.id = std::move(*id), .created_ns = *created};
+  if (auto read = read_group_settings(*file, identity); !read) return std::unexpected(read.error());
+  return identity;
 }
 
 Status write_identity(const fs::path& dir) {
@@ -110,6 +135,10 @@ Status write_identity(const fs::path& dir) {
       fmt::format(
           "# A Ringtail log: its identity. The shared memory in use is named after log_id, so a copy of\n"
           "# this directory must not be opened on the same host beside the original.\n"
+          "# Positions of consumer groups without members are kept for 7 days, unless lines at the end say\n"
+          "# otherwise; they count from the next start of the process that is the keeper:\n"
+          "#   [groups]\n"
+          "#   \"offsets.retention.ms\" = \"30d\"\n"
           "format_version = {}\n"
           "log_id = \"{}\"\n"
           "created = \"{}\"\n",

@@ -33,6 +33,8 @@ inline constexpr std::uint32_t kMaxTopicPartitions = 4096;
 struct LogIdentity {
   std::string id;               // 32 hexadecimal digits, random
   std::int64_t created_ns = 0;  // since the Unix epoch
+  // How long positions of groups without members are kept: "offsets.retention.ms" in table "groups".
+  std::int64_t offsets_retention_ms = 7LL * 24 * 3600 * 1000;
 };
 
 struct TopicEntry {

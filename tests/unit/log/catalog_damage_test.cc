@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -64,6 +65,37 @@ TEST_F(CatalogTest, OpenRefusesAMalformedIdentityNamingFileAndLine) {
     const auto catalog = Catalog::open(dir(), true);
     ASSERT_FALSE(catalog) << content;
     expect_error(catalog.error(), Code::corrupt, {(dir() / "ringtail.toml").native(), part});
+  }
+}
+
+TEST_F(CatalogTest, RetentionOfPositionsIsAWeekUnlessTheFileSaysOtherwise) {
+  EXPECT_EQ(open().identity().offsets_retention_ms, 7LL * 24 * 3600 * 1000);
+  const std::string content = get_file(dir() / "ringtail.toml");
+  const std::pair<std::string_view, std::int64_t> cases[] = {
+      {"\"2h\"", 2LL * 3600 * 1000}, {"\"1500\"", 1500}, {"\"1ms\"", 1}, {"\"52w\"", 52LL * 7 * 86'400'000}};
+  for (const auto& [text, milliseconds] : cases) {
+    put_file(dir() / "ringtail.toml",
+             content + "[groups]\n\"offsets.retention.ms\" = " + std::string(text) + "\n");
+    EXPECT_EQ(open().identity().offsets_retention_ms, milliseconds) << text;
+  }
+}
+
+TEST_F(CatalogTest, OpenRefusesAMalformedSettingOfGroupsNamingFileAndLine) {
+  open();
+  const std::string content = get_file(dir() / "ringtail.toml");
+  const auto line = "line " + std::to_string(std::ranges::count(content, '\n') + 2);
+  const std::pair<std::string, std::string_view> cases[] = {
+      {"\"offsets.retention.ms\" = \"soon\"\n", "'soon' is no duration"},
+      {"\"offsets.retention.ms\" = \"0\"\n", "at least 1ms"},
+      {"\"offsets.retention.ms\" = \"-1\"\n", "remove the line"},
+      {"\"offsets.retention.ms\" = 5\n", "must be a string"},
+      {"\"offsets.retention\" = \"7d\"\n", "no such setting"},
+  };
+  for (const auto& [setting, part] : cases) {
+    put_file(dir() / "ringtail.toml", content + "[groups]\n" + setting);
+    const auto catalog = Catalog::open(dir(), true);
+    ASSERT_FALSE(catalog) << setting;
+    expect_error(catalog.error(), Code::corrupt, {(dir() / "ringtail.toml").native(), line, part});
   }
 }
 
