@@ -60,7 +60,7 @@ TEST_F(CoordinatorTest, AGroupWithMembersIsNotDeleted) {
   const Status removed = ask(shm::GroupRequest::remove, "billing");
   ASSERT_FALSE(removed);
   EXPECT_EQ(removed.error().code, Code::group_not_empty);
-  EXPECT_THAT(removed.error().message, HasSubstr("1 members"));
+  EXPECT_THAT(removed.error().message, HasSubstr("has 1 member;"));
 }
 
 TEST_F(CoordinatorTest, ADeletedTopicTakesItsPositionsAlong) {
