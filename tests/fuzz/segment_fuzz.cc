@@ -115,11 +115,12 @@ class SegmentFuzz : public SegmentTest {
     auto reader = SegmentReader::open(dir(), kTestIdentity, {.read_ahead_bytes = 64 * 1024});
     ASSERT_TRUE(reader);
     for (Position at = from; at < limit;) {
-      const auto bytes = (*reader)->read(at, limit);
-      if (!bytes) return;
-      ASSERT_FALSE(bytes->empty());
-      for (std::size_t i = 0; i < bytes->size();) {
-        const auto header = format::load_header(bytes->data() + i);
+      const auto read = (*reader)->read(at, limit);
+      if (!read) return;
+      const std::span<const std::byte> bytes = read->bytes;
+      ASSERT_FALSE(bytes.empty());
+      for (std::size_t i = 0; i < bytes.size();) {
+        const auto header = format::load_header(bytes.data() + i);
         const std::uint32_t extent = format::align_frame(static_cast<std::uint32_t>(header.length));
         const MadeFrame* made = made_at(at + i);
         // Recovery ends the log with a pad, at a block.
@@ -129,12 +130,12 @@ class SegmentFuzz : public SegmentTest {
           ASSERT_EQ(header.offset, made->offset.value());
           ASSERT_EQ(header.type, made->type);
           if (made->type == format::FrameType::data) {
-            ASSERT_EQ(format::decode_record(bytes->data() + i, nullptr).value, made->value);
+            ASSERT_EQ(format::decode_record(bytes.data() + i, nullptr).value, made->value);
           }
         }
         i += extent;
       }
-      at += bytes->size();
+      at += bytes.size();
     }
   }
 
