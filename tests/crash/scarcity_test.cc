@@ -234,7 +234,7 @@ TEST_F(ScarcityTest, AFullRingOutlivesTheKeeperOfAFullDisk) {
 
 TEST_F(ScarcityTest, SharedMemoryTooSmallForATopic) {
   in_own_mounts([this] {
-    ASSERT_NO_FATAL_FAILURE(mount_tmpfs(scene_.shm(), 8 * kMiB));
+    ASSERT_NO_FATAL_FAILURE(mount_tmpfs(scene_.shm(), 14 * kMiB));
     const Log log = open_log();
     const Status created = Admin(log).create_topic({.name = kTopic});
     ASSERT_FALSE(created);
@@ -265,7 +265,7 @@ TEST_F(ScarcityTest, SharedMemoryTooSmallForAnything) {
 // A ring cannot be replaced while there is no memory for its successor; it goes on when there is.
 TEST_F(ScarcityTest, SharedMemoryTooSmallToReplaceARing) {
   in_own_mounts([this] {
-    ASSERT_NO_FATAL_FAILURE(mount_tmpfs(scene_.shm(), 5 * kMiB));
+    ASSERT_NO_FATAL_FAILURE(mount_tmpfs(scene_.shm(), 11 * kMiB));
     std::uint64_t number = 1;
     {
       const Log log = open_log();

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <thread>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include "shm/futex.h"
@@ -63,7 +64,7 @@ TEST_F(ControlSegment, OfAnotherLayoutIsRefusedWithBothVersions) {
   const Error error = refusal();
   EXPECT_EQ(error.code, Code::incompatible_layout);
   EXPECT_THAT(error.message, HasSubstr("version 8"));
-  EXPECT_THAT(error.message, HasSubstr("this program has 1"));
+  EXPECT_THAT(error.message, HasSubstr(fmt::format("this program has {}", kControlVersion)));
   EXPECT_THAT(error.message, HasSubstr(path().string()));
 }
 
