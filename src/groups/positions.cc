@@ -12,7 +12,6 @@
 namespace ringtail::groups {
 
 using shm::GroupState;
-using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 

@@ -141,13 +141,11 @@ void Coordinator::settle(std::uint32_t index) {
     // Where the next owner begins is up to a transaction of the last one's.
     const bool undecided =
         transactions_.holds(entry.pending.load(memory_order_acquire));  // SYNC: with add_offsets
-    if (owner == 0 && undecided) {
+    if (owner != 0 || undecided) {
       settled = false;
-    } else if (owner == 0 && target != 0) {
+    } else if (target != 0) {
       change_owner(entry, target);
       granted.insert(target - 1);
-    } else if (owner != 0) {
-      settled = false;
     }
   }
   for (const std::uint32_t slot : granted) call(slot);
