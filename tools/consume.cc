@@ -318,7 +318,11 @@ int consume_in_group(const GlobalOptions& options, const ConsumeArguments& argum
   if (!joined) return report(options, joined.error());
   const auto settled = [&] {
     const Result<GroupDescription> group = Admin(log).describe_group(arguments.group);
-    return group && group->state == GroupState::stable;
+    if (!group || group->state != GroupState::stable) return false;
+    // What was granted a moment ago, the next poll takes up.
+    const auto me = std::ranges::find(group->members, consumer->group_metadata().member_id,
+                                      &GroupMemberDescription::id);
+    return me != group->members.end() && me->partitions.size() == consumer->assignment().size();
   };
   RecordPrinter printer(*consumer, parts, std::move(*format), arguments, settled);
   const int code = run(options, *consumer, printer);
