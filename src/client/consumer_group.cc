@@ -128,7 +128,10 @@ Status ConsumerCore::open_granted() {
       continue;
     }
     Assigned assigned{.reader = std::move(*reader), .tenancy = &tenancy};
-    if (auto placed = place(assigned); !placed) status = std::unexpected(placed.error());
+    if (auto placed = place(assigned); !placed) {
+      status = std::unexpected(placed.error());
+      continue;
+    }
     opened.push_back(tenancy.partition);
     assigned_.push_back(std::move(assigned));
   }

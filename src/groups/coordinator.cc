@@ -20,7 +20,6 @@ using std::memory_order_release;
 namespace {
 
 constexpr std::int64_t kMillisecond = 1'000'000;
-constexpr std::int64_t kWatchPeriodNs = 4 * kMillisecond;
 constexpr std::int64_t kBusyRestNs = kMillisecond / 2;
 constexpr std::int64_t kIdleRestNs = 500 * kMillisecond;
 constexpr std::int64_t kSyncRestNs = 10 * kMillisecond;

@@ -24,6 +24,9 @@
 
 namespace ringtail::groups {
 
+// How often the coordinator looks whether members and producers live.
+inline constexpr std::int64_t kWatchPeriodNs = 4'000'000;
+
 struct CoordinatorOptions {
   std::int64_t offsets_retention_ms = 7LL * 24 * 3600 * 1000;  // of groups without members
   std::int64_t persist_interval_ms = 100;                      // commits that nobody waits for

@@ -15,12 +15,6 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
-namespace {
-
-constexpr std::int64_t kWatchPeriodNs = 4'000'000;
-
-}  // namespace
-
 Status Coordinator::join(std::uint32_t slot, std::int64_t now_ns) {
   shm::Member& member = control_.member(slot);
   const std::string id = member.group_id.load();

@@ -34,6 +34,13 @@ std::vector<std::uint32_t> partitions_of(const shm::TransactionalId& entry) {
   return partitions;
 }
 
+// One for each transaction: its decision must outlive the next one's beginning.
+std::string decision_key(const shm::TransactionalId& entry, std::uint64_t word) {
+  return fmt::format(R"({{"producer_id":"{}","epoch":{},"transaction":{}}})",
+                     to_hex(entry.producer_id.load(memory_order_relaxed)), shm::transaction_epoch(word),
+                     shm::transaction_number(word));
+}
+
 bool is_memory(const shm::Partition& entry) {
   return entry.storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::memory);
 }
@@ -182,8 +189,8 @@ bool Transactions::finish(std::uint32_t index) {
   if (!write_markers(index, progress)) return false;
   const std::vector<std::uint32_t> moved = apply_positions(index, word);
   if (durable)
-    closing_.push_back({fmt::format(R"({{"transactional_id":"{}"}})", to_hex(entry.producer_id.load())),
-                        progress.markers_end, moved.empty()});
+    closing_.push_back(
+        {decision_key(entry, entry.word.load(memory_order_relaxed)), progress.markers_end, moved.empty()});
   else
     for (const std::uint32_t at : moved) held_back_[at] = progress.markers_end;
   progress_.erase(index);
@@ -242,8 +249,7 @@ bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
     if (!progress.records_synced) return false;
   }
   if (!progress.decision_written) {
-    const KeyValue record{fmt::format(R"({{"transactional_id":"{}"}})", to_hex(entry.producer_id.load())),
-                          encode_decision(index)};
+    const KeyValue record{decision_key(entry, entry.word.load(memory_order_relaxed)), encode_decision(index)};
     if (auto appended = topic_.append(std::span(&record, 1)); !appended)
       return announce(appended.error()), false;
     progress.decision_written = true;

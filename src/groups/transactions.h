@@ -9,8 +9,8 @@
 // internal topic, and is completed; whatever else is open in a partition with transactions is aborted by
 // one marker there.
 //
-//   {"transactional_id":"x"}            ->  a decided commit of a durable producer, until it is complete
-//   {"partition":n,"topic_id":"<hex>"}  ->  {}: the partition has transactions
+//   {"producer_id":"<hex>","epoch":e,"transaction":n}  ->  a durable producer's commit, until it is complete
+//   {"partition":n,"topic_id":"<hex>"}                 ->  {}: the partition has transactions
 #pragma once
 
 #include <cstdint>

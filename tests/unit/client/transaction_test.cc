@@ -250,6 +250,27 @@ TEST_F(TransactionTest, ADurableCommitSurvivesAHostCrash) {
   EXPECT_EQ((*committed)->offset, Offset(1));
 }
 
+// The next transaction's decision must not replace one whose markers are still on their way to the disk.
+TEST_F(TransactionTest, EachDecisionStandsUntilItIsComplete) {
+  create("out", small({{"segment.bytes", "1MiB"}}));
+  {
+    Producer writer = transactional("t", "out", {.durable = true});
+    for (int i = 0; i < 3; ++i) {
+      expect(writer.begin());
+      ASSERT_TRUE(writer.send(std::to_string(i)));
+      expect(writer.commit());
+    }
+  }
+  Consumer decisions = consumer("__transaction_state");
+  std::set<std::string> keys;
+  while (keys.size() < 3) {
+    auto polled = decisions.poll(seconds(5));
+    ASSERT_TRUE(polled && !polled->empty()) << "the decisions have only " << keys.size() << " keys";
+    for (const Record& record : *polled)
+      if (record.key.find("transaction") != std::string_view::npos) keys.emplace(record.key);
+  }
+}
+
 TEST_F(TransactionTest, ARepeatedNumberIsNoSecondRecord) {
   create("out", small());
   Producer writer = producer("out", {.enable_idempotence = true});
