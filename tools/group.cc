@@ -16,14 +16,6 @@ namespace {
 
 using nlohmann::json;
 
-// Prints `object` with --json and `text` otherwise.
-int finish(const GlobalOptions& options, const json& object, std::string_view text) {
-  const Status printed = print(
-      options.json ? object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" : std::string(text));
-  if (!printed && printed.error().code != Code::closed) return report(options, printed.error());
-  return kDone;
-}
-
 int list(const GlobalOptions& options) {
   const Result<Log> log = open_log(options, OpenMode::existing);
   if (!log) return report(options, log.error());

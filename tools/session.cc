@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tools/output.h"
+
 namespace ringtail::tools {
 
 Result<Log> open_log(const GlobalOptions& options, OpenMode mode) {
@@ -38,6 +40,14 @@ int report(const GlobalOptions& options, const Error& error) {
 
 int report_usage(const GlobalOptions& options, std::string message) {
   return report(options, Error{Code::invalid_argument, 0, std::move(message)});
+}
+
+int finish(const GlobalOptions& options, const nlohmann::json& object, std::string_view text) {
+  using nlohmann::json;
+  const Status printed = print(
+      options.json ? object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" : std::string(text));
+  if (!printed && printed.error().code != Code::closed) return report(options, printed.error());
+  return kDone;
 }
 
 void note(std::string_view message) { fmt::print(stderr, "ringtail: {}\n", message); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,6 +27,8 @@ Result<Log> open_log(const GlobalOptions& options, OpenMode mode);
 // kUsage for arguments nobody could act on, otherwise kFailed.
 int report(const GlobalOptions& options, const Error& error);
 int report_usage(const GlobalOptions& options, std::string message);
+// Prints a result: `object` with --json, `text` otherwise. Returns the exit code that goes with it.
+int finish(const GlobalOptions& options, const nlohmann::json& object, std::string_view text);
 // A line that is no error: something the user should know, although the command goes on.
 void note(std::string_view message);
 

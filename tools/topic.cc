@@ -24,14 +24,6 @@ Result<TopicConfigs> parse_configs(const std::vector<std::string>& texts) {
   return configs;
 }
 
-// Prints `object` with --json and `text` otherwise.
-int finish(const GlobalOptions& options, const json& object, std::string_view text) {
-  const Status printed = print(
-      options.json ? object.dump(-1, ' ', false, json::error_handler_t::replace) + "\n" : std::string(text));
-  if (!printed && printed.error().code != Code::closed) return report(options, printed.error());
-  return kDone;
-}
-
 std::string config_help() {
   Table table({"name", "default", "values", ""});
   for (const ConfigReference& config : Admin::config_reference()) {

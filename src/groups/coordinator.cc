@@ -225,6 +225,9 @@ void Coordinator::round(std::int64_t now_ns) {
   std::vector<std::uint32_t> indexes;
   for (const auto& [index, group] : groups_) indexes.push_back(index);
   for (const std::uint32_t index : indexes) {
+    const std::uint32_t releases =
+        table_.groups[index].releases.load(memory_order_acquire);  // SYNC: pairs with Membership::release
+    if (std::exchange(groups_[index].releases, releases) != releases) groups_[index].unsettled = true;
     if (groups_[index].unbalanced) rebalance(index);
     if (groups_.contains(index) && groups_[index].unsettled) settle(index);
   }

@@ -72,8 +72,9 @@ class Coordinator {
     std::string assignor;
     std::set<std::uint32_t> members;  // slots
     std::map<PartitionKey, std::uint32_t> entries;
-    bool unbalanced = false;  // an assignment is to be computed
-    bool unsettled = false;   // some partitions are not where they should be
+    bool unbalanced = false;     // an assignment is to be computed
+    bool unsettled = false;      // some partitions are not where they should be
+    std::uint32_t releases = 0;  // of the group, as of the last look
     std::optional<Proposal> proposal;
   };
 

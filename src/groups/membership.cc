@@ -292,6 +292,10 @@ void Membership::release(Tenancy* tenancy) {
   while (seen.tenure == tenancy->tenure && !exchange_standing(entry, seen, {seen.committed, nobody})) {
   }
   std::erase_if(held_, [tenancy](const Tenancy& held) { return &held == tenancy; });
+  // It may have been meant for us again by then, and all been in its place.
+  // SYNC: behind the exchange; pairs with the load before settling.
+  if (const auto in = group())
+    attachment_.control().groups().groups[*in].releases.fetch_add(1, memory_order_release);
   attachment_.control().wake_coordinator();
 }
 

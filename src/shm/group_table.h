@@ -86,7 +86,7 @@ enum class GroupState : std::uint32_t {
   stable = 3,
 };
 
-// By the coordinator, but for commits_wanted.
+// By the coordinator, but for commits_wanted and releases.
 struct alignas(128) Group {
   std::atomic<std::uint32_t> state;       // GroupState
   std::atomic<std::uint32_t> generation;  // rises with every new assignment
@@ -100,6 +100,8 @@ struct alignas(128) Group {
   // A commit that is to be persistent takes a ticket, and waits until it is done.
   alignas(128) std::atomic<std::uint32_t> commits_wanted;
   std::atomic<std::uint32_t> commits_done;  // futex
+  // Bumped by a member behind each partition it has given back.
+  std::atomic<std::uint32_t> releases;
 };
 
 // --- Partitions of groups ------------------------------------------------------------------------

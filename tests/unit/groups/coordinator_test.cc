@@ -106,6 +106,24 @@ TEST_F(CoordinatorTest, WhatAMemberReadsDoesNotExpire) {
   EXPECT_EQ(committed("billing", "orders"), "5");
 }
 
+TEST_F(CoordinatorTest, WhatIsGivenBackAfterItWasMeantForItsOwnerAgainComesBack) {
+  create("orders", 2);
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {2});
+  auto other = join("billing", "orders");
+  std::vector<Tenancy*> to_give_up;
+  wait([&] {
+    auto changes = (*seat)->look();
+    to_give_up = changes ? changes->to_give_up : std::vector<Tenancy*>();
+    return !to_give_up.empty();
+  });
+  ASSERT_TRUE((*other)->leave());
+  const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  wait([&] { return group.state.load() == static_cast<std::uint32_t>(shm::GroupState::stable); });
+  for (Tenancy* tenancy : to_give_up) (*seat)->release(tenancy);
+  settle({seat.get()}, {2});
+}
+
 TEST_F(CoordinatorTest, OneGroupTooManyIsRefusedWithTheRemedy) {
   create("orders");
   std::vector<std::unique_ptr<Seat>> seats;
