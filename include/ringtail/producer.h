@@ -34,7 +34,8 @@ using Partitioner = std::function<std::uint32_t(std::string_view key, std::uint3
 struct ProducerOptions {
   std::string topic = {};
   Acks acks = Acks::leader;
-  bool durable = false;          // also wait until this host has synced the record
+  bool durable = false;          // also wait until this host has synced the record; in transactions, the
+                                 // commit waits for all of them
   Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
   std::chrono::milliseconds max_block{60'000};  // bound of every wait: space, durability, replicas
   // Numbers the records of each partition, so that a repeated send of the same number is no second record

@@ -161,7 +161,7 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
   }
   // The high watermark of a partition whose only replica is this host is its log end: acks=all has
   // nothing more to wait for.
-  if (options_.durable)
+  if (options_.durable && id_ == nullptr)  // a transaction waits once, when it commits
     if (auto durable = appender.wait_durable(appended->end); !durable)
       return refuse(durable.error(), &appender);
   return appended;

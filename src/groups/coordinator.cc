@@ -23,6 +23,7 @@ constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kBusyRestNs = kMillisecond / 2;
 constexpr std::int64_t kIdleRestNs = 500 * kMillisecond;
 constexpr std::int64_t kSyncRestNs = 10 * kMillisecond;
+constexpr std::int64_t kLongestEndNs = 5'000 * kMillisecond;
 constexpr std::int64_t kRetryNs = 100 * kMillisecond;
 
 }  // namespace
@@ -49,6 +50,7 @@ void Coordinator::run() {
     round(now_ns);
     rest(now_ns);
   }
+  transactions_.wait_synced(monotonic_ns() + kLongestEndNs);
   persist(monotonic_ns());  // the keeper, which ends after us, syncs it
 }
 
@@ -73,6 +75,8 @@ Status Coordinator::take_up() {
   if (!topics_known_) return fail(Code::system, "the catalog cannot be read");
   if (table_.ready.load(memory_order_relaxed) == 0) {
     if (auto restored = restore(); !restored) return restored;
+  } else if (auto taken = transactions_.take_up(); !taken) {
+    return taken;
   }
   index_table();
   table_.ready.store(1, memory_order_release);  // SYNC: pairs with wait_until_ready
@@ -108,13 +112,20 @@ Status Coordinator::restore() {
   if (!read) return read;
   // Of transactions that were decided, and whose positions may not have come to the disk.
   std::set<std::pair<std::string, PartitionKey>> decided;
+  std::uint64_t revision = 0;
+  for (const auto& [group, offsets] : stored)
+    for (const auto& [key, record] : offsets) revision = std::max(revision, record.revision);
   auto completed = transactions_.restore();
   if (!completed) return std::unexpected(completed.error());
   for (const StoredOffset& record : *completed) {
     const PartitionKey key{record.topic_id, record.partition.value()};
-    stored[record.group][key] = record;
+    revision = std::max(revision, record.revision);
+    StoredOffset& known = stored[record.group][key];
+    if (known.revision > record.revision) continue;
+    known = record;
     decided.emplace(record.group, key);
   }
+  table_.revision.store(revision, memory_order_relaxed);
   index_table();
   std::size_t positions = 0;
   for (const auto& [id, offsets] : stored) {
@@ -233,8 +244,6 @@ void Coordinator::round(std::int64_t now_ns) {
   }
   confirm_commits();
   persist(now_ns);
-  if (all_written_ && ended_before_ == transactions_.ended() && offsets_.is_synced())
-    transactions_.note_persisted();
   expire(now_ns);
 }
 
@@ -313,6 +322,12 @@ Status Coordinator::serve_group(std::uint32_t slot, shm::GroupRequest kind, std:
   for (const auto& [key, index] : groups_[*group].entries) {
     const log::TopicEntry* of = topic_of(key.first);
     if (kind == shm::GroupRequest::remove || (of != nullptr && of->name == topic)) keys.push_back(key);
+  }
+  for (const PartitionKey& key : keys) {
+    const shm::GroupPartition& entry = table_.partitions[groups_[*group].entries.at(key)];
+    if (transactions_.holds(entry.pending.load(memory_order_acquire)))  // SYNC: with add_offsets
+      return fail(Code::group_not_empty,
+                  fmt::format("a transaction is about to move positions of group '{}'; try again", id));
   }
   if (auto forgotten = forget(*group, keys); !forgotten) return forgotten;
   if (kind == shm::GroupRequest::remove || groups_[*group].entries.empty()) free_group(*group);

@@ -42,7 +42,7 @@ class Coordinator {
         table_(attachment.control().groups()),
         options_(options),
         offsets_(attachment, kOffsetsTopic),
-        transactions_(attachment) {}
+        transactions_(attachment, offsets_) {}
 
   // Waits for this process's keeper, restores positions after a reboot, then works until stop(), and then
   // makes all positions persistent. Blocks meanwhile.
@@ -143,10 +143,7 @@ class Coordinator {
     std::uint32_t ticket;
   };
   std::vector<Confirmation> confirmations_;  // for commits that were appended, once they are synced
-  // Whether the last look at the positions left none unwritten, and how many transactions had ended before.
-  bool end_known_ = false;  // what a coordinator before us appended is waited for, too
-  bool all_written_ = false;
-  std::uint64_t ended_before_ = 0;
+  bool end_known_ = false;                   // what a coordinator before us appended is waited for, too
   std::int64_t persist_due_ns_ = 0;
   std::int64_t watch_due_ns_ = 0;
   std::int64_t expire_due_ns_ = 0;

@@ -67,7 +67,7 @@ Status InternalTopic::append(std::span<const KeyValue> records) {
     auto sent = appender_->append(
         {.key = record.key, .value = record.value ? std::string_view(*record.value) : std::string_view()});
     if (!sent) return std::unexpected(appender_->describe(sent.error()));
-    sync_target_ = sent->end;
+    end_ = sent->end;
   }
   return {};
 }
@@ -80,14 +80,14 @@ Status InternalTopic::include_others() {
   if (!reader) return std::unexpected(reader.error());
   auto end = (*reader)->log_end();
   if (!end) return std::unexpected(end.error());
-  sync_target_ = std::max(sync_target_, end->position);
+  end_ = std::max(end_, end->position);
   return {};
 }
 
-bool InternalTopic::is_synced() const {
+bool InternalTopic::is_synced(Position end) const {
   if (!appender_) return true;
   // SYNC: pairs with the keeper's release store after the sync.
-  return appender_->partition().entry().durable_position.load(memory_order_acquire) >= sync_target_.value();
+  return appender_->partition().entry().durable_position.load(memory_order_acquire) >= end.value();
 }
 
 std::optional<Error> InternalTopic::failure() const {

@@ -28,16 +28,20 @@ class InternalTopic {
   // Errors: of reading.
   Status restore(const std::function<void(const Record&)>& take);
 
-  // Appends, without waiting for the disk or for space; makes the topic when it is missing. Errors: timed_out (no space now: try again; some may have been
-  // appended), and why the topic cannot be written.
+  // Appends, without waiting for the disk or for space; makes the topic when it is missing.
+  // Errors: timed_out (no space now: try again; some may have been appended), and why the topic cannot be
+  // written.
   Status append(std::span<const KeyValue> records);
 
-  // From here on is_synced speaks of what anybody has appended so far, too: a coordinator before this one.
+  // From here on end and is_synced speak of what anybody has appended so far, too: a coordinator before us.
   // Errors: as append.
   Status include_others();
 
-  // Whether everything appended is on disk.
-  bool is_synced() const;
+  // The end of everything appended.
+  Position end() const { return end_; }
+  // Whether everything before `end`, or everything appended, is on disk.
+  bool is_synced(Position end) const;
+  bool is_synced() const { return is_synced(end_); }
   // Why it will not be, if so.
   std::optional<Error> failure() const;
   // What changes when something has come to the disk. Requires an append before.
@@ -53,7 +57,7 @@ class InternalTopic {
   shm::OwnedSlot slot_;
   WallClock clock_;
   std::optional<log::Appender> appender_;
-  Position sync_target_{0};
+  Position end_{0};
 };
 
 }  // namespace ringtail::groups

@@ -21,7 +21,8 @@ std::string encode_value(const StoredOffset& stored) {
   return Json{{"offset", *stored.offset},
               {"topic_id", to_hex(stored.topic_id)},
               {"metadata", stored.metadata},
-              {"committed_ns", stored.committed_ns}}
+              {"committed_ns", stored.committed_ns},
+              {"revision", stored.revision}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -49,6 +50,7 @@ std::optional<StoredOffset> decode_offset(const Record& record) {
     stored.offset = value.at("offset").get<std::uint64_t>();
     stored.metadata = value.at("metadata");
     stored.committed_ns = value.at("committed_ns");
+    stored.revision = value.at("revision");
     return stored;
   } catch (const Json::exception&) {
     return std::nullopt;

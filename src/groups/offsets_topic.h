@@ -1,7 +1,7 @@
 // The records in which positions outlive the machine: one for each group, topic and partition; the latest counts. Keys and values are JSON, so that `ringtail consume __consumer_offsets` can be read.
 //
 //   {"group":"g","topic":"t","partition":0}  ->  {"offset":42,"topic_id":"<16 digits>","metadata":"",
-//                                                 "committed_ns":1763740800000000000}
+//                                                 "committed_ns":1763740800000000000,"revision":7}
 //   a null value: the position was deleted
 #pragma once
 
@@ -26,6 +26,9 @@ struct StoredOffset {
   std::optional<std::uint64_t> offset;  // none: deleted
   std::string metadata;
   std::int64_t committed_ns = 0;
+  // Rises with everything that is written about positions, here and in the decisions of transactions: of two
+  // records about one position, that of the higher revision counts.
+  std::uint64_t revision = 0;
 };
 
 KeyValue encode_offset(const StoredOffset& stored);

@@ -158,10 +158,11 @@ void Coordinator::persist(std::int64_t now_ns) {
   };
   std::vector<KeyValue> changed;
   std::vector<Dirty> dirty;
-  all_written_ = false;
-  bool left_some = false;
-  const std::uint64_t ended = transactions_.ended();
+  std::set<std::uint32_t> left;         // entries
+  std::set<std::uint32_t> left_groups;  // with such entries
+  const std::uint64_t revision = table_.revision.fetch_add(1, memory_order_relaxed) + 1;
   for (const auto& [index, group] : groups_) {
+    const bool is_asked = std::ranges::find(asked, index, &Confirmation::group) != asked.end();
     for (const auto& [key, at] : group.entries) {
       shm::GroupPartition& entry = table_.partitions[at];
       const std::uint64_t metadata = metadata_mark(entry);
@@ -173,8 +174,9 @@ void Coordinator::persist(std::int64_t now_ns) {
         continue;
       const log::TopicEntry* topic = topic_of(key.first);
       if (topic == nullptr) continue;
-      if (!transactions_.may_persist(at)) {
-        left_some = true;
+      if (!transactions_.may_persist(at, is_asked)) {
+        left.insert(at);
+        left_groups.insert(index);
         continue;
       }
       persisted_names_[key.first] = topic->name;
@@ -185,7 +187,8 @@ void Coordinator::persist(std::int64_t now_ns) {
                                        .partition = PartitionId(key.second),
                                        .offset = standing.committed,
                                        .metadata = load_metadata(entry, standing),
-                                       .committed_ns = clock_ns}));
+                                       .committed_ns = clock_ns,
+                                       .revision = revision}));
       dirty.push_back({&entry, standing.committed, metadata});
     }
   }
@@ -211,9 +214,9 @@ void Coordinator::persist(std::int64_t now_ns) {
     end_known_ = true;
   }
   announced_trouble_.clear();
-  all_written_ = !left_some;
-  ended_before_ = ended;
-  if (!left_some) confirmations_ = std::move(asked);
+  transactions_.note_written(left);
+  std::erase_if(asked, [&](const Confirmation& one) { return left_groups.contains(one.group); });
+  confirmations_ = std::move(asked);
   confirm_commits();
 }
 

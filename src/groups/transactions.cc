@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/logger.h"
@@ -34,6 +35,8 @@ std::vector<std::uint32_t> partitions_of(const shm::TransactionalId& entry) {
   return partitions;
 }
 
+}  // namespace
+
 // One for each transaction: its decision must outlive the next one's beginning.
 std::string decision_key(const shm::TransactionalId& entry, std::uint64_t word) {
   return fmt::format(R"({{"producer_id":"{}","epoch":{},"transaction":{}}})",
@@ -44,8 +47,6 @@ std::string decision_key(const shm::TransactionalId& entry, std::uint64_t word) 
 bool is_memory(const shm::Partition& entry) {
   return entry.storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::memory);
 }
-
-}  // namespace
 
 void Transactions::announce(const Error& error) {
   if (error.message == announced_) return;
@@ -128,12 +129,12 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
                                         partition.partition.load(memory_order_relaxed), to_hex(topic_id)),
                             "{}"};
       if (auto appended = topic_.append(std::span(&record, 1)); !appended) return appended;
-      enlisting_.insert(index);
+      enlisting_[index] = topic_.end();
     }
     topic_.request_sync();
     if (auto failure = topic_.failure()) return std::unexpected(*failure);
     busy_ = true;
-    if (!topic_.is_synced()) return std::nullopt;
+    if (!topic_.is_synced(enlisting_.at(index))) return std::nullopt;
     enlisting_.erase(index);
   }
   partition.transactional.store(1, memory_order_release);  // SYNC: pairs with the producer's load
@@ -153,7 +154,6 @@ void Transactions::round(std::int64_t now_ns) {
       busy_ = !finish(i) || busy_;
   }
   close_decisions();
-  busy_ = busy_ || !closing_.empty();
 }
 
 // Aborts what its producer will not end: it is gone, or takes too long.
@@ -187,14 +187,15 @@ bool Transactions::finish(std::uint32_t index) {
   const bool durable = commits && entry.durable.load(memory_order_relaxed) != 0;
   if (durable && !decide_durably(index, progress)) return false;
   if (!write_markers(index, progress)) return false;
-  const std::vector<std::uint32_t> moved = apply_positions(index, word);
-  if (durable)
-    closing_.push_back(
-        {decision_key(entry, entry.word.load(memory_order_relaxed)), progress.markers_end, moved.empty()});
-  else
+  const std::set<std::uint32_t> moved = apply_positions(index, word);
+  if (durable) {
+    Closing closing{decision_key(entry, word), progress.markers_end, {}, {}};
+    if (!progress.inherited) closing.moved = moved;
+    closing_.push_back(std::move(closing));
+  } else {
     for (const std::uint32_t at : moved) held_back_[at] = progress.markers_end;
+  }
   progress_.erase(index);
-  ++ended_;
   for (auto& bits : entry.partitions) bits.store(0, memory_order_relaxed);
   entry.ended_aborted.store(commits ? 0 : 1, memory_order_relaxed);
   entry.ended_number.store(shm::transaction_number(word), memory_order_relaxed);
@@ -218,7 +219,7 @@ bool Transactions::is_quiet(const shm::TransactionalId& entry, Progress& progres
   return progress.quiet;
 }
 
-bool Transactions::are_synced(const std::map<std::uint32_t, Position>& ends) const {
+bool Transactions::are_synced(const Ends& ends) const {
   return std::ranges::all_of(ends, [&](const auto& end) {
     const shm::Partition& partition = control_.partition(end.first);
     // SYNC: pairs with the keeper's release store after the sync.
@@ -227,35 +228,39 @@ bool Transactions::are_synced(const std::map<std::uint32_t, Position>& ends) con
   });
 }
 
+void Transactions::request_sync(const Ends& ends) const {
+  for (const auto& [partition, end] : ends)
+    control_.partition(partition).durable_waiters.exchange(
+        1, std::memory_order_seq_cst);  // SYNC: as wait_durable
+  control_.wake_keeper();
+}
+
 // First the records on disk, then the decision; from then on a host crash does not undo it.
 bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
   const shm::TransactionalId& entry = control_.transactional_id(index);
   if (!progress.records_synced) {
     if (progress.records_end.empty())
       for (const std::uint32_t partition : partitions_of(entry)) {
-        auto to = appender(partition);
-        if (!to && to.error().code != Code::closed) return announce(to.error()), false;
-        if (!to) continue;
-        const log::PartitionRef& ref = (*to)->partition();
-        auto ring = log::Ring::open(log::ring_path(ref.shm_dir, ref.topic, ref.partition), true);
-        if (!ring) return announce(ring.error()), false;
-        progress.records_end[partition] = ring->claimed_end().position;
+        auto end = claimed_end(partition);
+        if (!end && end.error().code != Code::closed) return announce(end.error()), false;
+        if (end) progress.records_end[partition] = *end;
       }
-    for (const auto& [partition, end] : progress.records_end)
-      control_.partition(partition).durable_waiters.exchange(
-          1, std::memory_order_seq_cst);  // SYNC: as wait_durable
-    control_.wake_keeper();
+    request_sync(progress.records_end);
     progress.records_synced = are_synced(progress.records_end);
     if (!progress.records_synced) return false;
   }
-  if (!progress.decision_written) {
+  if (!progress.decision_end) {
     const KeyValue record{decision_key(entry, entry.word.load(memory_order_relaxed)), encode_decision(index)};
-    if (auto appended = topic_.append(std::span(&record, 1)); !appended)
-      return announce(appended.error()), false;
-    progress.decision_written = true;
+    // One that stands there already, as written before a coordinator died, must not be replaced: positions
+    // that have moved since are in no new one.
+    progress.inherited = decided_.erase(record.key) > 0;
+    if (!progress.inherited)
+      if (auto appended = topic_.append(std::span(&record, 1)); !appended)
+        return announce(appended.error()), false;
+    progress.decision_end = topic_.end();
   }
   topic_.request_sync();
-  return topic_.is_synced();
+  return topic_.is_synced(*progress.decision_end);
 }
 
 bool Transactions::write_markers(std::uint32_t index, Progress& progress) {
@@ -330,8 +335,8 @@ void Transactions::abort(std::uint64_t pending) {
 }
 
 // Moves, or leaves, the positions that were added to a transaction. Returns the entries that moved.
-std::vector<std::uint32_t> Transactions::apply_positions(std::uint32_t index, std::uint64_t word) {
-  std::vector<std::uint32_t> moved;
+std::set<std::uint32_t> Transactions::apply_positions(std::uint32_t index, std::uint64_t word) {
+  std::set<std::uint32_t> moved;
   shm::GroupTableLayout& table = control_.groups();
   const std::uint32_t used =
       std::min(table.entries_used.load(memory_order_relaxed), shm::kMaxGroupPartitions);
@@ -344,7 +349,7 @@ std::vector<std::uint32_t> Transactions::apply_positions(std::uint32_t index, st
       Standing standing = load_standing(entry);
       while (!exchange_standing(entry, standing, {seen.low, standing.tenure})) {
       }
-      moved.push_back(i);
+      moved.insert(i);
     }
     // SYNC: behind the move; whoever finds nothing pending finds the position moved.
     log::wide_compare_exchange(&entry.pending_offset, seen, {0, 0});
@@ -352,22 +357,56 @@ std::vector<std::uint32_t> Transactions::apply_positions(std::uint32_t index, st
   return moved;
 }
 
-bool Transactions::may_persist(std::uint32_t entry) {
-  const auto held = held_back_.find(entry);
+bool Transactions::may_persist(std::uint32_t index, bool urgent) {
+  const shm::GroupPartition& entry = control_.groups().partitions[index];
+  const std::uint64_t pending = entry.pending.load(memory_order_acquire);  // SYNC: with add_offsets
+  if (holds(pending) &&
+      shm::transaction_state(
+          control_.transactional_id(shm::pending_entry(pending)).word.load(memory_order_relaxed)) ==
+          TransactionState::committing)
+    return false;
+  if (!taken_up_.empty()) {
+    if (urgent) request_sync(taken_up_);
+    if (!are_synced(taken_up_)) return false;
+    taken_up_.clear();
+  }
+  const auto held = held_back_.find(index);
   if (held == held_back_.end()) return true;
+  if (urgent) request_sync(held->second);
   if (!are_synced(held->second)) return false;
   held_back_.erase(held);
   return true;
 }
 
-void Transactions::note_persisted() {
-  for (Closing& closing : closing_) closing.positions_persisted = true;
+void Transactions::wait_synced(std::int64_t deadline_ns) {
+  const auto is_done = [this] {
+    return are_synced(taken_up_) &&
+           std::ranges::all_of(held_back_, [this](const auto& held) { return are_synced(held.second); });
+  };
+  while (!is_done() && monotonic_ns() < deadline_ns) {
+    request_sync(taken_up_);
+    for (const auto& [entry, ends] : held_back_) request_sync(ends);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+void Transactions::note_written(const std::set<std::uint32_t>& left) {
+  for (Closing& closing : closing_) {
+    if (closing.positions_end) continue;
+    const bool written =
+        closing.moved
+            ? std::ranges::none_of(*closing.moved, [&](std::uint32_t entry) { return left.contains(entry); })
+            : left.empty();
+    if (written) closing.positions_end = offsets_.end();
+  }
 }
 
 void Transactions::close_decisions() {
   std::vector<KeyValue> complete;
   std::erase_if(closing_, [&](const Closing& closing) {
-    if (!closing.positions_persisted || !are_synced(closing.markers_end)) return false;
+    if (!closing.positions_end || !offsets_.is_synced(*closing.positions_end) ||
+        !are_synced(closing.markers_end))
+      return false;
     complete.push_back({closing.key, {}});
     return true;
   });

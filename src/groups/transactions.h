@@ -9,7 +9,8 @@
 // internal topic, and is completed; whatever else is open in a partition with transactions is aborted by
 // one marker there.
 //
-//   {"producer_id":"<hex>","epoch":e,"transaction":n}  ->  a durable producer's commit, until it is complete
+//   {"producer_id":"<hex>","epoch":e,"transaction":n}  ->  a durable producer's commit, until it is complete:
+//       {"producer_id":…,"epoch":…,"transaction":…,"revision":r,"partitions":[…],"offsets":[…]}
 //   {"partition":n,"topic_id":"<hex>"}                 ->  {}: the partition has transactions
 #pragma once
 
@@ -29,16 +30,23 @@ namespace ringtail::groups {
 
 inline constexpr std::string_view kTransactionsTopic = "__transaction_state";
 
+struct Decision;
+
 // Thread safety: the coordinator's thread. Process safety: only while holding the keeper's role.
 class Transactions {
  public:
-  // The attachment must outlive it.
-  explicit Transactions(log::Attachment& attachment)
-      : attachment_(attachment), control_(attachment.control()), topic_(attachment, kTransactionsTopic) {}
+  // Both must outlive it. `offsets` is where the caller has positions persisted.
+  Transactions(log::Attachment& attachment, const InternalTopic& offsets)
+      : attachment_(attachment),
+        control_(attachment.control()),
+        topic_(attachment, kTransactionsTopic),
+        offsets_(offsets) {}
 
-  // After a reboot: ends what was open. Returns positions that go with transactions that were decided; the
-  // caller has them persisted, and says so by note_persisted. Blocks.
+  // After a reboot: ends what was open. Returns the positions of transactions that were decided; the caller
+  // has those that count persisted. Blocks.
   Result<std::vector<StoredOffset>> restore();
+  // After the death of another coordinator, whose memory of what is still to come to the disk is gone. Blocks.
+  Status take_up();
 
   // Requests of producers. Nothing: not yet; ask again.
   std::optional<Status> take_id(std::uint32_t slot);
@@ -50,32 +58,38 @@ class Transactions {
   bool is_busy() const { return busy_; }
   // Whether some are under way, which may have to be aborted one day.
   bool is_watching() const { return !seen_.empty(); }
-  // How many have ended.
-  std::uint64_t ended() const { return ended_; }
 
   // Whether a transaction that has not ended yet will decide about a position, by its pending word.
   bool holds(std::uint64_t pending) const;
   // Aborts that transaction unless it is decided: the position's owner has lost the partition.
   void abort(std::uint64_t pending);
-  // Whether the records whose positions these are, are on disk themselves: before that, a position must not be.
-  bool may_persist(std::uint32_t entry);
-  // All positions of transactions that have ended are on disk.
-  void note_persisted();
+  // Whether a position may come to the disk: the records that it stands for are there themselves, and no
+  // decision that was written down is about to move it. `urgent`: somebody waits for it.
+  bool may_persist(std::uint32_t entry, bool urgent);
+  // All positions were written to the caller's topic, but for those of the entries in `left`.
+  void note_written(const std::set<std::uint32_t>& left);
+  // Before the end: waits until no position is held back any more, at most until `deadline_ns`. Blocks.
+  void wait_synced(std::int64_t deadline_ns);
 
  private:
+  using Ends = std::map<std::uint32_t, Position>;  // by partition entry
+
   // How far the end of a transaction has come.
   struct Progress {
     std::uint64_t op_seen = 0;  // of its producer's slot
     bool quiet = false;         // no claim of its producer's is under way any more
-    bool records_synced = false, decision_written = false;
-    std::map<std::uint32_t, Position> records_end;  // by partition entry
-    std::map<std::uint32_t, Position> markers_end;
+    bool records_synced = false;
+    std::optional<Position> decision_end;  // in the internal topic, once it stands there
+    bool inherited = false;                // another coordinator wrote it
+    Ends records_end;
+    Ends markers_end;
   };
   // A decided commit whose record may go once everything that follows from it is on disk.
   struct Closing {
     std::string key;
-    std::map<std::uint32_t, Position> markers_end;
-    bool positions_persisted = false;
+    Ends markers_end;
+    std::optional<std::set<std::uint32_t>> moved;  // entries; not known of another coordinator's
+    std::optional<Position> positions_end;         // in the topic of positions, once they stand there
   };
 
   std::optional<std::uint32_t> find_or_make_id(const std::string& id);
@@ -85,16 +99,22 @@ class Transactions {
   bool is_quiet(const shm::TransactionalId& entry, Progress& progress) const;
   bool decide_durably(std::uint32_t index, Progress& progress);
   bool write_markers(std::uint32_t index, Progress& progress);
-  std::vector<std::uint32_t> apply_positions(std::uint32_t index, std::uint64_t word);
+  std::set<std::uint32_t> apply_positions(std::uint32_t index, std::uint64_t word);
   std::string encode_decision(std::uint32_t index) const;
   void close_decisions();
-  bool are_synced(const std::map<std::uint32_t, Position>& ends) const;
+  bool are_synced(const Ends& ends) const;
+  void request_sync(const Ends& ends) const;
   Result<log::Appender*> appender(std::uint32_t partition);
+  // transactions_restore.cc
+  Status read_topic(std::map<std::string, Decision>& decisions,
+                    std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional);
+  Result<Position> claimed_end(std::uint32_t partition);
   void announce(const Error& error);
 
   log::Attachment& attachment_;
   const shm::Control& control_;
   InternalTopic topic_;
+  const InternalTopic& offsets_;
   shm::OwnedSlot slot_;
   WallClock clock_;
   std::map<std::uint32_t, log::Appender> appenders_;  // by partition entry
@@ -103,13 +123,17 @@ class Transactions {
     std::uint64_t word;
     std::int64_t since_ns;
   };
-  std::map<std::uint32_t, Seen> seen_;                                    // ongoing ones
-  std::map<std::uint32_t, std::map<std::uint32_t, Position>> held_back_;  // positions, by entry
-  std::set<std::uint32_t> enlisting_;                                     // appended, not synced yet
+  std::map<std::uint32_t, Seen> seen_;           // ongoing ones
+  std::map<std::uint32_t, Ends> held_back_;      // positions, by entry
+  Ends taken_up_;                                // what holds back every position, after another coordinator
+  std::map<std::uint32_t, Position> enlisting_;  // appended, not synced yet
+  std::set<std::string> decided_;                // keys of decisions that another coordinator wrote
   std::vector<Closing> closing_;
   bool busy_ = false;
-  std::uint64_t ended_ = 0;
   std::string announced_;
 };
+
+std::string decision_key(const shm::TransactionalId& entry, std::uint64_t word);
+bool is_memory(const shm::Partition& entry);
 
 }  // namespace ringtail::groups

@@ -1,4 +1,5 @@
-// Transactions after a reboot: what was decided is completed, what was open is aborted.
+// Transactions after a reboot: what was decided is completed, what was open is aborted. And after the death
+// of a coordinator: what it knew of what was still to come to the disk.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,10 +15,6 @@ namespace ringtail::groups {
 
 using std::memory_order_relaxed;
 
-namespace {
-
-using Json = nlohmann::json;
-
 struct Decision {
   std::string key;
   format::Extension of{};
@@ -25,9 +22,23 @@ struct Decision {
   std::vector<StoredOffset> offsets;
 };
 
+namespace {
+
+using Json = nlohmann::json;
+
 std::uint64_t hex(const Json& text) { return parse_hex(text.get<std::string>()).value_or(0); }
 
-// Nothing when the record is not one of ours.
+// Nothing when the record does not speak of a partition with transactions.
+std::optional<std::pair<std::uint64_t, std::uint32_t>> decode_partition(const Record& record) {
+  try {
+    const Json key = Json::parse(record.key);
+    return std::pair{hex(key.at("topic_id")), key.at("partition").get<std::uint32_t>()};
+  } catch (const Json::exception&) {
+    return std::nullopt;
+  }
+}
+
+// Nothing when the record is no decision.
 std::optional<Decision> decode_decision(const Record& record) {
   try {
     const Json value = Json::parse(record.value);
@@ -44,7 +55,8 @@ std::optional<Decision> decode_decision(const Record& record) {
                                   .partition = PartitionId(one.at("partition")),
                                   .offset = one.at("offset").get<std::uint64_t>(),
                                   .metadata = {},
-                                  .committed_ns = one.at("committed_ns")});
+                                  .committed_ns = one.at("committed_ns"),
+                                  .revision = value.at("revision")});
     return decision;
   } catch (const Json::exception&) {
     return std::nullopt;
@@ -59,6 +71,7 @@ std::string Transactions::encode_decision(std::uint32_t index) const {
   Json value{{"producer_id", to_hex(entry.producer_id.load(memory_order_relaxed))},
              {"epoch", shm::transaction_epoch(word)},
              {"transaction", shm::transaction_number(word)},
+             {"revision", control_.groups().revision.fetch_add(1, memory_order_relaxed) + 1},
              {"partitions", Json::array()},
              {"offsets", Json::array()}};
   for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
@@ -92,13 +105,11 @@ std::string Transactions::encode_decision(std::uint32_t index) const {
   return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-Result<std::vector<StoredOffset>> Transactions::restore() {
-  std::map<std::string, Decision> decisions;
-  std::set<std::pair<std::uint64_t, std::uint32_t>> transactional;
-  auto read = topic_.restore([&](const Record& record) {
-    const Json key = Json::parse(record.key, nullptr, false);
-    if (key.is_object() && key.contains("partition") && key.contains("topic_id"))
-      transactional.emplace(hex(key["topic_id"]), key["partition"].get<std::uint32_t>());
+Status Transactions::read_topic(std::map<std::string, Decision>& decisions,
+                                std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional) {
+  return topic_.restore([&](const Record& record) {
+    if (auto partition = decode_partition(record))
+      transactional.insert(*partition);
     else if (record.is_tombstone())
       decisions.erase(std::string(record.key));
     else if (auto decision = decode_decision(record))
@@ -107,7 +118,49 @@ Result<std::vector<StoredOffset>> Transactions::restore() {
       logger().warn("{}: the record at offset {} is not understood; passed over", kTransactionsTopic,
                     record.offset.value());
   });
-  if (!read) return std::unexpected(read.error());
+}
+
+// The end of what has been claimed in a partition. Errors: closed: it was deleted.
+Result<Position> Transactions::claimed_end(std::uint32_t partition) {
+  auto to = appender(partition);
+  if (!to) return std::unexpected(to.error());
+  const log::PartitionRef& ref = (*to)->partition();
+  auto ring = log::Ring::open(log::ring_path(ref.shm_dir, ref.topic, ref.partition), true);
+  if (!ring) return std::unexpected(ring.error());
+  return ring->claimed_end().position;
+}
+
+// Decisions that are not followed by their tombstones are of transactions that are still being ended, or not
+// closed yet; positions may have moved with transactions whose markers are not on disk.
+Status Transactions::take_up() {
+  std::map<std::string, Decision> decisions;
+  std::set<std::pair<std::uint64_t, std::uint32_t>> transactional;
+  if (auto read = read_topic(decisions, transactional); !read) return read;
+  if (auto included = topic_.include_others(); !included) return included;
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
+    const shm::Partition& partition = control_.partition(i);
+    if (partition.transactional.load(memory_order_relaxed) == 0 || is_memory(partition)) continue;
+    auto end = claimed_end(i);
+    if (!end && end.error().code != Code::closed && end.error().code != Code::not_found)
+      return std::unexpected(end.error());
+    if (end) taken_up_[i] = *end;
+  }
+  for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
+    const shm::TransactionalId& entry = control_.transactional_id(i);
+    // SYNC: pairs with the producer's CASes.
+    const std::uint64_t word = entry.word.load(std::memory_order_acquire);
+    if (shm::transaction_state(word) != shm::TransactionState::committing) continue;
+    std::string key = decision_key(entry, word);
+    if (decisions.erase(key) > 0) decided_.insert(std::move(key));
+  }
+  for (const auto& [key, decision] : decisions) closing_.push_back({key, taken_up_, {}, {}});
+  return {};
+}
+
+Result<std::vector<StoredOffset>> Transactions::restore() {
+  std::map<std::string, Decision> decisions;
+  std::set<std::pair<std::uint64_t, std::uint32_t>> transactional;
+  if (auto read = read_topic(decisions, transactional); !read) return std::unexpected(read.error());
 
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint32_t> index_of;
   auto topics = attachment_.catalog().list_topics();
@@ -121,7 +174,7 @@ Result<std::vector<StoredOffset>> Transactions::restore() {
       }
   std::vector<StoredOffset> offsets;
   for (const auto& [key, decision] : decisions) {
-    Closing closing{key, {}, decision.offsets.empty()};
+    Closing closing{key, {}, {}, {}};
     for (const auto& partition : decision.partitions) {
       const auto index = index_of.find(partition);
       if (index == index_of.end()) continue;  // deleted since

@@ -159,6 +159,7 @@ struct GroupTableLayout {
   std::atomic<std::uint32_t> asleep;             // set by the coordinator before it sleeps on it
   std::atomic<std::uint32_t> ready;              // futex: 1 once the positions on disk have been taken up
   std::atomic<std::uint32_t> entries_used;       // rises only
+  std::atomic<std::uint64_t> revision;           // of what was last written to the internal topics
   std::array<Group, kMaxGroups> groups;
   // Apart from the entries, so that looking for one's own touches 64 bytes for 16 of them. By the coordinator.
   alignas(128) std::array<std::atomic<std::uint32_t>, kMaxGroupPartitions> assignments;

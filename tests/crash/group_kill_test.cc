@@ -1,14 +1,16 @@
 // Three groups read what eight producers send, while their members are killed, stopped for longer than
 // max.poll.interval.ms, and added, at random. In the end every group has processed every record at least
-// once, never past one that it had not; no commit that was told to count is taken back; and lag is 0.
+// once, never past one that it had not; no commit that was told to count is taken back; and lag is 0. Groups
+// that copy in transactions leave each record once in their copy, in its order.
 //
-// RINGTAIL_CRASH_RECORDS: records per producer (3000 unless told), of which each sends 1000 a second.
+// RINGTAIL_CRASH_RECORDS: records per producer (3000 unless told).
+// RINGTAIL_CRASH_RATE: how many of them it sends a second (1000 unless told).
 #include <algorithm>
 #include <array>
 #include <csignal>
 #include <random>
 
-#include "crash/group_scene.h"
+#include "crash/group_copier.h"
 
 namespace ringtail::crash {
 namespace {
@@ -19,7 +21,7 @@ using test::wait_until;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::uint32_t kMembers = 4;  // of a group, to begin with
-constexpr std::uint64_t kRate = 1000;  // records per second and producer
+constexpr std::uint64_t kRate = 1000;  // records per second and producer, unless told
 
 // Who may hold the keeper's role, and with it that of the coordinator.
 enum class Keepers : std::uint8_t {
@@ -28,10 +30,14 @@ enum class Keepers : std::uint8_t {
   anyone,        // every member
 };
 
+// What members do with records: process them and commit, or copy them in transactions.
+enum class Work : std::uint8_t { process, copy, copy_durably };
+
 struct Variant {
   const char* name;
   Commits commits = Commits::async;
   Keepers keepers = Keepers::apart;
+  Work work = Work::process;
 };
 void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
@@ -40,6 +46,7 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
   struct Shared {
     std::array<ProducerPage, kMaxProducers> producers;
     std::array<GroupLedger, kGroups> groups;
+    std::array<CopyCounts, kGroups> copies;
     std::array<std::atomic<std::uint64_t>, kPartitions> ends{};
     std::atomic<std::uint64_t> lag{0};
     char error[512] = {};
@@ -54,14 +61,19 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
     random_.seed(test::print_seed());
     records_ = std::min<std::uint64_t>(test::number_from_environment("RINGTAIL_CRASH_RECORDS", 3'000),
                                        kMostOffsets / kMaxProducers);
+    rate_ = test::number_from_environment("RINGTAIL_CRASH_RATE", kRate);
     {
       auto log = scene_.open(KeeperMode::embedded);
       ASSERT_TRUE(log) << to_string(log.error());
-      const Status created = Admin(*log).create_topic(
-          {.name = kTopic,
-           .partitions = kPartitions,
-           .configs = {{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"segment.bytes", "1MiB"}}});
-      ASSERT_TRUE(created) << to_string(created.error());
+      std::vector<std::string> topics{kTopic};
+      for (std::uint32_t g = 0; copies() && g < kGroups; ++g) topics.push_back(copies_of(g));
+      for (const std::string& topic : topics) {
+        const Status created = Admin(*log).create_topic(
+            {.name = topic,
+             .partitions = kPartitions,
+             .configs = {{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"segment.bytes", "1MiB"}}});
+        ASSERT_TRUE(created) << to_string(created.error());
+      }
     }
     peek_.emplace(scene_);
     if (GetParam().keepers != Keepers::anyone) start_keeper(0);
@@ -71,9 +83,11 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
       for (std::uint32_t s = 0; s < kMembers; ++s) start_member(g, s);
     for (std::uint32_t i = 0; i < kMaxProducers; ++i)
       producers_[i] = Process(fmt::format("producer {}", i), [this, i] {
-        return produce_with_keys(scene_, i, records_, kRate, shared_->producers[i]);
+        return produce_with_keys(scene_, i, records_, rate_, shared_->producers[i]);
       });
   }
+
+  static bool copies() { return GetParam().work != Work::process; }
 
   std::string report() const {
     std::string text =
@@ -115,12 +129,14 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
     const GroupMemberOptions options{
         .mode = GetParam().keepers == Keepers::anyone ? KeeperMode::embedded : KeeperMode::none,
         .commits = GetParam().commits,
-        .most_us_per_record = 300};
+        .most_us_per_record = 300,
+        .durable = GetParam().work == Work::copy_durably};
     seats_[group][seat].leaving = false;
     seats_[group][seat].stopped_until.reset();
     seats_[group][seat].process =
         Process(fmt::format("member {} of group {}", seat, group), [this, options, group, seat, &ledger] {
-          return be_group_member(scene_, options, group, seat, ledger);
+          return copies() ? be_group_copier(scene_, options, group, seat, ledger, shared_->copies[group])
+                          : be_group_member(scene_, options, group, seat, ledger);
         });
   }
 
@@ -236,6 +252,14 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
     }
     for (const auto& seat : shared_->groups[group].seats) EXPECT_STREQ(seat.error, "");
   }
+  int compare() {
+    auto log = scene_.open(KeeperMode::none);
+    if (!log) return give_up(shared_->error, to_string(log.error()));
+    for (std::uint32_t g = 0; g < kGroups; ++g)
+      if (const std::string wrong = compare_copies(*log, g); !wrong.empty())
+        return give_up(shared_->error, wrong);
+    return 0;
+  }
   // What was sent is what there is.
   void check_log() const {
     std::uint64_t there = 0;
@@ -246,7 +270,7 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
   Scene scene_;
   SharedPage<Shared> shared_;
   std::mt19937_64 random_;
-  std::uint64_t records_ = 0;
+  std::uint64_t records_ = 0, rate_ = 0;
   std::optional<Peek> peek_;
   std::array<Process, 3> keepers_;
   std::array<Process, kMaxProducers> producers_;
@@ -266,6 +290,9 @@ TEST_P(GroupKillTest, EveryGroupProcessesEveryRecord) {
   ASSERT_TRUE(wait([&] { return watcher.poll() == 0 && !watcher.is_running(); }, "no group lags"));
   for (std::uint32_t g = 0; g < kGroups; ++g) check_group(g);
   check_log();
+  if (copies()) {
+    EXPECT_EQ(Process("comparer", [this] { return compare(); }).wait(), 0) << report();
+  }
   std::cout << killed_ << " members killed, " << stopped_ << " stopped, " << added_ << " added, " << left_
             << " left, " << keepers_killed_ << " keepers killed\n";
   for (std::uint32_t g = 0; g < kGroups; ++g) {
@@ -273,6 +300,9 @@ TEST_P(GroupKillTest, EveryGroupProcessesEveryRecord) {
     std::cout << group_name(g) << ": " << ledger.records.load() << " records, " << ledger.repeats.load()
               << " of them again, in " << ledger.tenancies.load() << " tenancies, " << ledger.refused.load()
               << " commits refused\n";
+    if (const CopyCounts& counts = shared_->copies[g]; copies())
+      std::cout << "  transactions: " << counts.committed.load() << " committed, " << counts.aborted.load()
+                << " aborted, " << counts.fenced.load() << " fenced\n";
   }
 }
 
@@ -288,7 +318,13 @@ INSTANTIATE_TEST_SUITE_P(
         Variant{.name = "CommitSyncAndKeeper", .commits = Commits::sync, .keepers = Keepers::apart_killed},
         Variant{.name = "AutoCommitAndAnyone", .commits = Commits::automatically, .keepers = Keepers::anyone},
         Variant{.name = "CommitAsyncAndAnyone", .keepers = Keepers::anyone},
-        Variant{.name = "CommitSyncAndAnyone", .commits = Commits::sync, .keepers = Keepers::anyone}),
+        Variant{.name = "CommitSyncAndAnyone", .commits = Commits::sync, .keepers = Keepers::anyone},
+        Variant{.name = "Transactions", .work = Work::copy},
+        Variant{.name = "TransactionsAndKeeper", .keepers = Keepers::apart_killed, .work = Work::copy},
+        Variant{.name = "TransactionsAndAnyone", .keepers = Keepers::anyone, .work = Work::copy},
+        Variant{.name = "DurableTransactions", .work = Work::copy_durably},
+        Variant{
+            .name = "DurableTransactionsAndAnyone", .keepers = Keepers::anyone, .work = Work::copy_durably}),
     [](const auto& variant) { return std::string(variant.param.name); });
 
 }  // namespace

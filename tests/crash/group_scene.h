@@ -126,6 +126,7 @@ struct GroupMemberOptions {
   Commits commits = Commits::async;
   std::chrono::milliseconds max_poll_interval{150};
   std::uint32_t most_us_per_record = 0;  // processing takes up to so long
+  bool durable = false;                  // transactions are on disk before they are visible
 };
 
 // Polls, processes and commits until told to leave.

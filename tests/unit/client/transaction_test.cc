@@ -271,6 +271,59 @@ TEST_F(TransactionTest, EachDecisionStandsUntilItIsComplete) {
   }
 }
 
+TEST_F(TransactionTest, OfSeveralDecisionsAboutAPositionTheLastCountsAfterAHostCrash) {
+  create("in", small({{"segment.bytes", "1MiB"}}));
+  create("out", small({{"segment.bytes", "1MiB"}}));
+  constexpr std::uint64_t kLast = 12;
+  for (std::uint64_t i = 0; i < kLast; ++i) send("in", std::to_string(i));
+  {
+    Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+    poll_until({&input}, [](const Got& g) { return count(g) == kLast; });
+    Producer writer = transactional("t", "out", {.durable = true});
+    for (std::uint64_t i = 1; i <= kLast; ++i) {
+      expect(writer.begin());
+      ASSERT_TRUE(writer.send(std::to_string(i)));
+      const OffsetCommit position[] = {{{"in", PartitionId(0)}, Offset(i), {}}};
+      expect(writer.add_offsets(position, input.group_metadata()));
+      expect(writer.commit());
+    }
+    take_image();
+  }
+  crash_host();
+  Consumer input = member("copiers", "in");
+  auto committed = input.committed({"in", PartitionId(0)});
+  ASSERT_TRUE(committed && *committed);
+  EXPECT_EQ((*committed)->offset, Offset(kLast));
+}
+
+TEST_F(TransactionTest, ADecisionIsClosedByTheNextCoordinatorWhenTheLastOneDidNot) {
+  create("out", small({{"segment.bytes", "1MiB"}}));
+  {
+    Producer writer = transactional("t", "out", {.durable = true});
+    expect(writer.begin());
+    ASSERT_TRUE(writer.send("v"));
+    expect(writer.commit());
+  }
+  log_.reset();
+  log_.emplace(open_log().value());
+  Consumer decisions = consumer("__transaction_state");
+  std::set<std::string> open;
+  bool seen = false;
+  for (const auto end = std::chrono::steady_clock::now() + seconds(60); !seen || !open.empty();) {
+    ASSERT_LT(std::chrono::steady_clock::now(), end) << "the decision stays open";
+    auto polled = decisions.poll(milliseconds(100));
+    ASSERT_TRUE(polled) << to_string(polled.error());
+    for (const Record& record : *polled) {
+      if (record.key.find("transaction") == std::string_view::npos) continue;
+      seen = true;
+      if (record.is_tombstone())
+        open.erase(std::string(record.key));
+      else
+        open.emplace(record.key);
+    }
+  }
+}
+
 TEST_F(TransactionTest, ARepeatedNumberIsNoSecondRecord) {
   create("out", small());
   Producer writer = producer("out", {.enable_idempotence = true});
