@@ -46,7 +46,7 @@ struct ConsumerOptions {
 
   // Of a member of a consumer group. Everything below means nothing without a group id.
   std::string group_id = {};   // at most 255 bytes
-  std::string client_id = {};  // for people who look; at most 127 bytes
+  std::string client_id = {};  // for people who look; at most 127 bytes, none of them zero
   Assignor assignor = {};      // the same in all members; default: sticky_assignor()
   // Commits by itself what the polls before the last one brought, at this interval, and before a partition
   // is given up. Without, a position moves when a commit is asked for.
@@ -67,13 +67,13 @@ struct RebalanceListener {
 // The next offset to be read, as it is or was committed.
 struct CommittedOffset {
   Offset offset{0};
-  std::string metadata = {};  // at most 127 bytes
+  std::string metadata = {};  // at most 127 bytes, none of them zero
 };
 
 struct OffsetCommit {
   TopicPartition partition;
   Offset offset{0};           // of the next record to be read
-  std::string metadata = {};  // at most 127 bytes
+  std::string metadata = {};  // at most 127 bytes, none of them zero
 };
 
 // A member and its group at one moment.

@@ -213,10 +213,13 @@ Status ConsumerCore::commit() {
 
 Status ConsumerCore::commit(std::span<const OffsetCommit> offsets) {
   if (auto member = check_member(); !member) return member;
-  for (const OffsetCommit& one : offsets)
+  for (const OffsetCommit& one : offsets) {
     if (one.metadata.size() > shm::kMaxOffsetMetadataBytes)
       return fail(Code::invalid_argument, fmt::format("metadata of {} bytes; at most {} are kept",
                                                       one.metadata.size(), shm::kMaxOffsetMetadataBytes));
+    if (one.metadata.find('\0') != std::string::npos)
+      return fail(Code::invalid_argument, "metadata with a zero byte, which cannot be kept");
+  }
   Status status;
   many_moved_ = true;  // the next commit of positions compares them all
   for (const OffsetCommit& one : offsets) {

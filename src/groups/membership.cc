@@ -311,6 +311,8 @@ Status Membership::propose(std::uint32_t due) {
     assignment = options_.assignor.assign(input->members, input->topics);
   } catch (const std::exception& thrown) {
     logger().error("assignor '{}' threw: {}", options_.assignor.name, thrown.what());
+  } catch (...) {
+    logger().error("assignor '{}' threw something that is no std::exception", options_.assignor.name);
   }
   if (auto valid = check_assignment(input->members, input->topics, assignment); !valid) {
     logger().error("assignor '{}': {}", options_.assignor.name, valid.error().message);
@@ -335,6 +337,8 @@ Status Membership::propose(std::uint32_t due) {
 bool Membership::commit(Tenancy& tenancy, Offset offset, std::string_view metadata) {
   shm::GroupPartition& entry = attachment_.control().groups().partitions[tenancy.entry];
   if (!metadata.empty() || tenancy.has_metadata) [[unlikely]] {
+    // Whoever is too late leaves alone what was said of the position that still stands.
+    if (load_standing(entry).tenure != tenancy.tenure) return false;
     store_metadata(entry, tenancy.tenure, offset.value(), metadata);
     tenancy.has_metadata = !metadata.empty();
   }

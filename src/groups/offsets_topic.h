@@ -1,4 +1,6 @@
-// The records in which positions outlive the machine: one for each group, topic and partition; the latest counts. Keys and values are JSON, so that `ringtail consume __consumer_offsets` can be read.
+// The records in which positions outlive the machine: one for each group, topic and partition; the latest
+// counts. Keys and values are JSON, so that `ringtail consume __consumer_offsets` can be read; a group or
+// metadata that is no UTF-8 stands there as {"hex":"<digits>"}.
 //
 //   {"group":"g","topic":"t","partition":0}  ->  {"offset":42,"topic_id":"<16 digits>","metadata":"",
 //                                                 "committed_ns":1763740800000000000,"revision":7}
@@ -32,7 +34,7 @@ struct StoredOffset {
 };
 
 KeyValue encode_offset(const StoredOffset& stored);
-// Nothing when the record is not one of these.
+// Nothing when the record is not one of these. Fields that are not known are passed over.
 std::optional<StoredOffset> decode_offset(const Record& record);
 
 }  // namespace ringtail::groups

@@ -123,19 +123,19 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
   const auto index = static_cast<std::uint32_t>(*number);
   shm::Partition& partition = control_.partition(index);
   if (!is_memory(partition) && partition.transactional.load(memory_order_relaxed) == 0) {
-    if (!enlisting_.contains(index)) {
-      const std::uint64_t topic_id = partition.topic_id.load(memory_order_relaxed);
-      const KeyValue record{fmt::format(R"({{"partition":{},"topic_id":"{}"}})",
-                                        partition.partition.load(memory_order_relaxed), to_hex(topic_id)),
-                            "{}"};
+    const std::pair key{partition.topic_id.load(memory_order_relaxed),
+                        partition.partition.load(memory_order_relaxed)};
+    if (!enlisting_.contains(key)) {
+      const KeyValue record{
+          fmt::format(R"({{"partition":{},"topic_id":"{}"}})", key.second, to_hex(key.first)), "{}"};
       if (auto appended = topic_.append(std::span(&record, 1)); !appended) return appended;
-      enlisting_[index] = topic_.end();
+      enlisting_[key] = topic_.end();
     }
     topic_.request_sync();
     if (auto failure = topic_.failure()) return std::unexpected(*failure);
     busy_ = true;
-    if (!topic_.is_synced(enlisting_.at(index))) return std::nullopt;
-    enlisting_.erase(index);
+    if (!topic_.is_synced(enlisting_.at(key))) return std::nullopt;
+    enlisting_.erase(key);
   }
   partition.transactional.store(1, memory_order_release);  // SYNC: pairs with the producer's load
   return Status{};

@@ -20,6 +20,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "groups/internal_topic.h"
@@ -123,11 +124,12 @@ class Transactions {
     std::uint64_t word;
     std::int64_t since_ns;
   };
-  std::map<std::uint32_t, Seen> seen_;           // ongoing ones
-  std::map<std::uint32_t, Ends> held_back_;      // positions, by entry
-  Ends taken_up_;                                // what holds back every position, after another coordinator
-  std::map<std::uint32_t, Position> enlisting_;  // appended, not synced yet
-  std::set<std::string> decided_;                // keys of decisions that another coordinator wrote
+  std::map<std::uint32_t, Seen> seen_;       // ongoing ones
+  std::map<std::uint32_t, Ends> held_back_;  // positions, by entry
+  Ends taken_up_;                            // what holds back every position, after another coordinator
+  // Appended, not synced yet; by topic id, since an entry may go to another topic meanwhile.
+  std::map<std::pair<std::uint64_t, std::uint32_t>, Position> enlisting_;
+  std::set<std::string> decided_;  // keys of decisions that another coordinator wrote
   std::vector<Closing> closing_;
   bool busy_ = false;
   std::string announced_;

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <limits>
 
 #include "base/logger.h"
 #include "base/random.h"
+#include "groups/json_fields.h"
 #include "groups/tenure.h"
 #include "groups/transactions.h"
 #include "log/wide_cas.h"
@@ -15,52 +16,73 @@ namespace ringtail::groups {
 
 using std::memory_order_relaxed;
 
+using PartitionKey = std::pair<std::uint64_t, std::uint32_t>;  // topic id, partition
+
 struct Decision {
   std::string key;
   format::Extension of{};
-  std::vector<std::pair<std::uint64_t, std::uint32_t>> partitions;
+  std::vector<PartitionKey> partitions;
   std::vector<StoredOffset> offsets;
 };
 
 namespace {
 
-using Json = nlohmann::json;
+constexpr std::uint32_t kMostNumber = ~0u;
 
-std::uint64_t hex(const Json& text) { return parse_hex(text.get<std::string>()).value_or(0); }
-
-// Nothing when the record does not speak of a partition with transactions.
-std::optional<std::pair<std::uint64_t, std::uint32_t>> decode_partition(const Record& record) {
-  try {
-    const Json key = Json::parse(record.key);
-    return std::pair{hex(key.at("topic_id")), key.at("partition").get<std::uint32_t>()};
-  } catch (const Json::exception&) {
-    return std::nullopt;
-  }
+// What is no array has no elements.
+const Json& list_in(const Json& object, const char* name) {
+  static const Json nothing = Json::array();
+  const auto field = object.find(name);
+  return field != object.end() && field->is_array() ? *field : nothing;
 }
 
-// Nothing when the record is no decision.
+std::optional<PartitionKey> partition_in(const Json& object) {
+  const auto topic_id = hex_in(object, "topic_id");
+  const auto partition = number_in(object, "partition", shm::kMaxPartitions - 1);
+  if (!topic_id || !partition) return std::nullopt;
+  return PartitionKey{*topic_id, static_cast<std::uint32_t>(*partition)};
+}
+
+std::optional<StoredOffset> offset_in(const Json& object) {
+  const auto partition = partition_in(object);
+  auto group = text_in(object, "group", shm::kMaxGroupIdBytes);
+  auto topic = text_in(object, "topic", kMaxTopicBytes);
+  const auto offset = number_in(object, "offset", shm::kNoOffset - 1);
+  const auto committed_ns = number_in(object, "committed_ns", kMaxTime);
+  if (!partition || !group || group->empty() || !topic || !offset || !committed_ns) return std::nullopt;
+  return StoredOffset{.group = std::move(*group),
+                      .topic = std::move(*topic),
+                      .topic_id = partition->first,
+                      .partition = PartitionId(partition->second),
+                      .offset = *offset,
+                      .metadata = {},
+                      .committed_ns = static_cast<std::int64_t>(*committed_ns)};
+}
+
+// Nothing when the record is not one of ours: half a decision would be none at all.
 std::optional<Decision> decode_decision(const Record& record) {
-  try {
-    const Json value = Json::parse(record.value);
-    Decision decision{.key = std::string(record.key),
-                      .of = {hex(value.at("producer_id")), value.at("epoch"), value.at("transaction"), 0},
-                      .partitions = {},
-                      .offsets = {}};
-    for (const Json& one : value.at("partitions"))
-      decision.partitions.emplace_back(hex(one.at("topic_id")), one.at("partition"));
-    for (const Json& one : value.at("offsets"))
-      decision.offsets.push_back({.group = one.at("group"),
-                                  .topic = one.at("topic"),
-                                  .topic_id = hex(one.at("topic_id")),
-                                  .partition = PartitionId(one.at("partition")),
-                                  .offset = one.at("offset").get<std::uint64_t>(),
-                                  .metadata = {},
-                                  .committed_ns = one.at("committed_ns"),
-                                  .revision = value.at("revision")});
-    return decision;
-  } catch (const Json::exception&) {
-    return std::nullopt;
+  const Json value = parse_json(record.value);
+  const auto producer_id = hex_in(value, "producer_id");
+  const auto epoch = number_in(value, "epoch", std::numeric_limits<std::uint16_t>::max());
+  const auto number = number_in(value, "transaction", kMostNumber);
+  if (!producer_id || *producer_id == format::kEveryProducer || !epoch || !number) return std::nullopt;
+  Decision decision{
+      .key = std::string(record.key),
+      .of = {*producer_id, static_cast<std::uint32_t>(*epoch), static_cast<std::uint32_t>(*number), 0},
+      .partitions = {},
+      .offsets = {}};
+  for (const Json& one : list_in(value, "partitions")) {
+    const auto partition = partition_in(one);
+    if (!partition) return std::nullopt;
+    decision.partitions.push_back(*partition);
   }
+  for (const Json& one : list_in(value, "offsets")) {
+    auto offset = offset_in(one);
+    if (!offset) return std::nullopt;
+    offset->revision = number_in(value, "revision", kMaxRevision).value_or(0);
+    decision.offsets.push_back(std::move(*offset));
+  }
+  return decision;
 }
 
 }  // namespace
@@ -95,20 +117,21 @@ std::string Transactions::encode_decision(std::uint32_t index) const {
                               : std::vector<log::TopicEntry>::iterator();
     if (!topics || topic == topics->end()) continue;
     const std::uint32_t group = shm::assignment_group(table.assignments[i].load(memory_order_relaxed));
-    value["offsets"].push_back({{"group", table.groups[std::min(group, shm::kMaxGroups - 1)].group_id.load()},
-                                {"topic", topic->name},
-                                {"topic_id", to_hex(topic_id)},
-                                {"partition", at.partition.load(memory_order_relaxed)},
-                                {"offset", pending.low},
-                                {"committed_ns", wall_clock_ns()}});
+    value["offsets"].push_back(
+        {{"group", text_field(table.groups[std::min(group, shm::kMaxGroups - 1)].group_id.load())},
+         {"topic", topic->name},
+         {"topic_id", to_hex(topic_id)},
+         {"partition", at.partition.load(memory_order_relaxed)},
+         {"offset", pending.low},
+         {"committed_ns", wall_clock_ns()}});
   }
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return value.dump();
 }
 
 Status Transactions::read_topic(std::map<std::string, Decision>& decisions,
                                 std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional) {
   return topic_.restore([&](const Record& record) {
-    if (auto partition = decode_partition(record))
+    if (const auto partition = partition_in(parse_json(record.key)))
       transactional.insert(*partition);
     else if (record.is_tombstone())
       decisions.erase(std::string(record.key));
@@ -162,7 +185,7 @@ Result<std::vector<StoredOffset>> Transactions::restore() {
   std::set<std::pair<std::uint64_t, std::uint32_t>> transactional;
   if (auto read = read_topic(decisions, transactional); !read) return std::unexpected(read.error());
 
-  std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint32_t> index_of;
+  std::map<PartitionKey, std::uint32_t> index_of;
   auto topics = attachment_.catalog().list_topics();
   if (!topics) return std::unexpected(topics.error());
   for (const log::TopicEntry& topic : *topics)

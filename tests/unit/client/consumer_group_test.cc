@@ -102,6 +102,19 @@ TEST_F(GroupTest, CommitsSurviveTheEndOfEverybodyAndOfSharedMemory) {
   EXPECT_THAT(got[0], ElementsAre("2"));
 }
 
+TEST_F(GroupTest, MetadataThatCannotBeKeptIsRefused) {
+  create("orders", small());
+  Consumer reader = member("billing", "orders", {.enable_auto_commit = false});
+  wait_assigned({&reader}, {1});
+  for (const std::string& metadata : {std::string(128, 'm'), std::string("a\0b", 3)}) {
+    const OffsetCommit one[] = {{{"orders", PartitionId(0)}, Offset(0), metadata}};
+    auto committed = reader.commit_async(one);
+    ASSERT_FALSE(committed);
+    EXPECT_EQ(committed.error().code, Code::invalid_argument);
+  }
+  EXPECT_FALSE(*reader.committed({"orders", PartitionId(0)}));
+}
+
 TEST_F(GroupTest, ListenersHearOfEachChange) {
   create("orders", small(), 2);
   std::vector<std::string> heard;

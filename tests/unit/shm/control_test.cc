@@ -66,6 +66,7 @@ TEST_F(ControlSegment, OfAnotherLayoutIsRefusedWithBothVersions) {
   EXPECT_THAT(error.message, HasSubstr("version 8"));
   EXPECT_THAT(error.message, HasSubstr(fmt::format("this program has {}", kControlVersion)));
   EXPECT_THAT(error.message, HasSubstr(path().string()));
+  EXPECT_THAT(error.message, HasSubstr("stop all processes that use the log, then start one version only"));
 }
 
 TEST_F(ControlSegment, OfAnotherSizeIsAnotherLayout) {

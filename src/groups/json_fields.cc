@@ -1,0 +1,64 @@
+#include "groups/json_fields.h"
+
+#include <algorithm>
+#include <span>
+
+#include "base/random.h"
+
+namespace ringtail::groups {
+
+namespace {
+
+bool is_utf8(const std::string& text) {
+  if (std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return true;
+  try {
+    (void)Json(text).dump();  // which checks it
+    return true;
+  } catch (const Json::type_error&) {
+    return false;
+  }
+}
+
+// The bytes that pairs of digits stand for.
+std::optional<std::string> bytes_of(std::string_view digits) {
+  if (digits.size() % 2 != 0 || !is_hex(digits, digits.size())) return std::nullopt;
+  const auto value = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+  std::string bytes;
+  for (std::size_t i = 0; i < digits.size(); i += 2)
+    bytes += static_cast<char>(value(digits[i]) << 4 | value(digits[i + 1]));
+  return bytes;
+}
+
+}  // namespace
+
+Json text_field(std::string_view bytes) {
+  std::string text(bytes);
+  if (is_utf8(text)) return text;
+  return {{"hex", to_hex(std::as_bytes(std::span(bytes)))}};
+}
+
+std::optional<std::string> text_in(const Json& object, const char* name, std::size_t most) {
+  const auto field = object.find(name);
+  if (field == object.end()) return std::nullopt;
+  std::optional<std::string> text;
+  if (field->is_string()) text = field->get<std::string>();
+  if (const auto digits = field->find("hex"); digits != field->end() && digits->is_string())
+    text = bytes_of(digits->get_ref<const std::string&>());
+  if (!text || text->size() > most || text->find('\0') != std::string::npos) return std::nullopt;
+  return text;
+}
+
+std::optional<std::uint64_t> number_in(const Json& object, const char* name, std::uint64_t most) {
+  const auto field = object.find(name);
+  if (field == object.end() || !field->is_number_unsigned()) return std::nullopt;
+  const auto number = field->get<std::uint64_t>();
+  return number <= most ? std::optional(number) : std::nullopt;
+}
+
+std::optional<std::uint64_t> hex_in(const Json& object, const char* name) {
+  const auto digits = text_in(object, name, 16);
+  const auto number = digits ? parse_hex(*digits) : Result<std::uint64_t>(0);
+  return digits && number ? std::optional(*number) : std::nullopt;
+}
+
+}  // namespace ringtail::groups
