@@ -3,12 +3,10 @@
 // what it must, with dense offsets.
 //
 // RINGTAIL_CRASH_STEPS: how many places in each append (150 unless told); 0: all of them.
-#include <sys/ptrace.h>
-
-#include <csignal>
 #include <random>
 
 #include "crash/scene.h"
+#include "support/single_step.h"
 
 namespace ringtail::crash {
 namespace {
@@ -116,10 +114,7 @@ class StepTest : public ::testing::TestWithParam<Variant> {
     for (std::uint64_t i = 0; i < 3; ++i) values.emplace_back(kVictim, number + i);
     for (const Value& value : values) records.push_back({.value = value});
     page.attempted.store(number + count);
-    ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
-    ::raise(SIGSTOP);
-    const bool appended = append(*producer, values[0], records, number);
-    ::raise(SIGSTOP);
+    const bool appended = test::offer_steps([&] { return append(*producer, values[0], records, number); });
     if (!appended) return give_up(page.error, to_string(producer->error()));
     page.returned.store(number + count);
     for (;;) ::pause();
@@ -155,24 +150,15 @@ class StepTest : public ::testing::TestWithParam<Variant> {
   // when the append was complete before.
   std::uint64_t kill_after(std::uint64_t steps) {
     Process victim("victim", [this] { return be_victim(); });
-    auto stopped_by = [&victim](int signal) {
-      const int status = victim.wait_for_stop();
-      return WIFSTOPPED(status) && WSTOPSIG(status) == signal;
-    };
-    std::uint64_t taken = 0;
-    if (!stopped_by(SIGSTOP)) {
+    const auto taken = test::take_steps(victim, steps);
+    if (!taken) {
       ADD_FAILURE() << "the victim did not come to its append: " << shared_->victim.error
                     << peek_->describe();
       return 0;
     }
-    while (taken < steps) {
-      ::ptrace(PTRACE_SINGLESTEP, victim.pid(), nullptr, nullptr);
-      if (!stopped_by(SIGTRAP)) break;  // at the second stop
-      ++taken;
-    }
     victim.kill();
     truth_.note_death(kVictim, shared_->victim);
-    return taken;
+    return *taken;
   }
 
   bool neighbour_goes_on() {
@@ -195,9 +181,8 @@ TEST_P(StepTest, NoInstructionIsABadPlaceToDie) {
   const std::uint64_t length = kill_after(~std::uint64_t{0});
   ASSERT_TRUE(neighbour_goes_on());
   ASSERT_GT(length, 50u);
-  const std::uint64_t points = test::number_from_environment("RINGTAIL_CRASH_STEPS", 150);
-  const std::uint64_t stride = points == 0 ? 1 : std::max<std::uint64_t>(1, length / points);
-  for (std::uint64_t k = random_() % stride; k <= length + 1; k += stride) {
+  const auto [first, stride] = test::choose_deaths(length, 150, random_());
+  for (std::uint64_t k = first; k <= length + 1; k += stride) {
     SCOPED_TRACE(fmt::format("killed behind instruction {} of about {}", k, length));
     kill_after(k);
     ASSERT_TRUE(neighbour_goes_on());
