@@ -135,6 +135,7 @@ class GroupCoordinatorTest : public ::testing::Test {
     if (!wait([this] { return keeper() != nullptr; }, "somebody has become the keeper")) return;
     Process& victim = *keeper();
     victim.signal(SIGSTOP);
+    victim.wait_for_stop();  // until then it may answer who asks below
     const std::uint32_t joiner = std::exchange(free_, (free_ + 1) % members_.size());
     members_[free_].kill();
     start_member(joiner);

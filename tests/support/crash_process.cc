@@ -117,7 +117,7 @@ int Process::poll() {
 
 int Process::wait_for_stop() const {
   int status = 0;
-  while (::waitpid(pid_, &status, __WALL) < 0 && errno == EINTR) {
+  while (::waitpid(pid_, &status, __WALL | WUNTRACED) < 0 && errno == EINTR) {
   }
   return status;
 }

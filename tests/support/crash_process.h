@@ -40,7 +40,7 @@ class Process {
   int poll();
   // Takes note that somebody else has waited for its end.
   void forget() { pid_ = -1; }
-  // Waits until a traced child stops; the status is as of waitpid.
+  // Waits until a child has stopped, with all of its threads; the status is as of waitpid.
   int wait_for_stop() const;
 
  private:
