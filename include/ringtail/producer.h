@@ -34,8 +34,8 @@ using Partitioner = std::function<std::uint32_t(std::string_view key, std::uint3
 struct ProducerOptions {
   std::string topic = {};
   Acks acks = Acks::leader;
-  bool durable = false;          // also wait until this host has synced the record; in transactions, the
-                                 // commit waits for all of them
+  bool durable = false;          // also wait until this host has synced the record; in a transaction, the
+                                 // commit waits, once for all
   Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
   std::chrono::milliseconds max_block{60'000};  // bound of every wait: space, durability, replicas
   // Numbers the records of each partition, so that a repeated send of the same number is no second record
@@ -57,11 +57,12 @@ enum class SendError : std::uint8_t {
   claim_expired,     // given up after claim.timeout.ms: nothing was appended
   not_enough_replicas,
   storage_failed,  // the partition refuses writes after a failed write or sync
-  claim_open,      // a claim of this producer is still open
+  claim_open,      // a claim of this producer, or of one for another topic (for_topic), is still open
   no_transaction,  // a producer with a transactional id sends within transactions only: begin one
   fenced,          // another producer with the same id has taken over, or its transaction was ended for it:
                    // nothing was appended
-  out_of_order_sequence,  // the record's sequence leaves a gap behind the last one: nothing was appended
+  out_of_order_sequence,  // the record's sequence leaves a gap behind the last one, or is too old to be
+                          // remembered: nothing was appended
   closed,                 // topic deleted, producer closed, or used in a forked child
 };
 
@@ -106,8 +107,8 @@ class Claim {
 
 // Appends records to one topic.
 //
-// Transactions (with a transactional id): begin, send any number of records, add positions of a consumer
-// group, then commit or abort. Consumers with IsolationLevel::read_committed see all of it or nothing, and the
+// Transactions (with a transactional id): begin, send any number of records, also to other topics (for_topic),
+// add positions of a consumer group, then commit or abort. Consumers with IsolationLevel::read_committed see all of it or nothing, and the
 // group's positions move exactly if it commits; also when the process dies at any point, when its
 // transaction is then aborted or, if it was decided, completed by others. With `durable` that holds when the
 // host crashes, too, at the price of two syncs a commit; without, a crash of the host may cut off the end of
@@ -125,6 +126,14 @@ class Producer {
  public:
   // Errors: not_found, limit_exceeded (all slots taken), closed, no_keeper, unsupported.
   static Result<Producer> open(const Log& log, ProducerOptions options);
+
+  // Another producer, of another topic, with the same options, that shares this one's liveness slot, and its
+  // transactional id: transactions span the topics. begin, add_offsets, commit and abort of either are those
+  // of both; the last one alive aborts what is open. Both are for the same thread, one claim may be open over
+  // all of them, and neither has to outlive the other. Without a transactional id each numbers for itself.
+  // Errors: not_found, closed, unsupported, invalid_argument (with a transactional id: a topic that has its
+  // producer already).
+  Result<Producer> for_topic(std::string topic) const;
 
   Producer(Producer&&) noexcept;
   Producer& operator=(Producer&&) noexcept;

@@ -33,41 +33,61 @@ std::string_view to_string(SendError error) {
 namespace {
 
 constexpr std::chrono::milliseconds kLongestBlock = std::chrono::hours(24 * 365);
+constexpr std::size_t kRememberedSends = 1024;  // a partition, of producers that number their records
 
 }  // namespace
 
 // --- ProducerCore --------------------------------------------------------------------------------
 
 Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, ProducerOptions options) {
-  std::unique_ptr<ProducerCore> core(new ProducerCore(log, std::move(options)));
-  LogCore& attached = *core->log_;
-  if (auto mine = attached.check_mine(); !mine) return std::unexpected(mine.error());
-  auto topic = attached.catalog().load_topic(core->options_.topic);
+  const std::shared_ptr<LogCore>& attached = log.core();
+  if (auto mine = attached->check_mine(); !mine) return std::unexpected(mine.error());
+  auto topic = attached->catalog().load_topic(options.topic);
   if (!topic) return std::unexpected(topic.error());
-  auto slot = shm::OwnedSlot::acquire(attached.control(), attached.locks(), shm::SlotRole::producer);
-  if (!slot) return std::unexpected(slot.error());
-  core->slot_ = std::move(*slot);
-  core->appenders_.reserve(topic->partitions);
-  if (!core->options_.transactional_id.empty()) {
-    if (auto taken = core->take_id(); !taken) return std::unexpected(taken.error());
-  } else if (core->options_.enable_idempotence) {
+  auto share = ProducerShare::open(attached, options);
+  if (!share) return std::unexpected(share.error());
+  std::unique_ptr<ProducerCore> core(new ProducerCore(attached, std::move(*share), std::move(options)));
+  if (auto opened = core->open_appenders(*topic); !opened) return std::unexpected(opened.error());
+  return core;
+}
+
+Result<std::unique_ptr<ProducerCore>> ProducerCore::for_topic(std::string name) const {
+  if (auto mine = log_->check_mine(); !mine) return std::unexpected(mine.error());
+  auto topic = log_->catalog().load_topic(name);
+  if (!topic) return std::unexpected(topic.error());
+  // Two would number the same partitions.
+  if (share_->has_id() && share_->writes_to(topic->topic_id))
+    return fail(Code::invalid_argument,
+                fmt::format("'{}' has a producer for topic '{}' already; use that one",
+                            options_.transactional_id, name));
+  ProducerOptions options = options_;
+  options.topic = std::move(name);
+  std::unique_ptr<ProducerCore> core(new ProducerCore(log_, share_, std::move(options)));
+  if (auto opened = core->open_appenders(*topic); !opened) return std::unexpected(opened.error());
+  return core;
+}
+
+Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
+  numbers_ = share_->has_id() || options_.enable_idempotence;
+  if (numbers_ && !share_->has_id()) {
     const auto id = random_token();
     if (!id) return std::unexpected(id.error());
-    core->stamp_.producer_id = *id;
+    own_stamp_.producer_id = *id;
   }
-  for (std::uint32_t p = 0; p < topic->partitions; ++p)
-    if (auto added = core->add_appender(*topic, PartitionId(p)); !added)
-      return std::unexpected(added.error());
-  if (core->options_.durable) {
-    for (log::Appender& appender : core->appenders_)
+  appenders_.reserve(topic.partitions);
+  for (std::uint32_t p = 0; p < topic.partitions; ++p)
+    if (auto added = add_appender(topic, PartitionId(p)); !added) return added;
+  if (options_.durable) {
+    for (log::Appender& appender : appenders_)
       if (auto possible = appender.wait_durable(Position(0));
           !possible && possible.error() == SendError::invalid_record)
-        return fail(Code::unsupported,
-                    fmt::format("topic '{}' has storage=memory: its records are never durable",
-                                core->options_.topic));
+        return fail(
+            Code::unsupported,
+            fmt::format("topic '{}' has storage=memory: its records are never durable", options_.topic));
   }
-  core->take_up_new_partitions();  // that came before the appenders were there to notice
-  return core;
+  share_->add(this);
+  take_up_new_partitions();  // that came before the appenders were there to notice
+  return {};
 }
 
 Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId partition) {
@@ -75,15 +95,16 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
   if (!ref) return std::unexpected(ref.error());
   // Such that a time after now is no overflow.
   const auto max_block = std::clamp(options_.max_block, std::chrono::milliseconds(0), kLongestBlock);
-  auto appender = log::Appender::open(*ref, slot_, clock_, max_block);
+  auto appender = log::Appender::open(*ref, share_->slot(), share_->clock(), max_block);
   if (!appender) return std::unexpected(appender.error());
   appender->set_on_change([this] {
     changed_ = true;
     direct_ = nullptr;  // the next send comes by take_up_new_partitions
   });
-  if (stamp_.producer_id != 0) appender->set_stamp(&stamp_);
+  if (numbers_) appender->set_stamp(share_->has_id() ? &share_->stamp() : &own_stamp_);
+  if (share_->has_id()) appender->set_next_sequence(share_->next_sequence(*ref));
   appenders_.push_back(std::move(*appender));
-  enlisted_.push_back(false);
+  enlisted_.push_back(0);
   sent_.emplace_back();
   return {};
 }
@@ -109,23 +130,18 @@ void ProducerCore::take_up_new_partitions() {
 }
 
 void ProducerCore::choose_path() {
-  const bool plain = stamp_.producer_id == 0 && !options_.durable && options_.acks == Acks::leader &&
-                     open_appender_ == nullptr && !changed_;
+  const bool plain = !numbers_ && !options_.durable && options_.acks == Acks::leader &&
+                     !share_->is_claim_open() && !changed_;
   direct_ = plain && appenders_.size() == 1 ? appenders_.data() : nullptr;
 }
 
 ProducerCore::~ProducerCore() {
-  if (!is_mine()) {
-    slot_.abandon();
-    return;
-  }
+  share_->remove(this);
+  if (!is_mine()) return;
   abort_claim();
-  if (!in_transaction_) return;
-  // SYNC: against the coordinator's own end of it.
-  std::uint64_t expected = word_;
-  id_->word.compare_exchange_strong(expected, shm::with_state(word_, shm::TransactionState::aborting),
-                                    std::memory_order_seq_cst);
-  log_->control().wake_coordinator();
+  if (!share_->has_id()) return;
+  for (const log::Appender& appender : appenders_)
+    share_->next_sequence(appender.partition()) = appender.next_sequence();
 }
 
 std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appender* appender) {
@@ -138,15 +154,26 @@ std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appe
 
 std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   if (!is_mine()) return SendError::closed;
-  if (open_appender_ != nullptr) return SendError::claim_open;
+  if (share_->is_claim_open()) return SendError::claim_open;
   if (refused_) {
     refused_ = false;
     return last_error_;
   }
-  if (id_ != nullptr)
+  if (share_->has_id())
     if (auto error = enlist(appender)) return error;
   if (options_.acks != Acks::all) return std::nullopt;
   if (auto enough = appender.check_replicas(); !enough) return enough.error();
+  return std::nullopt;
+}
+
+// Before the first append of a transaction to a partition.
+std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
+  const std::uint64_t transaction = share_->transaction();
+  if (transaction == 0) return SendError::no_transaction;
+  std::uint64_t& enlisted = enlisted_[appender.partition().partition.value()];
+  if (enlisted == transaction) return std::nullopt;
+  if (auto error = share_->enlist(appender.partition().index)) return error;
+  enlisted = transaction;
   return std::nullopt;
 }
 
@@ -160,8 +187,8 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
     return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
   }
   // The high watermark of a partition whose only replica is this host is its log end: acks=all has
-  // nothing more to wait for.
-  if (options_.durable && id_ == nullptr)  // a transaction waits once, when it commits
+  // nothing more to wait for. Of a transaction, the commit waits for all records at once.
+  if (options_.durable && !share_->has_id())
     if (auto durable = appender.wait_durable(appended->end); !durable)
       return refuse(durable.error(), &appender);
   return appended;
@@ -185,22 +212,22 @@ SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& recor
     return refuse(SendError::invalid_record);
   if (auto error = before_append(*to)) [[unlikely]]
     return refuse(*error, to);
-  if (stamp_.producer_id != 0) return send_numbered(*to, record);
+  if (numbers_) return send_numbered(*to, record);
   return after_append(*to, to->append(record));
 }
 
 // A number that was sent before gives what it gave then.
 SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const ProducerRecord& record) {
   auto& sent = sent_[to.partition().partition.value()];
-  if (!sent) sent = std::make_unique<Sent>();
+  if (sent.empty()) sent.resize(kRememberedSends);
   const std::uint64_t next = to.next_sequence();
   const std::uint64_t sequence = record.sequence.value_or(next);
-  RecordMetadata& slot = sent->last[sequence % sent->last.size()];
-  if (sequence > next || sequence + sent->last.size() < next)
+  Sent& slot = sent[sequence % kRememberedSends];
+  if (sequence > next || (sequence < next && slot.sequence != sequence))
     return refuse(SendError::out_of_order_sequence, &to);
-  if (sequence < next) return after_append(to, slot);
+  if (sequence < next) return after_append(to, slot.metadata);
   auto appended = to.append(record);
-  if (appended) slot = *appended;
+  if (appended) slot = {sequence, *appended};
   return after_append(to, appended);
 }
 
@@ -223,21 +250,21 @@ SendResult<Claim> ProducerCore::try_claim(std::size_t value_bytes, std::string_v
   if (!open) return refuse(open.error(), to);
   open_ = *open;
   open_appender_ = to;
-  choose_path();
+  share_->set_claimer(this);
   return Claim(this, {open_.value, value_bytes});
 }
 
 SendResult<RecordMetadata> ProducerCore::commit_claim() {
   if (open_appender_ == nullptr || !is_mine()) return refuse(SendError::closed, open_appender_);
   log::Appender& to = *std::exchange(open_appender_, nullptr);
-  choose_path();
+  share_->set_claimer(nullptr);
   return after_append(to, to.commit(open_));
 }
 
 void ProducerCore::abort_claim() {
   if (open_appender_ == nullptr || !is_mine()) return;
   std::exchange(open_appender_, nullptr)->abort(open_);
-  choose_path();
+  share_->set_claimer(nullptr);
 }
 
 SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
@@ -257,6 +284,10 @@ SendResult<void> ProducerCore::flush() {
   return {};
 }
 
+std::uint64_t ProducerCore::next_sequence(PartitionId partition) const {
+  return partition.value() < appenders_.size() ? appenders_[partition.value()].next_sequence() : 0;
+}
+
 PartitionId ProducerCore::partition_for(std::string_view key) {
   if (changed_) [[unlikely]]
     take_up_new_partitions();
@@ -270,7 +301,8 @@ PartitionId ProducerCore::partition_for(std::string_view key) {
 }
 
 Error ProducerCore::error() const {
-  if (has_error_ && is_mine() && last_error_ == SendError::fenced && id_ != nullptr) return fenced_error();
+  if (has_error_ && is_mine() && last_error_ == SendError::fenced && share_->has_id())
+    return share_->fenced_error();
   if (is_mine())  // what the direct path has met stands in its appender
     for (const log::Appender& appender : appenders_)
       if (auto error = appender.last_error()) return appender.describe(*error);
@@ -291,6 +323,12 @@ Producer::~Producer() = default;
 
 Result<Producer> Producer::open(const Log& log, ProducerOptions options) {
   auto core = ProducerCore::open(log, std::move(options));
+  if (!core) return std::unexpected(core.error());
+  return Producer(std::move(*core));
+}
+
+Result<Producer> Producer::for_topic(std::string topic) const {
+  auto core = core_->for_topic(std::move(topic));
   if (!core) return std::unexpected(core.error());
   return Producer(std::move(*core));
 }

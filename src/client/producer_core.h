@@ -1,24 +1,28 @@
 // What stands behind Producer and its Claim.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "base/clock.h"
 #include "client/log_core.h"
+#include "client/producer_share.h"
 #include "log/appender.h"
 #include "ringtail/producer.h"
-#include "shm/slots.h"
+#include "shm/process.h"
 
 namespace ringtail {
 
-// Thread safety: one thread at a time.
+// Thread safety: one thread at a time, for all that share.
 class ProducerCore {
  public:
   static Result<std::unique_ptr<ProducerCore>> open(const Log& log, ProducerOptions options);
+  // Another that shares with this one. Errors: those of Producer::for_topic.
+  Result<std::unique_ptr<ProducerCore>> for_topic(std::string topic) const;
   ~ProducerCore();
 
   SendResult<RecordMetadata> send(const ProducerRecord& record);
@@ -30,23 +34,31 @@ class ProducerCore {
   SendResult<void> wait_durable(const RecordMetadata& record);
   SendResult<void> flush();
 
-  // producer_transaction.cc
-  Status begin();
-  Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group);
-  Status commit();
-  Status abort();
+  Status begin() { return share_->begin(); }
+  Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group) {
+    return share_->add_offsets(offsets, group);
+  }
+  Status commit() { return share_->commit(); }
+  Status abort() { return share_->abort(); }
   std::uint64_t next_sequence(PartitionId partition) const;
+
+  // Whether sends may go the direct way; to be asked when one that shares opens or ends a claim.
+  void choose_path();
+  std::uint64_t topic_id() const { return appenders_.front().partition().topic_id; }
 
   PartitionId partition_for(std::string_view key);
   std::uint32_t partitions() const { return static_cast<std::uint32_t>(appenders_.size()); }
   Error error() const;
 
  private:
-  ProducerCore(const Log& log, ProducerOptions options)
-      : log_(log.core()), options_(std::move(options)), fork_generation_(shm::fork_generation()) {}
+  ProducerCore(std::shared_ptr<LogCore> log, std::shared_ptr<ProducerShare> share, ProducerOptions options)
+      : log_(std::move(log)),
+        share_(std::move(share)),
+        options_(std::move(options)),
+        fork_generation_(shm::fork_generation()) {}
 
+  Status open_appenders(const log::TopicEntry& topic);
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
-  void choose_path();
   Status add_appender(const log::TopicEntry& topic, PartitionId partition);
   void take_up_new_partitions();
   SendResult<RecordMetadata> send_slowly(const ProducerRecord& record);
@@ -58,20 +70,13 @@ class ProducerCore {
   }
   std::optional<SendError> before_append(log::Appender& appender);
   SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
-  // producer_transaction.cc
-  Status take_id();
   std::optional<SendError> enlist(const log::Appender& appender);
-  Status check_transaction() const;
-  Error fenced_error() const;
-  Status wait_ended(std::uint32_t number);
-  Status add_offset(const OffsetCommit& offset, std::uint32_t group, const GroupMetadata& member);
   SendResult<RecordMetadata> after_append(log::Appender& appender, SendResult<RecordMetadata> appended);
   std::unexpected<SendError> refuse(SendError error, const log::Appender* appender = nullptr);
 
   std::shared_ptr<LogCore> log_;
+  std::shared_ptr<ProducerShare> share_;  // outlives the appenders, which use its slot and its clock
   ProducerOptions options_;
-  shm::OwnedSlot slot_;
-  WallClock clock_;
   std::uint32_t fork_generation_;
   // The appender of the only partition, while there is nothing to do but to append (acks=1): no claim
   // is open, nothing is waited for. It notes its own failures.
@@ -81,18 +86,17 @@ class ProducerCore {
   bool changed_ = false;                  // something of the topic has: perhaps it has more partitions
   bool refused_ = false;                  // acks=0: a failure to be told by the next call
 
-  // Of producers that number their records.
-  log::Stamp stamp_;
+  // Of producers that number their records. With a transactional id the appenders use the stamp of all that
+  // share, otherwise this one.
+  log::Stamp own_stamp_;
+  bool numbers_ = false;
   struct Sent {
-    std::array<RecordMetadata, 1024> last;  // by sequence
+    std::uint64_t sequence = ~std::uint64_t{0};
+    RecordMetadata metadata;
   };
-  std::vector<std::unique_ptr<Sent>> sent_;  // by partition
-  shm::TransactionalId* id_ = nullptr;
-  std::uint32_t id_index_ = 0;
-  std::uint64_t word_ = 0;      // what id_->word is while the id is this producer's
-  std::vector<bool> enlisted_;  // partitions of the transaction that is open
-  bool in_transaction_ = false;
-  bool must_abort_ = false;
+  std::vector<std::vector<Sent>> sent_;  // by partition, then by sequence: the last ones
+  // By partition: the last transaction that has records there, by ProducerShare::transaction.
+  std::vector<std::uint64_t> enlisted_;
 
   log::Appender* open_appender_ = nullptr;
   log::Appender::Open open_;

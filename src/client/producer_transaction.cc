@@ -1,10 +1,11 @@
-// The producer's transactions: its side of what src/groups/transactions.h describes.
+// What producers share, above all their transactions: their side of what src/groups/transactions.h describes.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <string>
 
 #include "client/producer_core.h"
+#include "client/producer_share.h"
 #include "groups/membership.h"
 #include "groups/tenure.h"
 #include "log/wide_cas.h"
@@ -22,35 +23,76 @@ constexpr std::int64_t kSliceNs = 50'000'000;
 
 }  // namespace
 
+// --- What is shared ------------------------------------------------------------------------------
+
+ProducerShare::ProducerShare(std::shared_ptr<LogCore> log, const ProducerOptions& options)
+    : log_(std::move(log)),
+      name_(options.transactional_id),
+      timeout_(options.transaction_timeout),
+      max_block_(options.max_block) {}
+
+Result<std::shared_ptr<ProducerShare>> ProducerShare::open(std::shared_ptr<LogCore> log,
+                                                           const ProducerOptions& options) {
+  auto slot = shm::OwnedSlot::acquire(log->control(), log->locks(), shm::SlotRole::producer);
+  if (!slot) return std::unexpected(slot.error());
+  std::shared_ptr<ProducerShare> share(new ProducerShare(std::move(log), options));
+  share->slot_ = std::move(*slot);
+  if (!options.transactional_id.empty())
+    if (auto taken = share->take_id(options.durable); !taken) return std::unexpected(taken.error());
+  return share;
+}
+
+ProducerShare::~ProducerShare() {
+  if (!is_mine()) {
+    slot_.abandon();
+    return;
+  }
+  if (!in_transaction_) return;
+  // SYNC: against the coordinator's own end of it.
+  std::uint64_t expected = word_;
+  id_->word.compare_exchange_strong(expected, shm::with_state(word_, TransactionState::aborting),
+                                    std::memory_order_seq_cst);
+  log_->control().wake_coordinator();
+}
+
+bool ProducerShare::writes_to(std::uint64_t topic_id) const {
+  return std::ranges::any_of(producers_,
+                             [&](const ProducerCore* one) { return one->topic_id() == topic_id; });
+}
+
+void ProducerShare::set_claimer(ProducerCore* claimer) {
+  claimer_ = claimer;
+  for (ProducerCore* producer : producers_) producer->choose_path();
+}
+
+// --- Transactions --------------------------------------------------------------------------------
+
 // Holds the id from here on; blocks until what the last holder left open is aborted.
-Status ProducerCore::take_id() {
-  if (options_.transactional_id.size() > shm::kMaxTransactionalIdBytes)
+Status ProducerShare::take_id(bool durable) {
+  if (name_.size() > shm::kMaxTransactionalIdBytes)
     return fail(Code::invalid_argument,
-                fmt::format("the transactional id has {} bytes, at most {} are allowed",
-                            options_.transactional_id.size(), shm::kMaxTransactionalIdBytes));
-  if (options_.transaction_timeout.count() <= 0)
-    return fail(Code::invalid_argument, "transaction_timeout must be at least 1 ms");
-  if (auto taken = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::take_id,
-                                           options_.transactional_id, "");
+                fmt::format("the transactional id has {} bytes, at most {} are allowed", name_.size(),
+                            shm::kMaxTransactionalIdBytes));
+  if (timeout_.count() <= 0) return fail(Code::invalid_argument, "transaction_timeout must be at least 1 ms");
+  if (auto taken = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::take_id, name_, "");
       !taken)
     return taken;
   id_index_ = log_->control().member(slot_.index()).reply.load(memory_order_relaxed);
   if (id_index_ >= shm::kMaxTransactionalIds)
     return fail(Code::corrupt, "the coordinator gave an impossible answer");
   id_ = &log_->control().transactional_id(id_index_);
-  id_->timeout_ms.store(
-      static_cast<std::uint32_t>(std::min<std::int64_t>(options_.transaction_timeout.count(), ~0u)),
-      memory_order_relaxed);
-  id_->durable.store(options_.durable ? 1 : 0, memory_order_relaxed);
+  id_->timeout_ms.store(static_cast<std::uint32_t>(std::min<std::int64_t>(timeout_.count(), ~0u)),
+                        memory_order_relaxed);
+  id_->durable.store(durable ? 1 : 0, memory_order_relaxed);
   word_ = id_->word.load(memory_order_acquire);  // SYNC: pairs with take_id's store
   stamp_.producer_id = id_->producer_id.load(memory_order_relaxed);
   stamp_.producer_epoch = shm::transaction_epoch(word_);
   return {};
 }
 
-Error ProducerCore::fenced_error() const {
+Error ProducerShare::fenced_error() const {
   const std::uint64_t word = id_->word.load(memory_order_relaxed);
-  const std::string_view id = options_.transactional_id;
+  const std::string_view id = name_;
   if (shm::transaction_epoch(word) != stamp_.producer_epoch ||
       id_->producer_id.load(memory_order_relaxed) != stamp_.producer_id)
     return {Code::fenced, 0,
@@ -59,10 +101,10 @@ Error ProducerCore::fenced_error() const {
           fmt::format(
               "the transaction of '{}' was aborted: it took longer than transaction_timeout ({} ms), or its "
               "consumer lost a partition; abort, and begin again",
-              id, options_.transaction_timeout.count())};
+              id, timeout_.count())};
 }
 
-Status ProducerCore::check_transaction() const {
+Status ProducerShare::check_transaction() const {
   if (auto mine = log_->check_mine(); !mine) return mine;
   if (id_ == nullptr)
     return fail(Code::invalid_argument,
@@ -71,11 +113,11 @@ Status ProducerCore::check_transaction() const {
   return {};
 }
 
-Status ProducerCore::begin() {
+Status ProducerShare::begin() {
   if (auto open = check_transaction(); !open && (id_ == nullptr || !log_->is_mine())) return open;
   if (in_transaction_)
     return fail(Code::invalid_argument, "a transaction is open already; commit or abort it");
-  const std::uint32_t number = shm::transaction_number(word_) + 1;
+  const std::uint32_t number = std::max(shm::transaction_number(word_) + 1, 1u);  // 0: none
   const std::uint64_t ongoing = shm::transaction_word(static_cast<std::uint16_t>(stamp_.producer_epoch),
                                                       number, TransactionState::ongoing);
   std::uint64_t expected = word_;
@@ -85,18 +127,14 @@ Status ProducerCore::begin() {
   word_ = ongoing;
   stamp_.transaction = number;
   stamp_.guard = {.word = &id_->word, .expected = ongoing};
-  std::fill(enlisted_.begin(), enlisted_.end(), false);
+  ++begun_;
   in_transaction_ = true;
   must_abort_ = false;
   return {};
 }
 
-// Before the first append to a partition: the coordinator must find it when it writes the markers.
-std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
-  if (!in_transaction_) return SendError::no_transaction;
-  const std::uint32_t number = appender.partition().partition.value();
-  if (enlisted_[number]) return std::nullopt;
-  const std::uint32_t index = appender.partition().index;
+// The coordinator must find the partition when it writes the markers.
+std::optional<SendError> ProducerShare::enlist(std::uint32_t index) {
   // SYNC: pairs with the coordinator's store once that is on disk.
   if (log_->control().partition(index).transactional.load(memory_order_acquire) == 0) {
     auto noted = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::enlist, "",
@@ -106,13 +144,12 @@ std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
   }
   // SYNC: ahead of the append; the coordinator reads it once no append is under way any more.
   id_->partitions[index / 64].fetch_or(std::uint64_t{1} << index % 64, std::memory_order_seq_cst);
-  enlisted_[number] = true;
   return std::nullopt;
 }
 
 // --- Positions -----------------------------------------------------------------------------------
 
-Status ProducerCore::add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& member) {
+Status ProducerShare::add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& member) {
   if (auto open = check_transaction(); !open) return open;
   const auto group = groups::find_group(log_->control(), member.group_id);
   if (!group) return fail(Code::not_found, fmt::format("there is no consumer group '{}'", member.group_id));
@@ -125,8 +162,8 @@ Status ProducerCore::add_offsets(std::span<const OffsetCommit> offsets, const Gr
   return {};
 }
 
-Status ProducerCore::add_offset(const OffsetCommit& offset, std::uint32_t group,
-                                const GroupMetadata& member) {
+Status ProducerShare::add_offset(const OffsetCommit& offset, std::uint32_t group,
+                                 const GroupMetadata& member) {
   const auto stale = [&] {
     return fail(
         Code::stale_generation,
@@ -155,10 +192,9 @@ Status ProducerCore::add_offset(const OffsetCommit& offset, std::uint32_t group,
 
 // --- Ends ----------------------------------------------------------------------------------------
 
-Status ProducerCore::commit() {
+Status ProducerShare::commit() {
   if (auto open = check_transaction(); !open) return open;
-  if (open_appender_ != nullptr)
-    return fail(Code::invalid_argument, "a claim is open; commit or abort it first");
+  if (claimer_ != nullptr) return fail(Code::invalid_argument, "a claim is open; commit or abort it first");
   if (must_abort_) return fail(Code::invalid_argument, "positions could not be added; abort the transaction");
   const std::uint32_t number = shm::transaction_number(word_);
   std::uint64_t expected = word_;
@@ -171,9 +207,9 @@ Status ProducerCore::commit() {
   return wait_ended(number);
 }
 
-Status ProducerCore::abort() {
+Status ProducerShare::abort() {
   if (auto open = check_transaction(); !open) return open;
-  abort_claim();
+  if (claimer_ != nullptr) claimer_->abort_claim();
   const std::uint32_t number = shm::transaction_number(word_);
   std::uint64_t expected = word_;
   // SYNC: against the coordinator's abort, which does as well.
@@ -187,10 +223,10 @@ Status ProducerCore::abort() {
 }
 
 // Until the coordinator has ended the transaction.
-Status ProducerCore::wait_ended(std::uint32_t number) {
+Status ProducerShare::wait_ended(std::uint32_t number) {
   log_->control().wake_coordinator();
   const std::int64_t deadline_ns =
-      monotonic_ns() + std::chrono::nanoseconds(std::clamp(options_.max_block, std::chrono::milliseconds(0),
+      monotonic_ns() + std::chrono::nanoseconds(std::clamp(max_block_, std::chrono::milliseconds(0),
                                                            std::chrono::milliseconds(31'536'000'000)))
                            .count();
   for (;;) {
@@ -207,14 +243,10 @@ Status ProducerCore::wait_ended(std::uint32_t number) {
       return fail(Code::timed_out,
                   fmt::format("the transaction is decided, but was not completed within max_block "
                               "({} ms); it will be",
-                              options_.max_block.count()));
+                              max_block_.count()));
     }
     shm::futex_wait(id_->ended, ended, std::min(deadline_ns, now_ns + kSliceNs));
   }
-}
-
-std::uint64_t ProducerCore::next_sequence(PartitionId partition) const {
-  return partition.value() < appenders_.size() ? appenders_[partition.value()].next_sequence() : 0;
 }
 
 }  // namespace ringtail

@@ -93,7 +93,9 @@ Error Appender::describe(SendError error) const {
               where + ": the record's sequence is not the one that follows the last; nothing was appended"};
     case SendError::claim_open:
       return {Code::invalid_argument, 0,
-              where + ": a claim of this producer is still open; commit or abort it"};
+              where +
+                  ": a claim is still open in this producer, or in one that shares its slot; commit or "
+                  "abort it"};
     case SendError::no_transaction:
       return {Code::invalid_argument, 0,
               where + ": a producer with a transactional id sends within transactions; call begin first"};
