@@ -35,14 +35,11 @@ struct ConsumeArguments {
   std::string assignor = "cooperative-sticky";
   bool include = false;
   std::string max_poll_interval = "5m";
-  std::string isolation_level = "read_uncommitted";
+  std::string isolation_level{kReadUncommitted};
   std::string format;
   PrintOptions print;
 
-  IsolationLevel isolation() const {
-    return isolation_level == "read_committed" ? IsolationLevel::read_committed
-                                               : IsolationLevel::read_uncommitted;
-  }
+  IsolationLevel isolation() const { return isolation_level_of(isolation_level); }
 };
 
 // One partition and the offset at which --exit-at-end is content with it.
@@ -320,8 +317,8 @@ int consume_in_group(const GlobalOptions& options, const ConsumeArguments& argum
     const Result<GroupDescription> group = Admin(log).describe_group(arguments.group);
     if (!group || group->state != GroupState::stable) return false;
     // What was granted a moment ago, the next poll takes up.
-    const auto me = std::ranges::find(group->members, consumer->group_metadata().member_id,
-                                      &GroupMemberDescription::id);
+    const auto me =
+        std::ranges::find(group->members, consumer->group_metadata().member_id, &GroupMemberDescription::id);
     return me != group->members.end() && me->partitions.size() == consumer->assignment().size();
   };
   RecordPrinter printer(*consumer, parts, std::move(*format), arguments, settled);
@@ -390,7 +387,7 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
   command
       ->add_option("--isolation-level", arguments->isolation_level,
                    "Of transactions: read_committed leaves out what was not committed")
-      ->check(CLI::IsMember({"read_uncommitted", "read_committed"}))
+      ->check(CLI::IsMember({std::string(kReadUncommitted), std::string(kReadCommitted)}))
       ->capture_default_str();
   command->add_option("--format", arguments->format, "How to print a record: 'json', or text with escapes")
       ->type_name("FMT");

@@ -23,6 +23,7 @@ struct ReplayArguments {
   std::string speed = "1";
   std::string from_time;
   std::string to_time;
+  std::string isolation_level{kReadUncommitted};
   std::string to;
 };
 
@@ -208,7 +209,8 @@ int replay(const GlobalOptions& options, ReplayArguments arguments) {
   if (!topic) return report(options, topic.error());
   const Result<TopicDescription> target = ensure_target(*log, *topic, arguments.to);
   if (!target) return report(options, target.error());
-  Result<ReplaySource> source = ReplaySource::open(*log, *topic, *range);
+  Result<ReplaySource> source =
+      ReplaySource::open(*log, *topic, *range, isolation_level_of(arguments.isolation_level));
   if (!source) return report(options, source.error());
   ProducerOptions producer_options;
   producer_options.topic = arguments.to;
@@ -243,6 +245,11 @@ void add_replay(CLI::App& root, GlobalOptions& options, int& exit_code) {
       ->type_name("TIME");
   command->add_option("--to-time", arguments->to_time, "Play records of this time and earlier")
       ->type_name("TIME");
+  command
+      ->add_option("--isolation-level", arguments->isolation_level,
+                   "Of transactions: read_committed leaves out what was not committed")
+      ->check(CLI::IsMember({std::string(kReadUncommitted), std::string(kReadCommitted)}))
+      ->capture_default_str();
   command->add_option("--to", arguments->to, "The topic to publish to; TOPIC-replay when not given")
       ->type_name("TOPIC");
   command->footer(
@@ -252,7 +259,9 @@ void add_replay(CLI::App& root, GlobalOptions& options, int& exit_code) {
       "Plays\n"
       "what is in the log at the start, returns when all of it is synced, and reports how long after its "
       "due\n"
-      "time each record was committed.\n\n"
+      "time each record was committed. With --isolation-level read_committed a partition ends in front of "
+      "a\n"
+      "transaction that is open when all before it has been played.\n\n"
       "Example:\n  ringtail replay trades --speed 100 --from-time 2025-07-17T14:30:00Z --to trades-lab");
   command->callback([&options, &exit_code, arguments] { exit_code = replay(options, *arguments); });
 }

@@ -4,10 +4,11 @@
 
 namespace ringtail::tools {
 
-Result<ReplaySource> ReplaySource::open(const Log& log, const TopicDescription& topic, TimeRange range) {
-  ReplaySource source(range);
+Result<ReplaySource> ReplaySource::open(const Log& log, const TopicDescription& topic, TimeRange range,
+                                        IsolationLevel isolation) {
+  ReplaySource source(range, isolation);
   for (const PartitionDescription& partition : topic.partitions) {
-    Result<Consumer> consumer = Consumer::open(log);
+    Result<Consumer> consumer = Consumer::open(log, {.isolation_level = isolation});
     if (!consumer) return std::unexpected(consumer.error());
     Lane lane{std::move(*consumer), {topic.name, partition.partition}, partition.log_end_offset};
     if (const Status done = lane.consumer.assign(std::span(&lane.id, 1)); !done) {
@@ -41,15 +42,28 @@ Status ReplaySource::refill(Lane& lane) {
       if (wanted(lane.records.front())) return {};
       lane.records = lane.records.subspan(1);
     }
-    const Result<Offset> position = lane.consumer.position(lane.id);
-    if (!position) return std::unexpected(position.error());
-    lane.ended = !lane.records.empty() || *position >= lane.end || interrupt::pending();
+    const Result<bool> at_end = is_at_end(lane);
+    if (!at_end) return std::unexpected(at_end.error());
+    lane.ended = !lane.records.empty() || *at_end || interrupt::pending();
     if (lane.ended) break;
     const Result<std::span<const Record>> records = lane.consumer.poll(std::chrono::milliseconds(100));
     if (!records) return std::unexpected(records.error());
     lane.records = *records;
+    lane.idle = records->empty();
   }
   return {};
+}
+
+// What stands behind an open transaction is not there yet for who reads committed records. To find out takes
+// a walk to the log end, so it is asked only once a poll has brought nothing.
+Result<bool> ReplaySource::is_at_end(const Lane& lane) const {
+  const Result<Offset> position = lane.consumer.position(lane.id);
+  if (!position) return std::unexpected(position.error());
+  if (*position >= lane.end) return true;
+  if (isolation_ == IsolationLevel::read_uncommitted || !lane.idle) return false;
+  const Result<Offset> stable = lane.consumer.last_stable_offset(lane.id);
+  if (!stable) return std::unexpected(stable.error());
+  return *stable <= *position;
 }
 
 // Timestamps given by producers need not rise with the offsets, so each one is looked at.

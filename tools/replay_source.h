@@ -17,12 +17,14 @@ struct TimeRange {
 };
 
 // Merges the partitions of a topic by timestamp; within a partition the order of offsets stays.
-// Reads up to the log end offsets as they are when it is opened.
+// Reads up to the log end offsets as they are when it is opened; with read_committed not past a transaction
+// that is still open when it comes there.
 // Thread safety: none. Lifetime: a record is valid until the next call of `next`.
 class ReplaySource {
  public:
   // Errors: those of Consumer::open, assign and seek.
-  static Result<ReplaySource> open(const Log& log, const TopicDescription& topic, TimeRange range);
+  static Result<ReplaySource> open(const Log& log, const TopicDescription& topic, TimeRange range,
+                                   IsolationLevel isolation);
 
   // The next record, or null at the end. Blocks while it is read.
   Result<const Record*> next();
@@ -34,14 +36,17 @@ class ReplaySource {
     TopicPartition id;
     Offset end;
     std::span<const Record> records = {};  // polled and not yet played
+    bool idle = false;                     // the last poll brought nothing
     bool ended = false;
   };
 
-  explicit ReplaySource(TimeRange range) : range_(range) {}
+  ReplaySource(TimeRange range, IsolationLevel isolation) : range_(range), isolation_(isolation) {}
   Status refill(Lane& lane);
+  Result<bool> is_at_end(const Lane& lane) const;
   bool wanted(const Record& record) const;
 
   TimeRange range_;
+  IsolationLevel isolation_;
   std::vector<Lane> lanes_;
   Lane* played_ = nullptr;  // the lane whose first record was handed out
 };

@@ -49,6 +49,13 @@ Wake wait(int fd, std::optional<std::chrono::nanoseconds> timeout);
 
 }  // namespace interrupt
 
+// The values of --isolation-level, of commands that read.
+inline constexpr std::string_view kReadUncommitted = "read_uncommitted";
+inline constexpr std::string_view kReadCommitted = "read_committed";
+inline IsolationLevel isolation_level_of(std::string_view value) {
+  return value == kReadCommitted ? IsolationLevel::read_committed : IsolationLevel::read_uncommitted;
+}
+
 // Splits "name=value" at the first '='. Errors: invalid_argument, naming `what` and the text.
 struct Pair {
   std::string name;

@@ -108,9 +108,9 @@ class Claim {
 // Appends records to one topic.
 //
 // Transactions (with a transactional id): begin, send any number of records, also to other topics (for_topic),
-// add positions of a consumer group, then commit or abort. Consumers with IsolationLevel::read_committed see all of it or nothing, and the
-// group's positions move exactly if it commits; also when the process dies at any point, when its
-// transaction is then aborted or, if it was decided, completed by others. With `durable` that holds when the
+// add positions of a consumer group, then commit or abort. Consumers with IsolationLevel::read_committed see
+// all of it or nothing, and the group's positions move exactly if it commits; also when the process dies at
+// any point, when its transaction is then aborted or, if it was decided, completed by others. With `durable` that holds when the
 // host crashes, too, at the price of two syncs a commit; without, a crash of the host may cut off the end of
 // what was committed, but never keeps a position whose records are lost.
 //

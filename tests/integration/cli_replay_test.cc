@@ -5,6 +5,7 @@
 #include <map>
 
 #include "integration/cli.h"
+#include "ringtail/ringtail.h"
 
 namespace ringtail::test {
 namespace {
@@ -19,6 +20,11 @@ class CliReplayTest : public CliTest {
   void SetUp() override {
     run_ok({"import", "csv", kOrders.string(), "--topic", "feed", "--key-column", "order_id",
             "--timestamp-column", "ts_event"});
+  }
+  static void send_and_end(Producer& writer, const std::string& value, bool commits) {
+    ASSERT_TRUE(writer.begin());
+    ASSERT_TRUE(writer.send(value)) << to_string(writer.error());
+    ASSERT_TRUE(commits ? writer.commit() : writer.abort());
   }
   // All of a topic, but for its name.
   std::vector<json> records_of(const std::string& topic) {
@@ -104,6 +110,34 @@ TEST_F(CliReplayTest, OnlyTheWantedTimesArePlayed) {
   EXPECT_EQ(played.back(), times[39]);
 }
 
+TEST_F(CliReplayTest, OfTransactionsCommittedOnesArePlayedWhenOnlyTheseAreWanted) {
+  auto log = Log::open({.dir = log_dir()});
+  ASSERT_TRUE(log) << to_string(log.error());
+  ASSERT_TRUE(Admin(*log).create_topic({.name = "mixed"}));
+  auto writer = Producer::open(*log, {.topic = "mixed", .transactional_id = "t"});
+  auto plain = Producer::open(*log, {.topic = "mixed"});
+  ASSERT_TRUE(writer && plain);
+  send_and_end(*writer, "committed", true);
+  send_and_end(*writer, "aborted", false);
+  ASSERT_TRUE(plain->send("plain"));
+  ASSERT_TRUE(writer->begin());
+  ASSERT_TRUE(writer->send("open"));
+  ASSERT_TRUE(plain->send("behind"));
+
+  const std::vector<std::string> committed = {"--isolation-level", "read_committed"};
+  const auto replay = [&](const std::string& to, std::vector<std::string> more) {
+    more.insert(more.begin(), {"replay", "mixed", "--speed", "max", "--to", to});
+    run_ok(std::move(more));
+    return consume_all(to);
+  };
+  EXPECT_EQ(replay("all", {}), "committed\naborted\nplain\nopen\nbehind\n");
+  EXPECT_EQ(replay("while-open", committed), "committed\nplain\n");
+  EXPECT_EQ(consume_all("mixed", committed), "committed\nplain\n");
+  ASSERT_TRUE(writer->commit());
+  EXPECT_EQ(replay("when-done", committed), "committed\nplain\nopen\nbehind\n");
+  EXPECT_EQ(consume_all("mixed", committed), "committed\nplain\nopen\nbehind\n");
+}
+
 TEST_F(CliReplayTest, NothingToPlayIsDone) {
   run_ok({"topic", "create", "empty"});
   EXPECT_EQ(run_json({"replay", "empty"})["records"], 0);
@@ -117,6 +151,7 @@ TEST_F(CliReplayTest, WrongArgumentsAreUsage) {
                                              {"--speed", "inf"},
                                              {"--speed", "2x"},
                                              {"--from-time", "then"},
+                                             {"--isolation-level", "serializable"},
                                              {"--to", "feed"},
                                              {"--to", "a/b"}}) {
     std::vector<std::string> line = {"replay", "feed"};
