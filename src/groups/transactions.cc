@@ -78,13 +78,16 @@ std::optional<std::uint32_t> Transactions::find_or_make_id(const std::string& id
   shm::TransactionalId& entry = control_.transactional_id(*room);
   const auto producer_id = random_token();
   if (!producer_id) return std::nullopt;
-  entry.word.store(0, memory_order_relaxed);
+  // The epoch goes on from the last holder's, so that a position that was added to a transaction of his
+  // waits for none of the next one's (shm::pending_word).
+  const std::uint16_t epoch = shm::transaction_epoch(entry.word.load(memory_order_relaxed));
+  entry.word.store(shm::transaction_word(epoch, 0, TransactionState::none), memory_order_relaxed);
   entry.producer_id.store(*producer_id, memory_order_relaxed);
   entry.slot.store(~0u, memory_order_relaxed);
   entry.id.store(id);
   for (auto& bits : entry.partitions) bits.store(0, memory_order_relaxed);
   // SYNC: publishes the fields above.
-  entry.word.store(shm::transaction_word(0, 0, TransactionState::ready), memory_order_release);
+  entry.word.store(shm::transaction_word(epoch, 0, TransactionState::ready), memory_order_release);
   return room;
 }
 

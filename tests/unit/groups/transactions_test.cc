@@ -89,6 +89,26 @@ TEST_F(TransactionsTest, OneIdTooManyIsRefusedUntilAProducerGoes) {
   EXPECT_EQ(index_of(slot), freed);
 }
 
+TEST_F(TransactionsTest, AnEntryThatGoesToAnotherIdGoesOnWithItsEpochs) {
+  std::vector<std::uint64_t> words(shm::kMaxTransactionalIds);
+  {
+    const auto slot = sit_as_producer();
+    for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
+      ASSERT_TRUE(take_id(slot, "old " + std::to_string(i)));
+      words[index_of(slot)] = id_of(slot).word.load();
+    }
+  }
+  const auto slot = sit_as_producer();
+  ASSERT_TRUE(take_id(slot, "new"));
+  const auto in_first_transaction = [](std::uint64_t word) {
+    return shm::transaction_word(shm::transaction_epoch(word), 1, TransactionState::ongoing);
+  };
+  const std::uint64_t before = in_first_transaction(words[index_of(slot)]);
+  const std::uint64_t now = in_first_transaction(id_of(slot).word.load());
+  EXPECT_GT(shm::transaction_epoch(now), shm::transaction_epoch(before));
+  EXPECT_FALSE(shm::is_pending_of(shm::pending_word(index_of(slot), before), now));
+}
+
 TEST_F(TransactionsTest, AnIdWhoseTransactionIsOpenIsNoRoomBeforeItIsAborted) {
   std::uint32_t index = 0;
   {
