@@ -44,7 +44,7 @@ struct ProducerOptions {
   // Makes transactions possible, and numbers records as above. At most 255 bytes. Only one producer holds an
   // id: whoever opens it anew aborts what the one before left open, and fences that.
   std::string transactional_id = {};
-  std::chrono::milliseconds transaction_timeout{60'000};  // an older transaction is aborted
+  std::chrono::milliseconds transaction_timeout{60'000};  // an older one is aborted: readers wait no longer
 };
 
 // Why an operation on the hot path did not happen. Producer::error() has the sentence.
@@ -112,7 +112,7 @@ class Claim {
 // all of it or nothing, and the group's positions move exactly if it commits; also when the process dies at
 // any point, when its transaction is then aborted or, if it was decided, completed by others. With `durable` that holds when the
 // host crashes, too, at the price of two syncs a commit; without, a crash of the host may cut off the end of
-// what was committed, but never keeps a position whose records are lost.
+// what was committed, in each partition elsewhere, but never keeps a position whose records are lost.
 //
 // Thread safety: one thread at a time; open one producer per thread, they are cheap (one liveness
 // slot each). Process safety: any number of producers in any number of processes append to the same
