@@ -110,9 +110,11 @@ class Claim {
 // Transactions (with a transactional id): begin, send any number of records, also to other topics (for_topic),
 // add positions of a consumer group, then commit or abort. Consumers with IsolationLevel::read_committed see
 // all of it or nothing, and the group's positions move exactly if it commits; also when the process dies at
-// any point, when its transaction is then aborted or, if it was decided, completed by others. With `durable` that holds when the
-// host crashes, too, at the price of two syncs a commit; without, a crash of the host may cut off the end of
-// what was committed, in each partition elsewhere, but never keeps a position whose records are lost.
+// any point, when its transaction is then aborted or, if it was decided, completed by others. With `durable`
+// that holds when the host crashes, too, at the price of two syncs a commit; without, a crash of the host may
+// cut off the end of what was committed, in each partition elsewhere, but never keeps a position whose records
+// are lost. In a memory topic that a reader of committed records holds (on.full=block or fail), a transaction
+// and all that is appended beside it must fit into the ring, or it cannot end before that reader goes.
 //
 // Thread safety: one thread at a time; open one producer per thread, they are cheap (one liveness
 // slot each). Process safety: any number of producers in any number of processes append to the same
