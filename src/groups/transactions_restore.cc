@@ -54,7 +54,7 @@ std::optional<StoredOffset> offset_in(const Json& object) {
                       .topic = std::move(*topic),
                       .topic_id = partition->first,
                       .partition = PartitionId(partition->second),
-                      .offset = *offset,
+                      .offset = offset,
                       .metadata = {},
                       .committed_ns = static_cast<std::int64_t>(*committed_ns)};
 }
