@@ -114,7 +114,8 @@ class Claim {
 // that holds when the host crashes, too, at the price of two syncs a commit; without, a crash of the host may
 // cut off the end of what was committed, in each partition elsewhere, but never keeps a position whose records
 // are lost. In a memory topic that a reader of committed records holds (on.full=block or fail), a transaction
-// and all that is appended beside it must fit into the ring, or it cannot end before that reader goes.
+// and all that is appended beside it must fit into the ring: when that is full, sends wait (block) or are
+// refused (fail) until the transaction ends.
 //
 // Thread safety: one thread at a time; open one producer per thread, they are cheap (one liveness
 // slot each). Process safety: any number of producers in any number of processes append to the same

@@ -282,7 +282,10 @@ bool Transactions::write_markers(std::uint32_t index, Progress& progress) {
       appenders_.erase(partition);
       return false;
     }
-    if (!sent && sent.error() == SendError::timed_out) return false;  // no space now
+    if (!sent && (sent.error() == SendError::timed_out || sent.error() == SendError::would_block)) {
+      (*to)->wake_readers();  // of a memory topic: they may pass what is decided, which makes space
+      return false;
+    }
     if (!sent) return announce((*to)->describe(sent.error())), false;
     progress.markers_end[partition] = sent->end;
   }

@@ -84,6 +84,9 @@ class Appender {
   // Progress and durability: as append.
   SendResult<RecordMetadata> append_marker(format::MarkerKind kind, const format::Extension& extension);
 
+  // Has readers that sleep look again, although nothing was appended. Lock-free.
+  void wake_readers() { notify_slowly(entry_->hot.load(std::memory_order_relaxed)); }
+
   // Called from within an operation that has noticed a change: of configuration, of the topic's partitions.
   void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
 

@@ -2,9 +2,13 @@
 
 #include <array>
 
+#include "base/topic_config.h"
 #include "log/partition_reader.h"
 
 namespace ringtail::log {
+
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
 
 namespace {
 
@@ -28,6 +32,7 @@ Result<std::unique_ptr<TransactionScout>> TransactionScout::open(const Partition
 
 Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& of, const ReadPlace& at) {
   if (auto known = outcomes_.find(of, at.offset)) return known;
+  wanted_ = of;
   // Offsets tell who is ahead; positions do not, where one of the two is in a file that was compacted since.
   if (!placed_ || cursor_->offset_ < at.offset) {
     // What the cursor should hand out are markers, so no record is wanted.
@@ -42,12 +47,32 @@ Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& o
     auto known = outcomes_.find(of, at.offset);
     // It stays where it waits, or has_data could not tell; otherwise it must not hold the ring.
     if (known) cursor_->rest();
-    if (known || *polled == 0) return known;
+    if (known) return known;
+    if (*polled == 0) return find_decision();
   }
   return std::nullopt;
 }
 
-bool TransactionScout::has_data() const { return cursor_->has_data(); }
+// What was decided of the transaction, and has no marker in the ring yet.
+std::optional<Outcome> TransactionScout::find_decision() const {
+  const PartitionRef& partition = cursor_->partition_;
+  if (partition.entry().storage.load(memory_order_relaxed) != static_cast<std::uint8_t>(Storage::memory))
+    return std::nullopt;
+  for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
+    const shm::TransactionalId& id = partition.control->transactional_id(i);
+    // SYNC: pairs with the CASes that decide. By then no send of a commit is under way.
+    const std::uint64_t word = id.word.load(memory_order_acquire);
+    if (id.producer_id.load(memory_order_relaxed) != wanted_.producer_id ||
+        shm::transaction_epoch(word) != wanted_.producer_epoch ||
+        shm::transaction_number(word) != wanted_.transaction)
+      continue;
+    if (shm::transaction_state(word) == shm::TransactionState::committing) return Outcome::committed;
+    if (shm::transaction_state(word) == shm::TransactionState::aborting) return Outcome::aborted;
+  }
+  return std::nullopt;
+}
+
+bool TransactionScout::has_data() const { return cursor_->has_data() || find_decision(); }
 Position TransactionScout::position() const { return cursor_->position(); }
 
 void TransactionScout::restart() {
