@@ -100,6 +100,7 @@ class GroupStepTest : public ::testing::TestWithParam<Variant> {
     }
     peek_.emplace(scene_);
     keeper_ = Process("keeper", [this] { return keep(scene_); });
+    ASSERT_TRUE(wait([this] { return peek_->keeper_pid() == keeper_.pid(); }, "the keeper has come"));
     heir_ = Process("heir", [this] { return be_heir(); });
   }
 
