@@ -1,7 +1,8 @@
 // Three groups read what eight producers send, while their members are killed, stopped for longer than
 // max.poll.interval.ms, and added, at random. In the end every group has processed every record at least
 // once, never past one that it had not; no commit that was told to count is taken back; and lag is 0. Groups
-// that copy in transactions leave each record once in their copy, in its order.
+// that copy in transactions leave each record once in their copy, in its order. Those that commit before they
+// process have processed none twice.
 //
 // RINGTAIL_CRASH_RECORDS: records per producer (3000 unless told).
 // RINGTAIL_CRASH_RATE: how many of them it sends a second (1000 unless told).
@@ -243,6 +244,9 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
     return 0;
   }
   void check_group(std::uint32_t group) const {
+    for (const auto& seat : shared_->groups[group].seats) EXPECT_STREQ(seat.error, "");
+    if (GetParam().commits == Commits::before)
+      return;  // what its dead had committed and not processed is lost
     for (std::uint32_t p = 0; p < kPartitions; ++p) {
       const auto& processed = shared_->groups[group].partitions[p].processed;
       const std::uint64_t end = shared_->ends[p].load();
@@ -250,7 +254,6 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
       while (first < end && processed[first].load() != 0) ++first;
       EXPECT_EQ(first, end) << group_name(group) << ", partition " << p << ": not processed";
     }
-    for (const auto& seat : shared_->groups[group].seats) EXPECT_STREQ(seat.error, "");
   }
   int compare() {
     auto log = scene_.open(KeeperMode::none);
@@ -278,7 +281,7 @@ class GroupKillTest : public ::testing::TestWithParam<Variant> {
   int killed_ = 0, stopped_ = 0, added_ = 0, left_ = 0, keepers_killed_ = 0;
 };
 
-TEST_P(GroupKillTest, EveryGroupProcessesEveryRecord) {
+TEST_P(GroupKillTest, EveryGroupProcessesRecordsAsItIsMeantTo) {
   ASSERT_FALSE(HasFatalFailure());
   strike_again_and_again();
   ASSERT_FALSE(HasFailure());
@@ -319,6 +322,8 @@ INSTANTIATE_TEST_SUITE_P(
         Variant{.name = "AutoCommitAndAnyone", .commits = Commits::automatically, .keepers = Keepers::anyone},
         Variant{.name = "CommitAsyncAndAnyone", .keepers = Keepers::anyone},
         Variant{.name = "CommitSyncAndAnyone", .commits = Commits::sync, .keepers = Keepers::anyone},
+        Variant{.name = "CommitBefore", .commits = Commits::before},
+        Variant{.name = "CommitBeforeAndAnyone", .commits = Commits::before, .keepers = Keepers::anyone},
         Variant{.name = "Transactions", .work = Work::copy},
         Variant{.name = "TransactionsAndKeeper", .keepers = Keepers::apart_killed, .work = Work::copy},
         Variant{.name = "TransactionsAndAnyone", .keepers = Keepers::anyone, .work = Work::copy},

@@ -22,8 +22,8 @@ inline constexpr std::uint32_t kSeats = 6;              // for members of one gr
 
 inline std::string group_name(std::uint32_t group) { return "group-" + std::to_string(group); }
 
-// When a member's commits are made.
-enum class Commits : std::uint8_t { automatically, async, sync };
+// When a member's commits are made: behind the work, or, for at most once, before it.
+enum class Commits : std::uint8_t { automatically, async, sync, before };
 
 // What one group has processed. It lies in shared memory, so that it outlives the members.
 struct GroupLedger {
@@ -48,7 +48,9 @@ struct GroupLedger {
 // A member's own view: within one tenancy, offsets come one behind the other.
 class GroupMemberChecks {
  public:
-  explicit GroupMemberChecks(GroupLedger& ledger) : ledger_(ledger) {}
+  // With `may_lose`, records may be missing, but none comes again.
+  explicit GroupMemberChecks(GroupLedger& ledger, bool may_lose = false)
+      : ledger_(ledger), may_lose_(may_lose) {}
 
   void begin(std::span<const TopicPartition> partitions) {
     for (const TopicPartition& partition : partitions) tenancies_.erase(partition.partition.value());
@@ -63,10 +65,12 @@ class GroupMemberChecks {
     auto& processed = ledger_.partitions[p].processed;
     if (known->second.next != offset)
       return fmt::format("partition {}: offset {} came, not {}", p, offset, known->second.next);
-    if (offset > 0 && processed[offset - 1].load() == 0)
+    if (!may_lose_ && offset > 0 && processed[offset - 1].load() == 0)
       return fmt::format("partition {}: offset {} came, and nobody has processed the one before", p, offset);
     ++known->second.next;
-    ledger_.repeats.fetch_add(processed[offset].exchange(1));
+    const bool again = processed[offset].exchange(1) != 0;
+    if (again && may_lose_) return fmt::format("partition {}: offset {} came again", p, offset);
+    ledger_.repeats.fetch_add(again ? 1 : 0);
     ledger_.records.fetch_add(1);
     return {};
   }
@@ -94,6 +98,7 @@ class GroupMemberChecks {
     bool committed = false;
   };
   GroupLedger& ledger_;
+  bool may_lose_;
   std::map<std::uint32_t, Tenancy> tenancies_;  // by partition; from its first record on
 };
 
@@ -142,7 +147,7 @@ inline int be_group_member(const Scene& scene, const GroupMemberOptions& options
                                         .auto_commit_interval = std::chrono::milliseconds(20),
                                         .max_poll_interval = options.max_poll_interval});
   if (!consumer) return give_up(seat.error, to_string(consumer.error()));
-  GroupMemberChecks checks(ledger);
+  GroupMemberChecks checks(ledger, options.commits == Commits::before);
   auto joined = consumer->subscribe(
       kTopic, {.assigned = [&](std::span<const TopicPartition> partitions) { checks.begin(partitions); }});
   if (!joined) return give_up(seat.error, to_string(joined.error()));
@@ -151,12 +156,23 @@ inline int be_group_member(const Scene& scene, const GroupMemberOptions& options
   while (!seat.leave.load()) {
     auto records = consumer->poll(std::chrono::milliseconds(10));
     if (!records) return give_up(seat.error, to_string(records.error()));
+    if (options.commits == Commits::before && !records->empty()) {
+      const OffsetCommit behind[] = {{*records->front().source, records->back().offset + 1, {}}};
+      if (auto committed = consumer->commit_async(behind); !committed) {
+        if (committed.error().code != Code::stale_generation)
+          return give_up(seat.error, to_string(committed.error()));
+        ledger.refused.fetch_add(1);
+        checks.begin(std::span(records->front().source, 1));  // they are another member's
+        continue;
+      }
+    }
     for (const Record& record : *records) {
       if (options.most_us_per_record != 0)
         ::usleep(static_cast<useconds_t>(random() % options.most_us_per_record));
       if (const std::string wrong = checks.take(record); !wrong.empty()) return give_up(seat.error, wrong);
     }
-    if (records->empty() || options.commits == Commits::automatically) continue;
+    if (records->empty() || options.commits == Commits::automatically || options.commits == Commits::before)
+      continue;
     if (const std::string wrong = commit_processed(*consumer, options.commits, checks, ledger);
         !wrong.empty())
       return give_up(seat.error, wrong);
