@@ -10,6 +10,7 @@
 #include "groups/json_fields.h"
 #include "groups/tenure.h"
 #include "groups/transactions.h"
+#include "log/ring.h"
 #include "log/wide_cas.h"
 
 namespace ringtail::groups {
