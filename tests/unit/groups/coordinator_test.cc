@@ -80,6 +80,7 @@ TEST_F(CoordinatorTest, ADeletedTopicTakesItsPositionsAlong) {
   control().wake_coordinator();
   wait([&] { return !entry_of("billing", id); });
   create("orders");
+  seat.reset();
   reboot();
   EXPECT_EQ(committed("billing", "orders"), "none");
 }

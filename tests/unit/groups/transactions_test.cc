@@ -165,10 +165,12 @@ TEST_F(TransactionsTest, WhatIsNoPartitionsNumberIsRefused) {
 
 TEST_F(TransactionsTest, APartitionIsNotedOnDiskOnce) {
   create("out");
-  const auto slot = sit_as_producer();
   const std::string number = std::to_string(ref("out").index);
-  ASSERT_TRUE(enlist(slot, number));
-  ASSERT_TRUE(enlist(slot, number));
+  {
+    const auto slot = sit_as_producer();
+    ASSERT_TRUE(enlist(slot, number));
+    ASSERT_TRUE(enlist(slot, number));
+  }
   EXPECT_TRUE(is_transactional("out"));
   EXPECT_EQ(log_end(std::string(kTransactionsTopic)), 1u);
   reboot();
@@ -203,8 +205,10 @@ TEST_F(TransactionsTest, ATopicInThePlaceOfADeletedOneIsNotedItself) {
   ASSERT_TRUE(attachment_->apply_catalog());
   create("in-its-place");
   ASSERT_EQ(ref("in-its-place").index, index);
-  const auto slot = sit_as_producer();
-  ASSERT_TRUE(enlist(slot, std::to_string(index)));
+  {
+    const auto slot = sit_as_producer();
+    ASSERT_TRUE(enlist(slot, std::to_string(index)));
+  }
   reboot();
   EXPECT_TRUE(is_transactional("in-its-place"));
 }
