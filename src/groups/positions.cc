@@ -68,6 +68,7 @@ std::optional<std::uint32_t> Coordinator::find_or_make_entry(std::uint32_t group
   entry.partition.store(key.second, memory_order_relaxed);
   entry.pending.store(0, memory_order_relaxed);
   entry.persistent.store(0, memory_order_relaxed);
+  entry.transactional.store(0, memory_order_relaxed);
   entry.committed_ns.store(wall_clock_ns(), memory_order_relaxed);
   if (index >= table_.entries_used.load(memory_order_relaxed))
     table_.entries_used.store(index + 1, memory_order_release);  // SYNC: pairs with Membership::look

@@ -218,12 +218,17 @@ bool Transactions::is_quiet(const shm::TransactionalId& entry, Progress& progres
   return progress.quiet;
 }
 
+// What was deleted is not waited for.
 bool Transactions::are_synced(const Ends& ends) const {
-  return std::ranges::all_of(ends, [&](const auto& end) {
-    const shm::Partition& partition = control_.partition(end.first);
+  return std::ranges::all_of(ends, [&](const auto& one) {
+    const auto& [index, end] = one;
+    const shm::Partition& partition = control_.partition(index);
+    const auto state = static_cast<shm::PartitionState>(
+        partition.state.load(memory_order_acquire));  // SYNC: pairs with the keeper's store of state
+    if (state != shm::PartitionState::active && state != shm::PartitionState::failed) return true;
+    if (partition.topic_id.load(memory_order_relaxed) != end.topic_id || is_memory(partition)) return true;
     // SYNC: pairs with the keeper's release store after the sync.
-    return is_memory(partition) ||
-           partition.durable_position.load(memory_order_acquire) >= end.second.value();
+    return partition.durable_position.load(memory_order_acquire) >= end.position.value();
   });
 }
 
@@ -283,7 +288,7 @@ bool Transactions::write_markers(std::uint32_t index, Progress& progress) {
       return false;
     }
     if (!sent) return announce((*to)->describe(sent.error())), false;
-    progress.markers_end[partition] = sent->end;
+    progress.markers_end[partition] = {(*to)->partition().topic_id, sent->end};
   }
   return true;
 }

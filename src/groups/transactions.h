@@ -73,7 +73,11 @@ class Transactions {
   void wait_synced(std::int64_t deadline_ns);
 
  private:
-  using Ends = std::map<std::uint32_t, Position>;  // by partition entry
+  struct End {
+    std::uint64_t topic_id;
+    Position position;
+  };
+  using Ends = std::map<std::uint32_t, End>;  // by partition entry
 
   // How far the end of a transaction has come.
   struct Progress {
@@ -109,7 +113,7 @@ class Transactions {
   // transactions_restore.cc
   Status read_topic(std::map<std::string, Decision>& decisions,
                     std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional);
-  Result<Position> claimed_end(std::uint32_t partition);
+  Result<End> claimed_end(std::uint32_t partition);
   void announce(const Error& error);
 
   log::Attachment& attachment_;
@@ -126,7 +130,7 @@ class Transactions {
   };
   std::map<std::uint32_t, Seen> seen_;       // ongoing ones
   std::map<std::uint32_t, Ends> held_back_;  // positions, by entry
-  Ends taken_up_;                            // what holds back every position, after another coordinator
+  Ends taken_up_;  // what holds back positions that transactions have moved, after another coordinator
   // Appended, not synced yet; by topic id, since an entry may go to another topic meanwhile.
   std::map<std::pair<std::uint64_t, std::uint32_t>, Position> enlisting_;
   std::set<std::string> decided_;  // keys of decisions that another coordinator wrote

@@ -49,6 +49,7 @@ std::set<std::uint32_t> Transactions::apply_positions(std::uint32_t index, std::
     if (seen.high == 0 || shm::pending_entry(seen.high) != index || !shm::is_pending_of(seen.high, word))
       continue;
     if (shm::transaction_state(word) == TransactionState::committing) {
+      entry.transactional.store(1, memory_order_relaxed);
       Standing standing = load_standing(entry);
       while (!exchange_standing(entry, standing, {seen.low, standing.tenure})) {
       }
@@ -68,7 +69,7 @@ bool Transactions::may_persist(std::uint32_t index, bool urgent) {
           control_.transactional_id(shm::pending_entry(pending)).word.load(memory_order_relaxed)) ==
           TransactionState::committing)
     return false;
-  if (!taken_up_.empty()) {
+  if (!taken_up_.empty() && entry.transactional.load(memory_order_relaxed) != 0) {
     if (urgent) request_sync(taken_up_);
     if (!are_synced(taken_up_)) return false;
     taken_up_.clear();

@@ -145,13 +145,13 @@ Status Transactions::read_topic(std::map<std::string, Decision>& decisions,
 }
 
 // The end of what has been claimed in a partition. Errors: closed: it was deleted.
-Result<Position> Transactions::claimed_end(std::uint32_t partition) {
+Result<Transactions::End> Transactions::claimed_end(std::uint32_t partition) {
   auto to = appender(partition);
   if (!to) return std::unexpected(to.error());
   const log::PartitionRef& ref = (*to)->partition();
   auto ring = log::Ring::open(log::ring_path(ref.shm_dir, ref.topic, ref.partition), true);
   if (!ring) return std::unexpected(ring.error());
-  return ring->claimed_end().position;
+  return End{ref.topic_id, ring->claimed_end().position};
 }
 
 // Decisions that are not followed by their tombstones are of transactions that are still being ended, or not
@@ -206,7 +206,7 @@ Result<std::vector<StoredOffset>> Transactions::restore() {
       if (!to) return std::unexpected(to.error());
       auto sent = (*to)->append_marker(format::MarkerKind::commit, decision.of);
       if (!sent) return std::unexpected((*to)->describe(sent.error()));
-      closing.markers_end[index->second] = sent->end;
+      closing.markers_end[index->second] = {partition.first, sent->end};
     }
     offsets.insert(offsets.end(), decision.offsets.begin(), decision.offsets.end());
     closing_.push_back(std::move(closing));

@@ -2,7 +2,6 @@
 
 #include <array>
 
-#include "base/topic_config.h"
 #include "log/partition_reader.h"
 
 namespace ringtail::log {
@@ -32,7 +31,7 @@ Result<std::unique_ptr<TransactionScout>> TransactionScout::open(const Partition
 
 Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& of, const ReadPlace& at) {
   if (auto known = outcomes_.find(of, at.offset)) return known;
-  wanted_ = of;
+  want(of);
   // Offsets tell who is ahead; positions do not, where one of the two is in a file that was compacted since.
   if (!placed_ || cursor_->offset_ < at.offset) {
     // What the cursor should hand out are markers, so no record is wanted.
@@ -53,22 +52,29 @@ Result<std::optional<Outcome>> TransactionScout::find(const format::Extension& o
   return std::nullopt;
 }
 
+// Finds once who decides about it, for has_data may be asked many times.
+void TransactionScout::want(const format::Extension& of) {
+  wanted_ = of;
+  if (!cursor_->is_memory()) return;
+  if (decider_ != nullptr && decider_->producer_id.load(memory_order_relaxed) == of.producer_id) return;
+  decider_ = nullptr;
+  for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds && decider_ == nullptr; ++i) {
+    const shm::TransactionalId& id = cursor_->partition_.control->transactional_id(i);
+    if (id.producer_id.load(memory_order_relaxed) == of.producer_id) decider_ = &id;
+  }
+}
+
 // What was decided of the transaction, and has no marker in the ring yet.
 std::optional<Outcome> TransactionScout::find_decision() const {
-  const PartitionRef& partition = cursor_->partition_;
-  if (partition.entry().storage.load(memory_order_relaxed) != static_cast<std::uint8_t>(Storage::memory))
+  if (decider_ == nullptr) return std::nullopt;
+  // SYNC: pairs with the CASes that decide. By then no send of a commit is under way.
+  const std::uint64_t word = decider_->word.load(memory_order_acquire);
+  if (decider_->producer_id.load(memory_order_relaxed) != wanted_.producer_id ||
+      shm::transaction_epoch(word) != wanted_.producer_epoch ||
+      shm::transaction_number(word) != wanted_.transaction)
     return std::nullopt;
-  for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
-    const shm::TransactionalId& id = partition.control->transactional_id(i);
-    // SYNC: pairs with the CASes that decide. By then no send of a commit is under way.
-    const std::uint64_t word = id.word.load(memory_order_acquire);
-    if (id.producer_id.load(memory_order_relaxed) != wanted_.producer_id ||
-        shm::transaction_epoch(word) != wanted_.producer_epoch ||
-        shm::transaction_number(word) != wanted_.transaction)
-      continue;
-    if (shm::transaction_state(word) == shm::TransactionState::committing) return Outcome::committed;
-    if (shm::transaction_state(word) == shm::TransactionState::aborting) return Outcome::aborted;
-  }
+  if (shm::transaction_state(word) == shm::TransactionState::committing) return Outcome::committed;
+  if (shm::transaction_state(word) == shm::TransactionState::aborting) return Outcome::aborted;
   return std::nullopt;
 }
 

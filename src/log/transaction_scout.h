@@ -1,7 +1,7 @@
 // A reader of committed records has to know what became of a transaction before it comes to the
-// transaction's end. The log's own bytes tell: a second cursor, the scout, walks
-// ahead of the reader through the same rings and files and notes the markers. It starts at the first
-// transactional record the reader meets, and looks at each frame once.
+// transaction's end. The log's own bytes tell: a second cursor, the scout, walks ahead of the reader through
+// the same rings and files and notes the markers. It starts at the first transactional record the reader
+// meets, and looks at each frame once.
 //
 // But for a memory topic: there a marker may find no room, because the reader stands in front of its
 // transaction. What was decided stands in the control segment until the marker is in the ring.
@@ -58,12 +58,14 @@ class TransactionScout {
 
  private:
   explicit TransactionScout(std::unique_ptr<PartitionReader> cursor);
+  void want(const format::Extension& of);
   std::optional<Outcome> find_decision() const;
 
   std::unique_ptr<PartitionReader> cursor_;
   TransactionOutcomes outcomes_;
-  format::Extension wanted_{};  // what the reader has asked about last
-  bool placed_ = false;         // the cursor stands where everything between it and the reader was looked at
+  format::Extension wanted_{};                     // what the reader has asked about last
+  const shm::TransactionalId* decider_ = nullptr;  // of that, in a memory topic
+  bool placed_ = false;  // the cursor stands where everything between it and the reader was looked at
 };
 
 }  // namespace ringtail::log

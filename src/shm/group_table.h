@@ -140,6 +140,7 @@ struct alignas(128) GroupPartition {
   std::atomic<std::uint64_t> persisted;
   std::atomic<std::uint64_t> persisted_metadata;  // the checks of both copies, combined, as of then
   std::atomic<std::int64_t> committed_ns;         // wall clock: when it was last seen to change
+  std::atomic<std::uint32_t> transactional;       // 1: a transaction has moved the position
 
   alignas(128) std::array<OffsetMetadata, 2> metadata;
 };

@@ -252,6 +252,24 @@ TEST_F(TransactionTest, OfSeveralDecisionsAboutAPositionTheLastCountsAfterAHostC
   EXPECT_EQ((*committed)->offset, Offset(kLast));
 }
 
+TEST_F(TransactionTest, PositionsDoNotWaitForADeletedTopic) {
+  create("in", small());
+  create("out", small({{"flush.ms", "1h"}}));
+  send("in", "1");
+  Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&input}, [](const Got& g) { return count(g) == 1; });
+  {
+    Producer writer = transactional("t", "out");
+    expect(writer.begin());
+    ASSERT_TRUE(writer.send("1"));
+    const OffsetCommit one[] = {{{"in", PartitionId(0)}, Offset(1), {}}};
+    expect(writer.add_offsets(one, input.group_metadata()));
+    expect(writer.commit());
+  }
+  expect(Admin(*log_).delete_topic("out"));
+  expect(input.commit_sync(seconds(30)));
+}
+
 TEST_F(TransactionTest, ADecisionIsClosedByTheNextCoordinatorWhenTheLastOneDidNot) {
   create("out", small({{"segment.bytes", "1MiB"}}));
   {
