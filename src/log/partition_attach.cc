@@ -38,7 +38,7 @@ Status PartitionReader::attach() {
   unread_ = {};
   entry_->partition.store(partition_.index, memory_order_release);  // SYNC: pairs with slowest_reader
   if (auto mapped = map_current(); !mapped) return mapped;
-  if (position_ >= current_.base_position()) {
+  if (position_ >= current_.first_position()) {
     auto attached = attach_to(current_);
     if (!attached) return std::unexpected(attached.error());
     if (*attached) return {};
@@ -84,7 +84,7 @@ Result<bool> PartitionReader::attach_to_retired() {
     auto ring = Ring::open(path, true);
     if (!ring && ring.error().code == Code::not_found) continue;
     if (!ring) return std::unexpected(ring.error());
-    if (!ring->sealed() || position_ < ring->base_position() ||
+    if (!ring->sealed() || position_ < ring->first_position() ||
         position_.value() >= ring->header().next_position.load(memory_order_relaxed))
       continue;
     retired_ = std::move(*ring);
@@ -114,12 +114,12 @@ void PartitionReader::enter(Ring& ring) {
 Status PartitionReader::jump_to_head() {
   for (;;) {
     const Position head(current_.header().head.load(memory_order_relaxed));
-    if (head < current_.base_position() || (head - current_.base_position()) % current_.term_bytes() != 0)
-      return corrupt_frame("being the ring's first");
+    const auto at_head = current_.offset_at(head);
+    if (!at_head) return corrupt_frame("being the ring's first");
     entry_->ring_generation.store(current_.generation(), memory_order_relaxed);
     entry_->pin.exchange(head.value(), std::memory_order_seq_cst);  // SYNC: as in attach_to
     if (current_.header().head.load(std::memory_order_seq_cst) != head.value()) continue;
-    const Offset offset(current_.line(current_.term_of(head)).base_offset.load(memory_order_relaxed));
+    const Offset offset = *at_head;
     if (offset > offset_) missed_ += offset - std::max(offset_, std::min(offset, skip_below_));
     position_ = head;
     offset_ = offset;

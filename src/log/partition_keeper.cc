@@ -232,8 +232,8 @@ Position PartitionKeeper::slowest_reader() const {
 void PartitionKeeper::publish_memory_start() {
   const Ring& ring = current().ring();
   const Position head(ring.header().head.load(memory_order_relaxed));
-  entry_.log_start_offset.store(ring.line(ring.term_of(head)).base_offset.load(memory_order_relaxed),
-                                memory_order_relaxed);
+  if (const auto offset = ring.offset_at(head))
+    entry_.log_start_offset.store(offset->value(), memory_order_relaxed);
   entry_.log_start_position.store(head.value(), memory_order_relaxed);
 }
 

@@ -224,7 +224,7 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
   if (unread_.empty()) {
     // SYNC: pairs with the keeper's release store after the sync.
     const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
-    const bool in_ring = !compacted_ && position_ >= current_.base_position() &&
+    const bool in_ring = !compacted_ && position_ >= current_.first_position() &&
                          position_.value() >= current_.header().head.load(memory_order_relaxed);
     if (in_ring || position_ >= durable) {
       if (auto attached = attach(); !attached) return std::unexpected(attached.error());

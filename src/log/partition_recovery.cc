@@ -170,8 +170,8 @@ void PartitionKeeper::adopt(Ring ring, Position frontier, Offset offset) {
 void PartitionKeeper::adopt_remaining(std::vector<Ring>& rings, std::size_t from) {
   for (std::size_t i = from; i < rings.size(); ++i) {
     const Position head(rings[i].header().head.load(memory_order_relaxed));
-    const Offset offset(rings[i].line(rings[i].term_of(head)).base_offset.load(memory_order_relaxed));
-    adopt(std::move(rings[i]), head, offset);
+    const auto offset = rings[i].offset_at(head);
+    adopt(std::move(rings[i]), head, offset.value_or(Offset(0)));
   }
 }
 

@@ -71,7 +71,7 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
       retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, old.generation());
   if (auto linked = shm::link_path(path, retired); !linked && linked.error().code != Code::already_exists)
     return linked;
-  old.finish_seal(seal.position, seal.offset);
+  old.finish_seal(seal.position, seal.offset, base);
   if (auto published = next_->publish_replacing(); !published) return published;
   const std::uint64_t generation = next_->generation();
   rings_.emplace_back(std::move(*next_), *context_.control, partition_.index, base, seal.offset);

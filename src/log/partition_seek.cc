@@ -106,7 +106,7 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
   std::uint64_t term = ring.header().active_term.load(memory_order_acquire);  // SYNC: pairs with Ring::rotate
   const std::uint64_t first = ring.term_of(head);
   // Other processes wrote these.
-  if ((head - ring.base_position()) % ring.term_bytes() != 0 || term - first > ring.term_count()) {
+  if (!ring.offset_at(head) || term - first > ring.term_count()) {
     release_pin();
     return std::nullopt;
   }
@@ -140,7 +140,7 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
 // Requires the pin of find_in.
 void PartitionReader::start_at(const ReadPlace& place, Offset wanted) {
   // The ring object was chosen by find_in: position decides which.
-  Ring& ring = place.position >= current_.base_position() ? current_ : retired_;
+  Ring& ring = place.position >= current_.first_position() ? current_ : retired_;
   position_ = place.position;
   offset_ = place.offset;
   skip_below_ = wanted;

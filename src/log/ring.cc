@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/crc32c.h"
 #include "log/wide_cas.h"
@@ -34,7 +35,10 @@ Status check_static(const RingHeader& header, std::size_t file_bytes, const std:
   const bool possible = header.header_bytes == kRingHeaderBytes && header.term_count >= 4 &&
                         header.term_count <= kMaxTerms && header.term_bytes >= 4096 &&
                         header.term_bytes <= format::kMaxFrameBytes && header.term_bytes % 4096 == 0 &&
-                        header.base_position % 4096 == 0 &&
+                        header.base_position % header.term_bytes == 0 &&
+                        header.first_position >= header.base_position &&
+                        header.first_position - header.base_position < header.term_bytes &&
+                        header.first_position % format::kFrameAlignment == 0 &&
                         file_bytes == kRingHeaderBytes + header.term_bytes * header.term_count;
   if (!possible || static_crc(header) != header.crc32c)
     return fail(Code::corrupt,
@@ -66,27 +70,37 @@ Result<Ring> Ring::create(const std::filesystem::path& path, const RingSpec& spe
   ring.data_ = ring.mapping_.data() + kRingHeaderBytes;
   ring.term_bytes_ = spec.term_bytes;
   ring.term_count_ = spec.term_count;
-  ring.set_base(spec.base_position, spec.base_offset, spec.last_append_ns);
+  ring.set_base(Position(0), Offset(0), 0);
   return ring;
 }
 
-void Ring::set_base(Position base_position, Offset base_offset, std::int64_t last_append_ns) {
+void Ring::set_base(Position first, Offset first_offset, std::int64_t last_append_ns,
+                    std::span<const std::byte> before) {
   RingHeader& header = *header_;
-  header.base_position = base_position.value();
-  header.base_offset = base_offset.value();
-  base_position_ = base_position.value();
+  const std::uint64_t used = first.value() % term_bytes_;
+  base_position_ = first.value() - used;
+  header.base_position = base_position_;
+  header.first_position = first.value();
+  header.first_offset = first_offset.value();
   header.crc32c = static_crc(header);
-  header.head.store(base_position.value(), memory_order_relaxed);
+  header.head.store(first.value(), memory_order_relaxed);
   header.term_limit.store(term_count_, memory_order_relaxed);
   // Terms that were never opened look like terms of the lap before the first, full.
-  for (std::uint32_t i = 0; i < term_count_; ++i)
+  for (std::uint32_t i = 0; i < term_count_; ++i) {
     header.terms[i].tail.store(make_tail(kLapMask, 0, term_bytes_), memory_order_relaxed);
-  TermLine& first = header.terms[0];
-  first.tail.store(make_tail(0, 0, 0), memory_order_relaxed);
-  first.base_offset.store(base_offset.value(), memory_order_relaxed);
-  first.last_append_ns.store(last_append_ns, memory_order_relaxed);
-  for (std::uint32_t i = 0; i < term_count_; ++i)
     header.terms[i].end.store(make_tail(kLapMask, 0, 0), memory_order_relaxed);
+  }
+  if (!before.empty()) std::memcpy(at(first) - before.size(), before.data(), before.size());
+  // Who walks through the first term finds its frames from its start, or a pad in their place.
+  Offset base_offset = first_offset;
+  if (before.size() == used && used > 0)
+    base_offset = Offset(format::load_header(before.data()).offset);
+  else if (used > 0)
+    format::write_filler(data_, FrameType::pad, static_cast<std::uint32_t>(used), first_offset, 0);
+  TermLine& opened = header.terms[0];
+  opened.tail.store(make_tail(0, first_offset - base_offset, used), memory_order_relaxed);
+  opened.base_offset.store(base_offset.value(), memory_order_relaxed);
+  opened.last_append_ns.store(last_append_ns, memory_order_relaxed);
 }
 
 Status Ring::publish_new() { return mapping_.publish_new(); }
@@ -132,8 +146,14 @@ std::optional<Ring::End> Ring::exact_end() const {
   const std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
   const auto end = end_of(term);
   // Claims behind a fence fail, but move the tail.
-  if (tail_fenced(line(term).tail.load(memory_order_relaxed))) return std::nullopt;
+  if (!is_followed() && tail_fenced(line(term).tail.load(memory_order_relaxed))) return std::nullopt;
   return end;
+}
+
+std::optional<Offset> Ring::offset_at(Position head) const {
+  if (head == first_position()) return Offset(header_->first_offset);
+  if (head < base_position() || (head - base_position()) % term_bytes_ != 0) return std::nullopt;
+  return Offset(line(term_of(head)).base_offset.load(memory_order_relaxed));
 }
 
 Position Ring::frame_limit() const {
@@ -147,10 +167,10 @@ Position Ring::frame_limit() const {
 std::optional<Ring::End> Ring::end_of(std::uint64_t term) const {
   const TermLine& l = line(term);
   // SYNC: pairs with the opener's CAS of the tail: base_offset belongs to this lap.
-  const std::uint64_t tail = l.tail.load(memory_order_acquire);
+  const std::uint64_t tail = claimed_tail(term);
   const Offset base(l.base_offset.load(memory_order_relaxed));
   if (tail_lap(tail) != lap(term)) return std::nullopt;
-  if (tail_bytes(tail) <= usable_term_bytes())
+  if (tail_bytes(tail) <= usable_term_bytes() || is_followed())
     return End{term_start(term) + tail_bytes(tail), base + tail_records(tail)};
   // SYNC: pairs with the tripper's release store.
   const std::uint64_t end = l.end.load(memory_order_acquire);
@@ -271,8 +291,8 @@ Position Ring::position_after_seal(Position end) {
   return Position((end.value() + kTermReserve + block - 1) / block * block);
 }
 
-Position Ring::finish_seal(Position end, Offset offset) const {
-  const Position next = position_after_seal(end);
+Position Ring::finish_seal(Position end, Offset offset, std::optional<Position> given) const {
+  const Position next = given ? *given : position_after_seal(end);
   header_->sealed_position.store(end.value(), memory_order_relaxed);
   header_->sealed_offset.store(offset.value(), memory_order_relaxed);
   header_->next_position.store(next.value(), memory_order_relaxed);
@@ -288,6 +308,34 @@ void Ring::close() const {
   header_->next_position.store(0, memory_order_relaxed);
   header_->state.store(static_cast<std::uint32_t>(RingState::sealed),
                        memory_order_release);  // SYNC: as above
+}
+
+// --- Following -----------------------------------------------------------------------------------
+
+void Ring::follow() const {
+  for (std::uint32_t i = 0; i < term_count_; ++i) {
+    TermLine& l = header_->terms[i];
+    if (l.fenced.load(memory_order_relaxed) == 0)
+      l.fenced.store(l.tail.load(memory_order_relaxed) | kFence, memory_order_relaxed);
+  }
+  header_->followed.store(1, memory_order_release);  // SYNC: publishes the tails; pairs with claimed_tail
+}
+
+void Ring::unfence(const End& end) const {
+  const std::uint64_t active = header_->active_term.load(memory_order_relaxed);
+  header_->followed.store(0, memory_order_relaxed);
+  for (std::uint32_t i = 0; i < term_count_; ++i) {
+    TermLine& l = header_->terms[i];
+    // The others are used up, or not open yet: whoever still claims there finds no room.
+    std::uint64_t tail = make_tail(tail_lap(l.tail.load(memory_order_relaxed)), 0, term_bytes_);
+    if (i == active % term_count_)
+      tail = make_tail(lap(active), end.offset.value() - l.base_offset.load(memory_order_relaxed),
+                       end.position - term_start(active));
+    l.fenced.store(0, memory_order_relaxed);
+    // SYNC: claims are read-modify-writes of this word: each came before, and failed, or finds this and what
+    // stands before it.
+    l.tail.store(tail, memory_order_release);
+  }
 }
 
 // --- Names ---------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 //
 // A ring is a header and `term_count` terms of `term_bytes` each. Terms are numbered from 0 for the
 // ring's life; term T lies at index T % term_count and holds the positions
-// [base_position + T * term_bytes, ... + term_bytes). Each term's tail word packs
+// [base_position + T * term_bytes, ... + term_bytes). Terms begin at multiples of term_bytes, in every ring
+// of the partition and on every host, so that the same frames fit everywhere. Each term's tail word packs
 //
 //     [63 fence] [62..54 lap] [53..30 records claimed] [29..0 bytes claimed / 8]
 //
@@ -20,6 +21,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -32,7 +34,7 @@
 namespace ringtail::log {
 
 inline constexpr std::uint64_t kRingMagic = 0x474e52'4c544752;  // "RGTLRNG"
-inline constexpr std::uint32_t kRingVersion = 1;
+inline constexpr std::uint32_t kRingVersion = 2;
 inline constexpr std::uint32_t kMaxTerms = 64;
 inline constexpr std::size_t kRingHeaderBytes = 16 * 1024;
 // A term ends with room for at least a pad's header.
@@ -91,8 +93,9 @@ struct RingHeader {
   std::uint32_t term_count;
   std::uint64_t term_bytes;
   std::uint64_t generation;
-  std::uint64_t base_position;  // a multiple of 4096
-  std::uint64_t base_offset;
+  std::uint64_t base_position;   // of term 0: a multiple of term_bytes
+  std::uint64_t first_position;  // where this ring's part of the log begins, within term 0
+  std::uint64_t first_offset;
   std::uint32_t crc32c;  // of all above
   std::uint32_t reserved;
 
@@ -109,6 +112,8 @@ struct RingHeader {
   shm::Shared<std::uint64_t> next_position;  // base position of the next ring
   // A claim was given up while its owner lives: memory may still be scribbled on. By the keeper.
   shm::Shared<std::uint32_t> scribbled;
+  // Fenced, and filled with what another host ships: then `fenced` of a term's line is its tail. By the keeper.
+  shm::Shared<std::uint32_t> followed;
 
   alignas(shm::kLine) std::array<TermLine, kMaxTerms> terms;
 };
@@ -124,9 +129,6 @@ struct RingSpec {
   std::uint64_t term_bytes = 0;
   std::uint32_t term_count = 0;
   std::uint64_t generation = 0;
-  Position base_position{0};
-  Offset base_offset{0};
-  std::int64_t last_append_ns = 0;
 };
 
 // --- A mapped ring -------------------------------------------------------------------------------
@@ -139,8 +141,10 @@ class Ring {
   // Makes a ring in memory reserved, zeroed and prefaulted, without a name; publishing gives it `path`. Blocks for the time of the prefault (about 0.3 ms a MiB).
   // Errors: shared_memory_full, permission_denied.
   static Result<Ring> create(const std::filesystem::path& path, const RingSpec& spec);
-  // Sets where the log goes on; only before publishing.
-  void set_base(Position base_position, Offset base_offset, std::int64_t last_append_ns);
+  // Sets where the log goes on; only before publishing. A position that is no multiple of 4096 comes with the
+  // log's bytes before it in its block, of which files are made.
+  void set_base(Position first, Offset first_offset, std::int64_t last_append_ns,
+                std::span<const std::byte> before = {});
   Status publish_new();  // fails with already_exists when there is a ring
   Status publish_replacing();
 
@@ -155,10 +159,13 @@ class Ring {
   std::uint64_t ring_bytes() const { return term_bytes_ * term_count_; }
   std::uint64_t usable_term_bytes() const { return term_bytes_ - kTermReserve; }
   Position base_position() const { return Position(base_position_); }
+  Position first_position() const { return Position(header_->first_position); }
   std::byte* data() const { return data_; }
 
   TermLine& line(std::uint64_t term) const { return header_->terms[term % term_count_]; }
   std::uint64_t lap(std::uint64_t term) const { return term / term_count_ & kLapMask; }
+  // The offset at `head`, which is where a term starts, or where the ring does; nothing at other places.
+  std::optional<Offset> offset_at(Position head) const;
   // Requires position >= base_position().
   std::uint64_t term_of(Position p) const { return (p.value() - base_position_) / term_bytes_; }
   Position term_start(std::uint64_t term) const { return Position(base_position_ + term * term_bytes_); }
@@ -206,9 +213,14 @@ class Ring {
     std::int64_t last_append_ns;
   };
   SealPoint seal_point() const;
-  // Pads from `end` to the next ring's start and publishes the sealed state.
-  // Returns the next ring's base position.
-  Position finish_seal(Position end, Offset offset) const;
+  // Publishes that the ring ends at `end`, and the log goes on in another at `next`, if not given behind the
+  // block; what lies between becomes a pad. Returns `next`.
+  Position finish_seal(Position end, Offset offset, std::optional<Position> next = {}) const;
+  // Of a fenced ring without a claim under way: from here on it is filled by whoever follows (follow), or
+  // takes claims again from `end` on, which is where its frames end (unfence).
+  void follow() const;
+  void unfence(const End& end) const;
+  bool is_followed() const { return header_->followed.load(std::memory_order_relaxed) != 0; }
   // Tells readers of a fenced ring that nothing follows it: its topic was deleted.
   void close() const;
   // Where finish_seal will let the log go on.

@@ -133,9 +133,11 @@ std::uint32_t RingKeeper::records_of(Position position, const format::FrameHeade
 
 void RingKeeper::skip_to_term_of_head() {
   const Position head(ring_.header().head.load(memory_order_relaxed));
-  if (head <= frontier_ || (head - ring_.base_position()) % ring_.term_bytes() != 0) return;
+  if (head <= frontier_) return;
+  const auto offset = ring_.offset_at(head);
+  if (!offset) return;
   frontier_ = head;
-  offset_ = Offset(ring_.line(ring_.term_of(head)).base_offset.load(memory_order_relaxed));
+  offset_ = *offset;
 }
 
 void RingKeeper::help_rotate() {

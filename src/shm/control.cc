@@ -131,6 +131,16 @@ void notify_waiters(Shared<std::uint32_t>& seq, Shared<std::uint32_t>& waiters) 
   futex_wake_all(seq);
 }
 
+std::string_view to_string(ReplicaRole role) {
+  switch (role) {
+    case ReplicaRole::alone: return "alone";
+    case ReplicaRole::fenced: return "fenced";
+    case ReplicaRole::follower: return "follower";
+    case ReplicaRole::leader: return "leader";
+  }
+  return "unknown";
+}
+
 void store_mark(Partition& entry, std::uint64_t position, std::uint64_t offset) {
   const std::uint64_t turn = entry.mark_turn.load(std::memory_order_relaxed) + 1;
   Partition::Mark& mark = entry.mark[turn % 2];

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string_view>
 
 #include "ringtail/error.h"
 #include "shm/group_table.h"
@@ -22,7 +23,7 @@
 namespace ringtail::shm {
 
 inline constexpr std::uint64_t kControlMagic = 0x4c5254434c544752;  // "RGTLCTRL"
-inline constexpr std::uint32_t kControlVersion = 2;
+inline constexpr std::uint32_t kControlVersion = 3;
 inline constexpr std::uint32_t kMaxSlots = 512;
 inline constexpr std::uint32_t kMaxReaders = 4096;
 inline constexpr std::uint32_t kMaxPartitions = 4096;
@@ -122,9 +123,21 @@ enum class PartitionState : std::uint32_t {
 enum HotFlags : std::uint64_t {
   kDataWaiter = 1u << 0,   // a consumer sleeps on data_seq
   kKeeperWaits = 1u << 1,  // the keeper sleeps and wants to know of new records
+  kShipperWaits = 1u << 2,  // whoever ships to other hosts sleeps likewise
 };
 inline constexpr std::uint64_t kHotVersion = std::uint64_t{1} << 32;
 inline constexpr std::uint64_t kHotFlagsMask = kHotVersion - 1;
+
+// What this host is to a partition that other hosts have, too.
+enum class ReplicaRole : std::uint32_t {
+  alone = 0,     // no other host has it
+  fenced = 1,    // nobody may append here: it is not decided who leads, or this host must not any more
+  follower = 2,  // what the leader ships is appended, and nothing else
+  leader = 3,
+};
+std::string_view to_string(ReplicaRole role);
+// Where readers may go in a partition that is not replicated: anywhere.
+inline constexpr std::uint64_t kNoWatermark = ~std::uint64_t{0};
 
 struct alignas(kLine) Partition {
   // By the keeper. Read when a handle is opened and on the slow path.
@@ -170,6 +183,19 @@ struct alignas(kLine) Partition {
   alignas(kLine) std::array<Mark, 2> mark;
   Shared<std::uint64_t> mark_turn;
 
+  // Replication. By the keeper, but for the watermark and who is in sync: those by the replicator.
+  alignas(kLine) Shared<std::uint64_t> high_watermark;  // position; kNoWatermark while alone
+  Shared<std::uint64_t> high_watermark_offset;
+  Shared<std::int64_t> lease_deadline_ns;  // CLOCK_BOOTTIME: the leader must not act behind it
+  Shared<std::uint32_t> role;              // ReplicaRole
+  Shared<std::uint32_t> leader_epoch;
+  Shared<std::uint32_t> leader_node;  // 0: none
+  Shared<std::uint32_t> replicas;     // how many hosts are to have it
+  Shared<std::uint32_t> in_sync;      // how many have it
+  Shared<std::uint32_t> role_seq;     // futex: bumped when the role or its epoch changes
+  Shared<std::uint32_t> replicated_seq;  // futex: bumped when the watermark rises
+  Shared<std::uint32_t> replicated_waiters;
+
   alignas(kLine) std::array<Shared<char>, 256> failure_text;
 };
 
@@ -211,7 +237,7 @@ static_assert(std::is_standard_layout_v<ControlLayout>);
 static_assert(offsetof(ControlHeader, keeper_wake) == 640);
 static_assert(offsetof(ControlHeader, catalog_wanted) == 896);
 static_assert(offsetof(ControlLayout, slots) == 1024);
-static_assert(sizeof(Partition) == 896);
+static_assert(sizeof(Partition) == 1024);
 
 // A mapping of the control segment.
 class Control {

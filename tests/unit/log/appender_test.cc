@@ -32,7 +32,7 @@ class AppenderTest : public RingScene {
 // --- Records -------------------------------------------------------------------------------------
 
 TEST_F(AppenderTest, WritesKeyValueAndHeadersAsTheyWereGiven) {
-  const Ring ring = make_ring(4, Position(4096), Offset(10));
+  const Ring ring = make_ring(4, Position(kTestTerm), Offset(10));
   auto producer = new_producer();
   const std::array<Header, 2> headers{Header{"a", "1"}, Header{"b", {}}};
   const auto sent =
@@ -51,7 +51,7 @@ TEST_F(AppenderTest, WritesKeyValueAndHeadersAsTheyWereGiven) {
     seen.push_back(std::string(header.key) +
                    (header.value.data() == nullptr ? " null" : "=" + std::string(header.value)));
   EXPECT_THAT(seen, ElementsAre("a=1", "b null"));
-  EXPECT_EQ(sent->end, Position(4096) + frames_of(ring, 0).front().extent);
+  EXPECT_EQ(sent->end, Position(kTestTerm) + frames_of(ring, 0).front().extent);
 }
 
 TEST_F(AppenderTest, TellsNullFromEmpty) {

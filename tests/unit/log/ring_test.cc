@@ -69,7 +69,8 @@ TEST_F(RingFile, OpensWithWhatItWasMadeWith) {
   EXPECT_EQ(ring.generation(), 12u);
   EXPECT_EQ(ring.term_bytes(), kTestTerm);
   EXPECT_EQ(ring.term_count(), 5u);
-  EXPECT_EQ(ring.base_position(), Position(8192));
+  EXPECT_EQ(ring.base_position(), Position(0));
+  EXPECT_EQ(ring.first_position(), Position(8192));
   EXPECT_EQ(ring.claimed_end().position, Position(8192));
   EXPECT_EQ(ring.claimed_end().offset, Offset(99));
   EXPECT_FALSE(ring.sealed());
@@ -79,14 +80,14 @@ TEST_F(RingFile, OfAnotherLayoutVersionIsRefusedWithBothVersions) {
   const Error error = error_after([](RingHeader& header) { header.version = 9; });
   EXPECT_EQ(error.code, Code::incompatible_layout);
   EXPECT_THAT(error.message, HasSubstr("version 9"));
-  EXPECT_THAT(error.message, HasSubstr("has 1"));
+  EXPECT_THAT(error.message, HasSubstr("has 2"));
   EXPECT_THAT(error.message, HasSubstr(path().string()));
 }
 
 TEST_F(RingFile, WithADamagedHeaderIsCorrupt) {
   EXPECT_EQ(error_after([](RingHeader& header) { header.magic ^= 1; }).code, Code::corrupt);
   EXPECT_EQ(error_after([](RingHeader& header) { header.term_bytes = 1 << 30; }).code, Code::corrupt);
-  EXPECT_EQ(error_after([](RingHeader& header) { header.base_offset ^= 1; }).code, Code::corrupt);
+  EXPECT_EQ(error_after([](RingHeader& header) { header.first_offset ^= 1; }).code, Code::corrupt);
   EXPECT_EQ(error_after([](RingHeader& header) { header.crc32c ^= 1; }).code, Code::corrupt);
 }
 
@@ -271,7 +272,7 @@ TEST_F(RingSeal, OfAnEmptyRingIsAtItsBase) {
   EXPECT_EQ(seal.offset, Offset(5));
   EXPECT_EQ(ring.finish_seal(seal.position, seal.offset), Position(4096));
   EXPECT_TRUE(ring.sealed());
-  EXPECT_TRUE(frames_of(ring, 0).empty());
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(pad_at(0, 4096, 5)));
 }
 
 TEST_F(RingSeal, OfATermPartlyFilledPadsToTheNextBlockWithRoomForItsHeader) {
@@ -342,7 +343,7 @@ TEST_F(RingSeal, AnAppenderThatMeetsTheFenceTakesNothingAndGoesOnInTheNextRing) 
   EXPECT_EQ(sent->offset, Offset(1));
   EXPECT_EQ(sent->end, next + 40);
   EXPECT_EQ(frames_of(old, 0).size(), 2u);
-  EXPECT_THAT(frames_of(fresh, 0), ElementsAre(data_at(0, 40, 1)));
+  EXPECT_THAT(frames_of(fresh, 0), ElementsAre(pad_at(0, 4096, 1), data_at(4096, 40, 1)));
 }
 
 // A claim behind the fence fails but moves the tail. What was decided must not move with it.

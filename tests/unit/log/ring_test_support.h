@@ -109,9 +109,9 @@ class RingScene : public ::testing::Test {
   // Another mapping of it.
   Ring open_ring() { return Ring::open(ring_path(dir_.path(), ref_.topic, ref_.partition), false).value(); }
   RingKeeper keeper_of(Ring ring) {
-    const Position base = ring.base_position();
-    const Offset offset(ring.header().base_offset);
-    return {std::move(ring), control_, ref_.index, base, offset};
+    const Position first = ring.first_position();
+    const Offset offset(ring.header().first_offset);
+    return {std::move(ring), control_, ref_.index, first, offset};
   }
 
   shm::OwnedSlot new_slot() {
