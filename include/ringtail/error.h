@@ -26,6 +26,8 @@ enum class Code {
   storage_failed,       // a write or sync failed; the partition refuses records until a keeper opens it anew
   claim_expired,        // the claim was given up after claim.timeout.ms; the record was not appended
   not_enough_replicas,  // fewer in-sync replicas than min.insync.replicas
+  not_leader,           // another host leads the partition, or none does
+  lost_leadership,      // this host ceased to lead meanwhile: whether the record is kept is not known
   fenced,               // another producer with the same id has taken over, or its transaction was ended
   out_of_order_sequence,  // a producer's sequence leaves a gap behind its last one in the partition
   offset_out_of_range,    // before the log start offset or beyond the log end offset

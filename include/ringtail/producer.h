@@ -49,18 +49,22 @@ struct ProducerOptions {
 
 // Why an operation on the hot path did not happen. Producer::error() has the sentence.
 enum class SendError : std::uint8_t {
-  would_block,       // the ring is full and on.full=fail: nothing was appended
-  timed_out,         // no space within max_block: nothing was appended;
-                     // or not durable or replicated in time: the record was appended
-  record_too_large,  // over max.message.bytes, or a batch over a term's eighth
-  invalid_record,    // partition out of range, header malformed, empty batch
-  claim_expired,     // given up after claim.timeout.ms: nothing was appended
-  not_enough_replicas,
-  storage_failed,  // the partition refuses writes after a failed write or sync
-  claim_open,      // a claim of this producer, or of one for another topic (for_topic), is still open
-  no_transaction,  // a producer with a transactional id sends within transactions only: begin one
-  fenced,          // another producer with the same id has taken over, or its transaction was ended for it:
-                   // nothing was appended
+  would_block,          // the ring is full and on.full=fail: nothing was appended
+  timed_out,            // no space within max_block: nothing was appended;
+                        // or not durable or replicated in time: it was appended, and may still be replicated
+  record_too_large,     // over max.message.bytes, or a batch over a term's eighth
+  invalid_record,       // partition out of range, header malformed, empty batch
+  claim_expired,        // given up after claim.timeout.ms: nothing was appended
+  not_enough_replicas,  // acks=all, and fewer replicas are in sync than min.insync.replicas: nothing was
+                        // appended
+  not_leader,           // another host leads the partition, or none does now: nothing was appended
+  lost_leadership,      // acks=all: this host ceased to lead before all replicas had the record. The next
+                        // leader has it or not: send it there again, with the same sequence
+  storage_failed,       // the partition refuses writes after a failed write or sync
+  claim_open,           // a claim of this producer, or of one for another topic (for_topic), is still open
+  no_transaction,       // a producer with a transactional id sends within transactions only: begin one
+  fenced,  // another producer with the same id has taken over, or its transaction was ended for it:
+           // nothing was appended
   out_of_order_sequence,  // the record's sequence leaves a gap behind the last one, or is too old to be
                           // remembered: nothing was appended
   closed,                 // topic deleted, producer closed, or used in a forked child

@@ -27,6 +27,8 @@ std::string_view to_string(Code code) {
     case Code::storage_failed: return "storage_failed";
     case Code::claim_expired: return "claim_expired";
     case Code::not_enough_replicas: return "not_enough_replicas";
+    case Code::not_leader: return "not_leader";
+    case Code::lost_leadership: return "lost_leadership";
     case Code::fenced: return "fenced";
     case Code::out_of_order_sequence: return "out_of_order_sequence";
     case Code::offset_out_of_range: return "offset_out_of_range";

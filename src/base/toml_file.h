@@ -21,6 +21,7 @@ class TomlFile {
   // Errors: as read_small_file; corrupt, naming file and line. Blocks on the disk.
   static Result<TomlFile> read(const std::filesystem::path& path);
 
+  bool has(std::string_view key) const { return find(key) != nullptr; }
   // Top-level values. Errors: corrupt, naming the file, the line where there is one, and the key.
   Result<std::int64_t> integer(std::string_view key) const;
   Result<std::string> text(std::string_view key) const;

@@ -51,7 +51,10 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
   } else if (!d.failure) {
     d.failure = ring.error();
   }
-  d.high_watermark = d.log_end_offset;  // this host is the only replica
+  const bool alone = entry.role.load(memory_order_relaxed) == 0;
+  d.high_watermark =
+      alone ? d.log_end_offset : Offset(entry.high_watermark_offset.load(memory_order_relaxed));
+  d.leader_epoch = LeaderEpoch(entry.leader_epoch.load(memory_order_relaxed));
   return d;
 }
 

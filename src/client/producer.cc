@@ -20,6 +20,8 @@ std::string_view to_string(SendError error) {
     case SendError::invalid_record: return "invalid_record";
     case SendError::claim_expired: return "claim_expired";
     case SendError::not_enough_replicas: return "not_enough_replicas";
+    case SendError::not_leader: return "not_leader";
+    case SendError::lost_leadership: return "lost_leadership";
     case SendError::storage_failed: return "storage_failed";
     case SendError::claim_open: return "claim_open";
     case SendError::fenced: return "fenced";
@@ -186,8 +188,10 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
     refused_ = true;
     return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
   }
-  // The high watermark of a partition whose only replica is this host is its log end: acks=all has
-  // nothing more to wait for. Of a transaction, the commit waits for all records at once.
+  if (options_.acks == Acks::all)
+    if (auto replicated = appender.wait_replicated(appended->end); !replicated)
+      return refuse(replicated.error(), &appender);
+  // Of a transaction, the commit waits for all records at once.
   if (options_.durable && !share_->has_id())
     if (auto durable = appender.wait_durable(appended->end); !durable)
       return refuse(durable.error(), &appender);

@@ -15,7 +15,9 @@ using std::memory_order_release;
 Result<Appender> Appender::open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
                                 std::chrono::milliseconds max_block) {
   Appender appender(partition, slot, clock, max_block);
-  if (auto error = appender.reload_entry()) return std::unexpected(appender.describe(*error));
+  // Where another host leads, sends are refused until this one does.
+  if (auto error = appender.reload_entry(); error && *error != SendError::not_leader)
+    return std::unexpected(appender.describe(*error));
   if (auto opened = appender.open_ring(); !opened) return std::unexpected(opened.error());
   return appender;
 }
@@ -26,6 +28,8 @@ std::optional<SendError> Appender::reload_entry() {
   if (!partition_.is_current()) return SendError::closed;
   if (entry_->state.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::PartitionState::failed))
     return SendError::storage_failed;
+  const auto role = static_cast<shm::ReplicaRole>(entry_->role.load(memory_order_relaxed));
+  if (role == shm::ReplicaRole::follower || role == shm::ReplicaRole::fenced) return SendError::not_leader;
   hot_seen_ = hot;
   if (on_change_) on_change_();
   set_stamp(stamp_);

@@ -93,8 +93,12 @@ class Appender {
   // Waits on a futex until everything below `end` is synced. Errors: timed_out, storage_failed,
   // closed, invalid_record (a memory topic is never durable).
   SendResult<void> wait_durable(Position end);
-  // Whether acks=all can be had now; on a host without replication that is min.insync.replicas=1.
+  // Before an append that is to be confirmed by all replicas: whether that can be had now; on a host without
+  // replication that is min.insync.replicas=1. Errors: not_enough_replicas, not_leader, and those of append.
   SendResult<void> check_replicas();
+  // Waits on a futex until every in-sync replica has all below `end`, which was appended since check_replicas.
+  // At once in a partition that is not replicated. Errors: timed_out, lost_leadership, storage_failed, closed.
+  SendResult<void> wait_replicated(Position end);
 
   // What a failure was about, as a sentence.
   Error describe(SendError error) const;
@@ -217,6 +221,7 @@ class Appender {
     return kept;
   }
   bool was_kept(const std::byte* frame);
+  bool still_leads() const;
   void take_back_sequence(const Open& open);
   std::unexpected<SendError> refuse(SendError error) {
     last_error_ = error;
@@ -256,6 +261,7 @@ class Appender {
   bool durable_possible_ = true;
   std::uint8_t on_full_ = 0;
   std::uint32_t min_insync_replicas_ = 1;
+  std::uint32_t leader_epoch_ = 0;  // as check_replicas found it; 0: not replicated
   std::chrono::milliseconds max_block_;
   const Stamp* stamp_ = nullptr;
   std::uint64_t next_sequence_ = 0;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "base/clock.h"
 #include "log/appender.h"
 #include "shm/futex.h"
 
@@ -9,6 +12,12 @@ namespace ringtail::log {
 
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
+
+namespace {
+
+constexpr std::int64_t kLeaseLookNs = 50'000'000;
+
+}  // namespace
 
 // --- Durability ----------------------------------------------------------------------------------
 
@@ -29,10 +38,51 @@ SendResult<void> Appender::wait_durable(Position end) {
   }
 }
 
+// --- Replication ---------------------------------------------------------------------------------
+
 SendResult<void> Appender::check_replicas() {
   if (auto error = check_entry()) return std::unexpected(*error);
-  if (min_insync_replicas_ > 1) return std::unexpected(SendError::not_enough_replicas);
+  // SYNC: before the append; wait_replicated compares it behind the watermark that it finds.
+  leader_epoch_ = entry_->leader_epoch.load(memory_order_acquire);
+  const auto role = static_cast<shm::ReplicaRole>(entry_->role.load(memory_order_acquire));  // SYNC: as above
+  if (role == shm::ReplicaRole::alone) {
+    leader_epoch_ = 0;
+    if (min_insync_replicas_ > 1) return std::unexpected(SendError::not_enough_replicas);
+    return {};
+  }
+  if (role != shm::ReplicaRole::leader) return std::unexpected(SendError::not_leader);
+  if (entry_->in_sync.load(memory_order_relaxed) < min_insync_replicas_)
+    return std::unexpected(SendError::not_enough_replicas);
   return {};
+}
+
+// The epoch was the same before the append and behind the watermark that covers it, so all of it happened
+// under one leader: the watermark tells of this record and of no other.
+bool Appender::still_leads() const {
+  // SYNC: pairs with PartitionKeeper's stores of role and epoch, which come before anything it does with the
+  // log or the watermark in another role.
+  return entry_->leader_epoch.load(memory_order_acquire) == leader_epoch_ &&
+         entry_->role.load(memory_order_acquire) == static_cast<std::uint32_t>(shm::ReplicaRole::leader) &&
+         boottime_ns() < entry_->lease_deadline_ns.load(memory_order_acquire);
+}
+
+SendResult<void> Appender::wait_replicated(Position end) {
+  if (leader_epoch_ == 0) return {};
+  const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(max_block_).count();
+  for (;;) {
+    const std::uint32_t seq = entry_->replicated_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
+    // SYNC: a full barrier between raising the flag and the look; pairs with notify_waiters.
+    entry_->replicated_waiters.exchange(1, std::memory_order_seq_cst);
+    // SYNC: pairs with the release store in set_high_watermark.
+    const bool replicated = entry_->high_watermark.load(memory_order_acquire) >= end.value();
+    if (!still_leads()) return std::unexpected(SendError::lost_leadership);
+    if (replicated) return {};
+    if (!partition_.is_current()) return std::unexpected(SendError::closed);
+    const std::int64_t now = monotonic_ns();
+    if (now >= deadline_ns) return std::unexpected(SendError::timed_out);
+    // Nobody wakes those who wait for a host that stands still: the lease's end is looked for.
+    shm::futex_wait(entry_->replicated_seq, seq, std::min(deadline_ns, now + kLeaseLookNs));
+  }
 }
 
 // --- Sentences -----------------------------------------------------------------------------------
@@ -70,8 +120,24 @@ Error Appender::describe(SendError error) const {
                   where, entry_->claim_timeout_ms.load(memory_order_relaxed))};
     case SendError::not_enough_replicas:
       return {Code::not_enough_replicas, 0,
-              fmt::format("{}: min.insync.replicas is {}, but this host is the only replica", where,
-                          min_insync_replicas_)};
+              fmt::format("{}: min.insync.replicas is {}, but {} in sync; nothing was appended", where,
+                          min_insync_replicas_,
+                          leader_epoch_ == 0 ? std::string("this host is the only replica, and alone")
+                                             : fmt::format("only {} of {} replicas are",
+                                                           entry_->in_sync.load(memory_order_relaxed),
+                                                           entry_->replicas.load(memory_order_relaxed)))};
+    case SendError::not_leader: {
+      const std::uint32_t node = entry_->leader_node.load(memory_order_relaxed);
+      return {Code::not_leader, 0,
+              fmt::format("{}: {}; nothing was appended. See `ringtail cluster status`", where,
+                          node == 0 ? std::string("no host leads it now, or its ringtaild does not run")
+                                    : fmt::format("node {} leads it, not this host", node))};
+    }
+    case SendError::lost_leadership:
+      return {Code::lost_leadership, 0,
+              where +
+                  ": this host ceased to lead before every in-sync replica had the record; whether the next "
+                  "leader has it is not known. Send it there again, with the same sequence"};
     case SendError::storage_failed: {
       std::string cause;
       for (const auto& c : entry_->failure_text) {

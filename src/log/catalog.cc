@@ -170,10 +170,11 @@ std::string format_topic(const TopicEntry& entry) {
       "topic = \"{}\"\n"
       "topic_id = \"{}\"\n"
       "partitions = {}\n"
-      "created = \"{}\"\n"
-      "\n"
-      "[configs]\n",
+      "created = \"{}\"\n",
       kLogFormatVersion, entry.name, to_hex(entry.topic_id), entry.partitions, format_time(entry.created_ns));
+  if (entry.replication_factor > 0)
+    text += fmt::format("replication_factor = {}\n", entry.replication_factor);
+  text += "\n[configs]\n";
   // Neither names nor values of configurations hold a character that TOML would have escaped.
   for (const auto& [name, value] : entry.overrides) text += fmt::format("\"{}\" = \"{}\"\n", name, value);
   return text;
@@ -206,6 +207,14 @@ Result<TopicEntry> parse_topic(const TomlFile& file, std::string_view name) {
     return file.refuse("partitions", fmt::format("must be 1 to {}", kMaxTopicPartitions));
   }
   entry.partitions = static_cast<std::uint32_t>(*partitions);
+
+  if (constexpr std::string_view kFactor = "replication_factor"; file.has(kFactor)) {
+    const auto factor = file.integer(kFactor);
+    if (!factor) return std::unexpected(factor.error());
+    if (*factor < 1 || *factor > kMaxReplicas)
+      return file.refuse(kFactor, fmt::format("must be 1 to {}", kMaxReplicas));
+    entry.replication_factor = static_cast<std::uint32_t>(*factor);
+  }
 
   const auto created = read_created(file);
   if (!created) return std::unexpected(created.error());
@@ -280,23 +289,31 @@ Result<TopicEntry> Catalog::create_topic(const TopicSpec& spec) const {
   if (!overrides) return std::unexpected(overrides.error());
   const auto id = random_token();
   if (!id) return std::unexpected(id.error());
-  TopicEntry entry{spec.name, *id, spec.partitions, std::move(*overrides), wall_clock_ns()};
+  TopicEntry entry{.name = spec.name,
+                   .topic_id = *id,
+                   .partitions = spec.partitions,
+                   .overrides = std::move(*overrides),
+                   .created_ns = wall_clock_ns()};
+  if (auto adopted = adopt_topic(entry); !adopted) return std::unexpected(adopted.error());
+  return entry;
+}
 
+Status Catalog::adopt_topic(const TopicEntry& entry) const {
+  if (auto checked = check_topic_name(entry.name); !checked) return checked;
   const auto lock = CatalogLock::acquire(dir_);
   if (!lock) return std::unexpected(lock.error());
   std::error_code error;
-  if (fs::exists(topic_dir(spec.name), error)) {
-    return fail(Code::already_exists, fmt::format("topic '{}' exists already", spec.name));
+  if (fs::exists(topic_dir(entry.name), error)) {
+    return fail(Code::already_exists, fmt::format("topic '{}' exists already", entry.name));
   }
   const fs::path under_way = topic_dir(fmt::format("{}{}", kNewPrefix, to_hex(entry.topic_id)));
   Status status = build_topic(under_way, entry);
   if (status) status = rename_path(under_way, topic_dir(entry.name));
   if (!status) {
     fs::remove_all(under_way, error);
-    return std::unexpected(std::move(status.error()));
+    return status;
   }
-  if (auto synced = sync_directory(dir_ / kTopicsDir); !synced) return std::unexpected(synced.error());
-  return entry;
+  return sync_directory(dir_ / kTopicsDir);
 }
 
 // Everything of a new topic, durable but for the name of its directory.

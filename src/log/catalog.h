@@ -29,6 +29,7 @@ namespace ringtail::log {
 
 inline constexpr std::int64_t kLogFormatVersion = 1;
 inline constexpr std::uint32_t kMaxTopicPartitions = 4096;
+inline constexpr std::int64_t kMaxReplicas = 16;
 
 struct LogIdentity {
   std::string id;               // 32 hexadecimal digits, random
@@ -41,7 +42,8 @@ struct TopicEntry {
   std::string name;
   std::uint64_t topic_id = 0;  // random, never 0; tells a topic from a later one of the same name
   std::uint32_t partitions = 0;
-  TopicConfigs overrides;  // valid together, in the spelling of format_topic_config
+  std::uint32_t replication_factor = 0;  // how many hosts are to have it; 0: it is not replicated
+  TopicConfigs overrides;                // valid together, in the spelling of format_topic_config
   std::int64_t created_ns = 0;
 
   friend bool operator==(const TopicEntry&, const TopicEntry&) = default;
@@ -65,6 +67,9 @@ class Catalog {
   // a failure. Errors: invalid_argument (name, partitions, configuration), already_exists,
   // permission_denied, read_only, no_space, system. Blocks on the disk and on the lock.
   Result<TopicEntry> create_topic(const TopicSpec& spec) const;
+
+  // The same for a topic that other hosts have, too: its id is given. Errors: as create_topic.
+  Status adopt_topic(const TopicEntry& entry) const;
 
   // Errors: invalid_argument (name), not_found, permission_denied, corrupt, incompatible_layout, system.
   // Blocks on the disk.

@@ -4,6 +4,8 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
 
@@ -51,6 +53,7 @@ Status Keeper::run() {
     cleaner_->deliver();
     if (auto synced = sync_catalog(); !synced)
       logger().error("cannot read the catalog: {}", to_string(synced.error()));
+    dispatch_roles();
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
     std::uint64_t bytes = 0;
     for (auto& [index, entry] : partitions_) bytes += entry.keeper->tick(now_ns);
@@ -86,7 +89,7 @@ Status Keeper::set_up() {
     *workshop = std::make_unique<Workshop>(std::move(*background));
     (*workshop)->set_on_done([this] { control_.wake_keeper(); });
   }
-  context_ = {&control_, &slots_, backend_.get(), workshop_.get(), cleaner_.get()};
+  context_ = {&control_, &slots_, backend_.get(), workshop_.get(), cleaner_.get(), on_progress_};
   if (auto purged = catalog_.purge_deleted(); !purged) logger().warn("{}", to_string(purged.error()));
   // Slots found dead by a keeper that died before it repaired them are dead still.
   for (auto& watch : watched_) watch = {};
@@ -188,7 +191,12 @@ std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, Part
          {&entry.durable_position, &entry.durable_offset, &entry.log_start_offset, &entry.log_start_position,
           &entry.disk_bytes, &entry.repaired_records, &entry.retired_rings, &entry.mark_turn})
       word->store(0, memory_order_relaxed);
-    for (auto* word : {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code, &entry.transactional})
+    entry.high_watermark.store(shm::kNoWatermark, memory_order_relaxed);
+    entry.high_watermark_offset.store(0, memory_order_relaxed);
+    for (auto* word : {&entry.role, &entry.leader_epoch, &entry.leader_node, &entry.replicas, &entry.in_sync})
+      word->store(0, memory_order_relaxed);
+    for (auto* word :
+         {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code, &entry.transactional})
       word->store(0, memory_order_relaxed);
     // SYNC: publishes the identity; pairs with the acquire loads of state.
     entry.state.store(static_cast<std::uint32_t>(PartitionState::opening), memory_order_release);
@@ -219,7 +227,34 @@ void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, cons
                          .partition = partition,
                          .shm_dir = place_.shm_dir,
                          .disk_dir = catalog_.partition_dir(topic.name, partition)};
-  partitions_[*index] = {topic.overrides, PartitionKeeper::open(context_, ref, config)};
+  partitions_[*index] = {topic.overrides,
+                         PartitionKeeper::open(context_, ref, config, topic.replication_factor > 0)};
+}
+
+void Keeper::request_role(std::uint64_t topic_id, PartitionId partition, RoleRequest request) {
+  {
+    std::lock_guard lock(roles_mutex_);
+    asked_roles_.push_back({topic_id, partition, std::move(request)});
+  }
+  control_.wake_keeper();
+}
+
+void Keeper::dispatch_roles() {
+  std::vector<AskedRole> asked;
+  {
+    std::lock_guard lock(roles_mutex_);
+    asked.swap(asked_roles_);
+  }
+  for (AskedRole& a : asked) {
+    const auto index = find_entry(a.topic_id, a.partition);
+    const auto known = index ? partitions_.find(*index) : partitions_.end();
+    if (known != partitions_.end()) {
+      known->second.keeper->request_role(std::move(a.request));
+    } else if (a.request.done) {
+      a.request.done(fail(Code::not_found, fmt::format("no such partition here: {} of topic {:016x}",
+                                                       a.partition.value(), a.topic_id)));
+    }
+  }
 }
 
 // --- Slots ---------------------------------------------------------------------------------------

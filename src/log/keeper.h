@@ -6,8 +6,10 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "io/backend.h"
@@ -47,6 +49,13 @@ class Keeper {
   // Ends run(). Lock-free.
   void stop();
 
+  // Asks for another role in a replicated partition; the request's `done` tells what came of it.
+  void request_role(std::uint64_t topic_id, PartitionId partition, RoleRequest request);
+  // Called on the keeper's thread; see KeeperContext. Before run().
+  void set_on_progress(std::function<void(std::uint32_t)> on_progress) {
+    on_progress_ = std::move(on_progress);
+  }
+
  private:
   struct SlotWatch {
     std::uint64_t op = shm::kNoOp;
@@ -64,6 +73,7 @@ class Keeper {
   std::optional<std::uint32_t> allocate_entry(std::uint64_t topic_id, PartitionId partition) const;
   void watch_slots(std::int64_t now_ns);
   void bury(std::uint32_t slot);
+  void dispatch_roles();
   void rest(std::uint64_t bytes, std::int64_t now_ns);
   bool arm_bells();
 
@@ -88,6 +98,15 @@ class Keeper {
   std::int64_t watch_due_ns_ = 0;
   std::int64_t idle_since_ns_ = 0;
   std::uint32_t wake_seen_ = 0;
+
+  struct AskedRole {
+    std::uint64_t topic_id;
+    PartitionId partition;
+    RoleRequest request;
+  };
+  std::mutex roles_mutex_;
+  std::vector<AskedRole> asked_roles_;
+  std::function<void(std::uint32_t)> on_progress_;
 };
 
 }  // namespace ringtail::log

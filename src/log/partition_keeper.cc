@@ -47,6 +47,7 @@ std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
   if (!failed_) bytes += recycle(now_ns);
   if (!failed_) repair(now_ns);
   if (!failed_) step_retire(now_ns);
+  if (!failed_) step_role(now_ns);
   if (!failed_ && now_ns >= retention_due_ns_) {
     retention_due_ns_ = now_ns + kRetentionPeriodNs;
     if (is_disk())
@@ -105,6 +106,7 @@ void PartitionKeeper::publish_durable() {
   // SYNC: behind the position; pairs with PartitionReader::seek_to_time.
   entry_.durable_offset.store(writer_->durable_offset().value(), memory_order_release);
   shm::notify_waiters(entry_.durable_seq, entry_.durable_waiters);
+  if (replicated_ && context_.on_progress) context_.on_progress(partition_.index);
 }
 
 // A sealed ring that is on disk to its end makes way for its successor. Returns whether it waits for that.
@@ -205,7 +207,10 @@ std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
   const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
   const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
   if (!is_disk() && result.progressed) publish_memory_start();
-  if (result.progressed) shm::notify_waiters(entry_.space_seq, entry_.space_waiters);
+  if (result.progressed) {
+    shm::notify_waiters(entry_.space_seq, entry_.space_waiters);
+    if (replicated_ && context_.on_progress) context_.on_progress(partition_.index);
+  }
   if (!result.blocked_by_pin) {
     pinned_since_ns_ = 0;
     return result.hurry ? 2 * result.zeroed : std::min<std::uint64_t>(result.zeroed, 1);
@@ -257,6 +262,7 @@ bool PartitionKeeper::is_awaited() const {
 bool PartitionKeeper::arm_bell() {
   if (failed_) return true;
   if (retire_ != Retire::no || rings_.size() > 1 || !dead_slots_.empty() || !given_up_.empty()) return false;
+  if (is_settling() || role_request_) return false;
   if (writer_ && (writer_->busy() || writer_->durable_position() != writer_->end_position())) return false;
   // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
   entry_.hot.fetch_or(shm::kKeeperWaits, std::memory_order_seq_cst);
@@ -290,6 +296,8 @@ void PartitionKeeper::notify_all() {
 
 void PartitionKeeper::fail_with(const Error& error) {
   failed_ = true;
+  failure_ = error;
+  if (role_request_) refuse_role(*std::exchange(role_request_, std::nullopt), error);
   logger().error("{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew",
                  name(), to_string(error));
   const std::string& text = error.message;
@@ -307,6 +315,9 @@ void PartitionKeeper::fail_with(const Error& error) {
 }
 
 void PartitionKeeper::remove() {
+  if (role_request_)
+    refuse_role(*std::exchange(role_request_, std::nullopt), {Code::not_found, 0, name() + " was deleted"});
+  if (replica_) replica_->enter(nullptr, LeaderEpoch(0), {});
   // SYNC: pairs with the acquire loads of state.
   entry_.state.store(static_cast<std::uint32_t>(PartitionState::deleted), memory_order_release);
   bump_version();

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "log/compaction.h"
 #include "log/partition_ref.h"
 #include "log/ring_keeper.h"
+#include "log/role.h"
 #include "log/segment_writer.h"
 #include "log/workshop.h"
 
@@ -28,6 +30,8 @@ struct KeeperContext {
   io::Backend* backend = nullptr;
   Workshop* workshop = nullptr;
   Workshop* cleaner = nullptr;  // for compaction: it takes long, and segments must not wait for it
+  // Told the entry of a replicated partition of which more has become durable, or that has room again.
+  std::function<void(std::uint32_t)> on_progress = {};
 };
 
 // Thread safety: the keeper's thread. Process safety: by the keeper role.
@@ -36,7 +40,7 @@ class PartitionKeeper {
   // Recovers the partition: its segment files, then whatever rings are left in shared memory; makes a
   // ring if there is none. Blocks. On failure the entry says so (state failed) and nothing is lost.
   static std::unique_ptr<PartitionKeeper> open(const KeeperContext& context, const PartitionRef& partition,
-                                               const TopicConfig& config);
+                                               const TopicConfig& config, bool replicated = false);
   ~PartitionKeeper();
 
   // One round of work. Does not block on data. Returns about how many bytes it moved; 0: it was idle.
@@ -49,6 +53,8 @@ class PartitionKeeper {
   void update_config(const TopicConfig& config);
   // Fences the rings and tells everybody that the partition is no more.
   void remove();
+  // Of a replicated partition: forbids appends at once, and does the rest in the rounds to come.
+  void request_role(RoleRequest request);
 
   // `slot` died or stood still within operation `op` on this partition.
   void on_slot_dead(std::uint32_t slot);
@@ -65,14 +71,23 @@ class PartitionKeeper {
   // How far the replacement of the current ring is.
   enum class Retire : std::uint8_t { no, preparing, fenced };
 
-  PartitionKeeper(const KeeperContext& context, const PartitionRef& partition, const TopicConfig& config)
-      : context_(context), partition_(partition), entry_(partition.entry()), config_(config) {}
+  PartitionKeeper(const KeeperContext& context, const PartitionRef& partition, const TopicConfig& config,
+                  bool replicated)
+      : context_(context),
+        partition_(partition),
+        entry_(partition.entry()),
+        config_(config),
+        replicated_(replicated) {}
 
   // partition_recovery.cc
   Status recover();
   Status recover_disk(std::vector<Ring> rings);
   Status recover_memory(std::vector<Ring> rings);
   Result<std::vector<Ring>> find_rings() const;
+  format::SegmentIdentity identity() const {
+    return {partition_.log_id, partition_.topic_id, partition_.partition};
+  }
+  Status open_files(const RecoveryOptions& options, std::optional<LogPoint> restart = {});
   Status make_first_ring(Position base, Offset offset);
   void adopt(Ring ring, Position frontier, Offset offset);
   void adopt_remaining(std::vector<Ring>& rings, std::size_t from);
@@ -108,6 +123,24 @@ class PartitionKeeper {
   void notify_all();
   void fail_with(const Error& error);
 
+  // partition_role.cc
+  void begin_replicated();
+  shm::ReplicaRole role() const;
+  void publish_role(shm::ReplicaRole role, LeaderEpoch epoch, std::uint32_t leader_node);
+  void announce_role();
+  void fence_role(std::uint32_t leader_node);
+  static void refuse_role(const RoleRequest& request, Error why);
+  void step_role(std::int64_t now_ns);
+  bool is_settling() const;
+  bool settle(std::int64_t now_ns);
+  void give_up_claims();
+  LogPoint end_point() const;
+  Status lead(const RoleRequest& request);
+  Status follow(const RoleRequest& request);
+  Status cut_log(const LogPoint& cut, bool restart);
+  Status restart_ring(const LogPoint& at);
+  void publish_after_cut();
+
   // partition_compaction.cc
   void step_compaction(std::int64_t now_ns);
   void finish_compaction(const CompactionJob& job, const CompactionOutcome& outcome);
@@ -115,6 +148,7 @@ class PartitionKeeper {
   // partition_retire.cc
   void begin_retire(const char* reason);
   void step_retire(std::int64_t now_ns);
+  bool walk_to_end();
   void request_next_ring(std::int64_t now_ns);
   Status replace_ring(const Ring::SealPoint& seal);
   void drop_settled_rings();
@@ -133,7 +167,15 @@ class PartitionKeeper {
 
   Position last_end_{0};  // of a memory topic, at the last tick
 
+  bool replicated_;
+  bool settled_ = false;  // fenced, and no claim is under way: its end is fixed
+  std::int64_t fenced_since_ns_ = 0;
+  std::optional<RoleRequest> role_request_;
+  std::shared_ptr<ReplicaWriter> replica_;
+  EpochList epochs_;
+
   bool failed_ = false;
+  std::optional<Error> failure_;
   bool preparing_segment_ = false;
   std::int64_t segment_retry_ns_ = 0;
   std::int64_t unsynced_since_ns_ = 0;

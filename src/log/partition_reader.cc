@@ -114,8 +114,14 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
     return Look{0, true};
   }
   Look look;
+  const Position most = limit();
+  const std::byte* stop = stop_before(most);
   while (look.records < out.size()) {
-    if (frame_ == term_end_ && !next_term()) break;
+    if (frame_ == stop) {
+      if (frame_ != term_end_ || !next_term()) break;
+      stop = stop_before(most);
+      continue;
+    }
     // SYNC: pairs with the release CAS of commit_word and publish_filler.
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
     if (!format::word_is_resolved(word)) break;
@@ -137,6 +143,12 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
     look.moved = true;
   }
   return look;
+}
+
+const std::byte* PartitionReader::stop_before(Position limit) const {
+  const auto room = static_cast<std::uint64_t>(term_end_ - frame_);
+  if (limit <= position_) return frame_;
+  return limit - position_ >= room ? term_end_ : frame_ + (limit - position_);
 }
 
 // Whether all of the ring is behind this reader, and nothing more will come.
@@ -223,7 +235,8 @@ std::unexpected<Error> PartitionReader::corrupt_frame(const char* what) const {
 Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> out) {
   if (unread_.empty()) {
     // SYNC: pairs with the keeper's release store after the sync.
-    const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+    const Position durable =
+        std::min(limit(), Position(partition_.entry().durable_position.load(memory_order_acquire)));
     const bool in_ring = !compacted_ && position_ >= current_.first_position() &&
                          position_.value() >= current_.header().head.load(memory_order_relaxed);
     if (in_ring || position_ >= durable) {
@@ -257,6 +270,7 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
 
 bool PartitionReader::has_data() const {
   if (undecided_) return scout_->has_data();
+  if (position_ >= limit()) return false;
   if (mode_ != Mode::ring) return true;
   // SYNC: pairs with the release CAS in Ring::rotate.
   if (frame_ == term_end_)

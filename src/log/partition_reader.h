@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 
+#include "log/epoch_list.h"
 #include "log/partition_ref.h"
 #include "log/ring.h"
 #include "log/segment_reader.h"
@@ -26,6 +27,12 @@ class PartitionReader {
   static Result<std::unique_ptr<PartitionReader>> open(const PartitionRef& partition, std::uint32_t slot,
                                                        std::size_t read_ahead_bytes,
                                                        IsolationLevel isolation = {});
+  // One that is to ship frames to other hosts: it goes beyond the high watermark. Starts at `from`, which must
+  // be where a frame begins or the log ends. Errors: as open, offset_out_of_range.
+  static Result<std::unique_ptr<PartitionReader>> open_for_shipping(const PartitionRef& partition,
+                                                                    std::uint32_t slot,
+                                                                    std::size_t read_ahead_bytes,
+                                                                    const LogPoint& from);
   ~PartitionReader();
   PartitionReader(const PartitionReader&) = delete;
   PartitionReader& operator=(const PartitionReader&) = delete;
@@ -36,6 +43,18 @@ class PartitionReader {
   // Errors: corrupt, storage_failed, offset_out_of_range (retention has deleted what comes next), closed,
   // limit_exceeded (reader table: with read_committed it takes a second entry).
   Result<std::size_t> poll(std::span<Record> out);
+
+  // Whole frames of every kind, next to each other, as they stand in the ring or in a file, valid until the
+  // next call; their checksums may be missing where they come from the ring. Empty when there is nothing yet.
+  // `may_block`: files may be read; without, a reader that has fallen out of the ring gives nothing, and is
+  // `behind`. For readers that ship. Errors: as poll; unsupported where compaction has moved frames.
+  struct Frames {
+    std::span<const std::byte> bytes;
+    LogPoint at;
+    LogPoint end;
+    bool behind = false;
+  };
+  Result<Frames> poll_frames(std::size_t max_bytes, bool may_block);
 
   // Whether poll would find something to look at. Lock-free.
   bool has_data() const;
@@ -49,7 +68,8 @@ class PartitionReader {
   const TopicPartition& source() const { return source_; }
   const PartitionRef& partition() const { return partition_; }
 
-  // The log's ends as they are now. Errors: as poll.
+  // The log's ends as they are now; in a replicated partition it ends at the high watermark, unless this
+  // reader ships. Errors: as poll.
   Offset log_start() const {
     return Offset(partition_.entry().log_start_offset.load(std::memory_order_relaxed));
   }
@@ -108,6 +128,19 @@ class PartitionReader {
   Result<Look> poll_segments(std::span<Record> out);
   bool left_ring() const;
   bool next_term();
+  // How far this reader may go.
+  Position limit() const {
+    // SYNC: pairs with the release store in set_high_watermark: what lies below is there.
+    return ships_ ? Position(shm::kNoWatermark)
+                  : Position(partition_.entry().high_watermark.load(std::memory_order_acquire));
+  }
+  Ring::End limited(Ring::End end) const;
+  // Where to stop in this term for `limit`: its end, or before.
+  const std::byte* stop_before(Position limit) const;
+  Result<Frames> frames_in_ring(std::size_t max_bytes);
+  Result<Frames> frames_in_files();
+  // Whether the newest ring is to be read from at this position.
+  bool is_in_current() const;
   // Steps over the resolved frame with state word `word`; true if it is a record that was asked for,
   // now in `record`.
   bool take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
@@ -140,7 +173,8 @@ class PartitionReader {
   Mode mode_ = Mode::detached;
   Position position_{0};
   Offset offset_{0};
-  Offset skip_below_{0};   // records below were not asked for
+  Offset skip_below_{0};  // records below were not asked for
+  bool ships_ = false;
   bool may_jump_ = false;  // the frame before did not tell for sure how many offsets it uses up
   std::uint64_t missed_ = 0;
   std::optional<std::int64_t> last_timestamp_ns_;  // of the last record taken from a file

@@ -20,8 +20,8 @@ std::string PartitionKeeper::name() const {
 
 std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& context,
                                                        const PartitionRef& partition,
-                                                       const TopicConfig& config) {
-  std::unique_ptr<PartitionKeeper> keeper(new PartitionKeeper(context, partition, config));
+                                                       const TopicConfig& config, bool replicated) {
+  std::unique_ptr<PartitionKeeper> keeper(new PartitionKeeper(context, partition, config, replicated));
   keeper->publish_config();
   if (auto recovered = keeper->recover(); !recovered) {
     keeper->fail_with(recovered.error());
@@ -62,6 +62,13 @@ Status PartitionKeeper::recover() {
       entry_.ring_generation.store(ring.generation(), memory_order_relaxed);
   auto recovered = is_disk() ? recover_disk(std::move(*rings)) : recover_memory(std::move(*rings));
   if (!recovered) return recovered;
+  if (replicated_) {
+    auto epochs = EpochList::load(partition_.disk_dir);
+    if (!epochs) return std::unexpected(epochs.error());
+    epochs_ = std::move(*epochs);
+    begin_replicated();
+    return {};
+  }
   // A keeper died while it replaced the current ring: go on with it.
   const TermLine& line = current().ring().line(0);
   if (tail_fenced(line.tail.load(memory_order_acquire)))
@@ -94,21 +101,15 @@ Result<std::vector<Ring>> PartitionKeeper::find_rings() const {
 }
 
 Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
-  const format::SegmentIdentity identity{partition_.log_id, partition_.topic_id, partition_.partition};
   RecoveryOptions options;
-  options.pad_to_block = rings.empty();
+  // The bytes of a replica are the leader's: none is added.
+  options.pad_to_block = rings.empty() && !replicated_;
   std::uint64_t position = 0;
   std::uint64_t offset = 0;
   if (!rings.empty() && shm::load_mark(entry_, position, offset)) options.known_durable = Position(position);
-  RecoveryReport report;
-  auto recovered = recover_partition(*context_.backend, partition_.disk_dir, identity, options, report);
-  if (!recovered) return std::unexpected(recovered.error());
-  for (const RecoveryFinding& finding : report.findings) logger().info("{}: {}", name(), finding.message);
-  const Position end = recovered->end_position;
-  const Offset next_offset = recovered->next_offset;
-  auto writer = SegmentWriter::open(*context_.backend, identity, partition_.disk_dir, config_, *recovered);
-  if (!writer) return std::unexpected(writer.error());
-  writer_ = std::move(*writer);
+  if (auto opened = open_files(options); !opened) return opened;
+  const Position end = writer_->end_position();
+  const Offset next_offset = writer_->end_offset();
 
   // Rings that were flushed to their end before the last keeper could remove them.
   std::size_t first = 0;
@@ -144,6 +145,22 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   return {};
 }
 
+// Recovers the files and begins to write behind them; or behind nothing, at `restart`.
+Status PartitionKeeper::open_files(const RecoveryOptions& options, std::optional<LogPoint> restart) {
+  RecoveryReport report;
+  auto recovered = recover_partition(*context_.backend, partition_.disk_dir, identity(), options, report);
+  if (!recovered) return std::unexpected(recovered.error());
+  for (const RecoveryFinding& finding : report.findings) logger().info("{}: {}", name(), finding.message);
+  if (restart) {
+    recovered->end_position = restart->position;
+    recovered->next_offset = restart->offset;
+  }
+  auto writer = SegmentWriter::open(*context_.backend, identity(), partition_.disk_dir, config_, *recovered);
+  if (!writer) return std::unexpected(writer.error());
+  writer_ = std::move(*writer);
+  return {};
+}
+
 Status PartitionKeeper::recover_memory(std::vector<Ring> rings) {
   if (rings.empty()) return make_first_ring(Position(0), Offset(0));
   adopt_remaining(rings, 0);
@@ -154,7 +171,15 @@ Status PartitionKeeper::recover_memory(std::vector<Ring> rings) {
 Status PartitionKeeper::make_first_ring(Position base, Offset offset) {
   auto ring = Ring::create(ring_path(partition_.shm_dir, partition_.topic, partition_.partition), spec());
   if (!ring) return std::unexpected(ring.error());
-  ring->set_base(base, offset, 0);
+  AlignedBuffer block(format::kBlockBytes);
+  const std::uint64_t in_block = is_disk() ? base - format::block_down(base) : 0;
+  if (in_block > 0)
+    if (auto read = writer_->read_last_block(block.span()); !read) return read;
+  ring->set_base(base, offset, 0, block.span().first(in_block));
+  if (replicated_) {
+    ring->fence();
+    ring->follow({base, offset});
+  }
   if (auto published = ring->publish_replacing(); !published) return published;
   // SYNC: pairs with the acquire loads by appenders and readers.
   entry_.ring_generation.store(ring->generation(), memory_order_release);

@@ -29,7 +29,7 @@ void PartitionKeeper::repair(std::int64_t now_ns) {
   // Rings of memory topics are not walked, so sealed ones are looked through until they are whole.
   const bool unsettled = !is_disk() && rings_.size() > 1;
   // Fenced for longer than a tick: the end of its claims is not known, and only repair can tell it.
-  const bool sealing = retire_ == Retire::fenced;
+  const bool sealing = retire_ == Retire::fenced || is_settling();
   if (dead_slots_.empty() && !owes_answer(fenced_generation()) && !sealing) {
     if ((!stuck && !unsettled) || now_ns < inquiry_due_ns_) return;
   }

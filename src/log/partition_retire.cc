@@ -20,6 +20,7 @@ using std::memory_order_release;
 namespace {
 
 constexpr std::int64_t kNextRetryNs = 250'000'000;
+constexpr std::uint64_t kWalkBytes = 256 << 10;
 
 }  // namespace
 
@@ -36,11 +37,27 @@ void PartitionKeeper::step_retire(std::int64_t now_ns) {
     current().ring().fence();
     retire_ = Retire::fenced;
   }
+  // Until the next ring is in its place, nothing more is shipped into this one.
+  const auto held = replica_ ? replica_->hold() : std::unique_lock<std::mutex>();
+  if (current().ring().is_followed() && !walk_to_end()) return;
   const Ring::SealPoint seal = current().ring().seal_point();
   if (!seal.known) return;  // its tripper is about to say it, or repair will find out
   if (auto replaced = replace_ring(seal); !replaced) return fail_with(replaced.error());
   retire_ = Retire::no;
   pinned_since_ns_ = 0;
+}
+
+// Whether everything in the followed ring has its checksum: its last bytes go to the next one as they are.
+bool PartitionKeeper::walk_to_end() {
+  if (!is_disk()) return true;
+  if (rings_.size() > 1) return false;
+  for (;;) {
+    auto run = current().scan(kWalkBytes);
+    if (!run) fail_with(run.error());
+    if (!run) return false;
+    if (run->bytes == 0) return true;
+    writer_->append(*run);
+  }
 }
 
 void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
@@ -62,10 +79,17 @@ void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
   });
 }
 
+// The leader's ring ends at a block. That of a follower ends where it is, for its bytes are the leader's.
 Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   Ring& old = current().ring();
-  const Position base = Ring::position_after_seal(seal.position);
-  next_->set_base(base, seal.offset, seal.last_append_ns);
+  const bool follows = old.is_followed();
+  const Position base = follows ? seal.position : Ring::position_after_seal(seal.position);
+  const std::uint64_t in_block = base - format::block_down(base);
+  next_->set_base(base, seal.offset, seal.last_append_ns, {old.at(base - in_block), in_block});
+  if (replicated_ && role() != shm::ReplicaRole::leader) {
+    next_->fence();
+    next_->follow({base, seal.offset});
+  }
   const auto path = ring_path(partition_.shm_dir, partition_.topic, partition_.partition);
   const auto retired =
       retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition, old.generation());
@@ -73,6 +97,7 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
     return linked;
   old.finish_seal(seal.position, seal.offset, base);
   if (auto published = next_->publish_replacing(); !published) return published;
+  const LeaderEpoch epoch(entry_.leader_epoch.load(memory_order_relaxed));
   const std::uint64_t generation = next_->generation();
   rings_.emplace_back(std::move(*next_), *context_.control, partition_.index, base, seal.offset);
   next_.reset();
@@ -80,6 +105,7 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   entry_.retired_rings.fetch_add(1, memory_order_relaxed);
   // SYNC: the new ring is in its place; pairs with the acquire loads by appenders and readers.
   entry_.ring_generation.store(generation, memory_order_release);
+  if (role() == shm::ReplicaRole::follower) replica_->take(&current().ring(), epoch, {base, seal.offset});
   notify_all();
   return {};
 }

@@ -25,13 +25,19 @@ constexpr int kEndAttempts = 2000;
 Result<Ring::End> PartitionReader::log_end() {
   if (auto mapped = map_current(); !mapped) return std::unexpected(mapped.error());
   for (int attempt = 0; attempt < kEndAttempts; ++attempt) {
-    if (auto end = current_.exact_end()) return *end;
+    if (auto end = current_.exact_end()) return limited(*end);
     std::this_thread::sleep_for(std::chrono::microseconds(500));
   }
   return fail(Code::no_keeper,
               fmt::format("topic '{}' partition {}: a producer died at the end of a term and no "
                           "keeper repairs it; attach a process with a keeper",
                           source_.topic, source_.partition.value()));
+}
+
+Ring::End PartitionReader::limited(Ring::End end) const {
+  const Position most = limit();
+  if (end.position <= most) return end;
+  return {most, Offset(partition_.entry().high_watermark_offset.load(memory_order_relaxed))};
 }
 
 Status PartitionReader::seek(Offset offset) {

@@ -312,30 +312,59 @@ void Ring::close() const {
 
 // --- Following -----------------------------------------------------------------------------------
 
-void Ring::follow() const {
+// The term that takes what comes next; its opener may have died before he said so.
+std::uint64_t Ring::settle_active_term() const {
+  std::uint64_t active = header_->active_term.load(memory_order_relaxed);
+  while (tail_lap(line(active + 1).tail.load(memory_order_relaxed)) == lap(active + 1)) ++active;
+  header_->active_term.store(active, memory_order_release);  // SYNC: as in rotate
+  return active;
+}
+
+std::uint64_t Ring::tail_at(std::uint64_t term, const End& end) const {
+  return make_tail(lap(term), end.offset.value() - line(term).base_offset.load(memory_order_relaxed),
+                   end.position - term_start(term));
+}
+
+void Ring::follow(const End& end) const {
+  const std::uint64_t active = settle_active_term();
   for (std::uint32_t i = 0; i < term_count_; ++i) {
     TermLine& l = header_->terms[i];
-    if (l.fenced.load(memory_order_relaxed) == 0)
-      l.fenced.store(l.tail.load(memory_order_relaxed) | kFence, memory_order_relaxed);
+    l.fenced.store(l.tail.load(memory_order_relaxed) | kFence, memory_order_relaxed);
   }
+  line(active).fenced.store(tail_at(active, end) | kFence, memory_order_relaxed);
   header_->followed.store(1, memory_order_release);  // SYNC: publishes the tails; pairs with claimed_tail
 }
 
 void Ring::unfence(const End& end) const {
-  const std::uint64_t active = header_->active_term.load(memory_order_relaxed);
+  const std::uint64_t active = settle_active_term();
   header_->followed.store(0, memory_order_relaxed);
   for (std::uint32_t i = 0; i < term_count_; ++i) {
     TermLine& l = header_->terms[i];
     // The others are used up, or not open yet: whoever still claims there finds no room.
-    std::uint64_t tail = make_tail(tail_lap(l.tail.load(memory_order_relaxed)), 0, term_bytes_);
-    if (i == active % term_count_)
-      tail = make_tail(lap(active), end.offset.value() - l.base_offset.load(memory_order_relaxed),
-                       end.position - term_start(active));
+    const std::uint64_t used_up = make_tail(tail_lap(l.tail.load(memory_order_relaxed)), 0, term_bytes_);
     l.fenced.store(0, memory_order_relaxed);
     // SYNC: claims are read-modify-writes of this word: each came before, and failed, or finds this and what
     // stands before it.
-    l.tail.store(tail, memory_order_release);
+    l.tail.store(i == active % term_count_ ? tail_at(active, end) : used_up, memory_order_release);
   }
+}
+
+void Ring::cut(const End& end) const {
+  const std::uint64_t last = header_->active_term.load(memory_order_relaxed);
+  const std::uint64_t term = term_of(end.position);
+  for (std::uint64_t t = last; t > term; --t) {
+    TermLine& l = line(t);
+    const std::uint64_t before = make_tail(lap(t) - 1, 0, term_bytes_) | kFence;
+    l.tail.store(before, memory_order_relaxed);
+    l.fenced.store(before, memory_order_relaxed);
+    l.end.store(make_tail(lap(t) - 1, 0, 0), memory_order_relaxed);
+    std::memset(term_data(t), 0, term_bytes_);
+  }
+  const std::uint64_t used = end.position - term_start(term);
+  std::memset(term_data(term) + used, 0, term_bytes_ - used);
+  line(term).end.store(make_tail(lap(term) - 1, 0, 0), memory_order_relaxed);
+  line(term).fenced.store(tail_at(term, end) | kFence, memory_order_relaxed);
+  header_->active_term.store(term, memory_order_release);  // SYNC: as in rotate
 }
 
 // --- Names ---------------------------------------------------------------------------------------

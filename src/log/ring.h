@@ -218,8 +218,11 @@ class Ring {
   Position finish_seal(Position end, Offset offset, std::optional<Position> next = {}) const;
   // Of a fenced ring without a claim under way: from here on it is filled by whoever follows (follow), or
   // takes claims again from `end` on, which is where its frames end (unfence).
-  void follow() const;
+  void follow(const End& end) const;
   void unfence(const End& end) const;
+  // Of a followed ring: takes back what stands behind `end`, where a frame begins; zeroes its memory.
+  // Requires an end that is still in the ring.
+  void cut(const End& end) const;
   bool is_followed() const { return header_->followed.load(std::memory_order_relaxed) != 0; }
   // Tells readers of a fenced ring that nothing follows it: its topic was deleted.
   void close() const;
@@ -230,6 +233,8 @@ class Ring {
 
  private:
   std::optional<End> end_of(std::uint64_t term) const;
+  std::uint64_t settle_active_term() const;
+  std::uint64_t tail_at(std::uint64_t term, const End& end) const;
 
   shm::Mapping mapping_;
   RingHeader* header_ = nullptr;

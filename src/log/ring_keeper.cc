@@ -333,8 +333,7 @@ RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonit
   const std::uint64_t limit = header.term_limit.load(memory_order_relaxed);
   if (limit <= active || limit >= active + 1 + ring_.term_count() / 2) return result;
   result.starving = limit <= active + 1;
-  result.hurry = result.starving ||
-                 tail_bytes(ring_.line(active).tail.load(memory_order_relaxed)) > ring_.term_bytes() / 2;
+  result.hurry = result.starving || tail_bytes(ring_.claimed_tail(active)) > ring_.term_bytes() / 2;
   const std::uint64_t term = limit - ring_.term_count();
   const Position end = ring_.term_start(term + 1);
   if (term >= active || end > reusable || !grace_passed(term, slots)) return result;

@@ -131,6 +131,20 @@ void notify_waiters(Shared<std::uint32_t>& seq, Shared<std::uint32_t>& waiters) 
   futex_wake_all(seq);
 }
 
+void set_high_watermark(Partition& entry, std::uint64_t position, std::uint64_t offset) {
+  entry.high_watermark_offset.store(offset, std::memory_order_relaxed);
+  // SYNC: publishes the offset; pairs with the acquire loads by readers and by those who wait.
+  entry.high_watermark.store(position, std::memory_order_release);
+  notify_waiters(entry.replicated_seq, entry.replicated_waiters);
+  // SYNC: behind the barrier of notify_waiters; pairs with the reader's fetch_or before its look.
+  if ((entry.hot.load(std::memory_order_seq_cst) & kDataWaiter) == 0) return;
+  entry.hot.fetch_and(~std::uint64_t{kDataWaiter},
+                      std::memory_order_acq_rel);  // SYNC: as in Appender::notify
+  entry.data_seq.fetch_add(1,
+                           std::memory_order_release);  // SYNC: pairs with the waiter's load before its look
+  futex_wake_all(entry.data_seq);
+}
+
 std::string_view to_string(ReplicaRole role) {
   switch (role) {
     case ReplicaRole::alone: return "alone";

@@ -121,8 +121,8 @@ enum class PartitionState : std::uint32_t {
 // hot word: [63..32 version][31..0 flags]. A producer compares it with what it saw last, once per
 // append; whatever differs sends it to the slow path.
 enum HotFlags : std::uint64_t {
-  kDataWaiter = 1u << 0,   // a consumer sleeps on data_seq
-  kKeeperWaits = 1u << 1,  // the keeper sleeps and wants to know of new records
+  kDataWaiter = 1u << 0,    // a consumer sleeps on data_seq
+  kKeeperWaits = 1u << 1,   // the keeper sleeps and wants to know of new records
   kShipperWaits = 1u << 2,  // whoever ships to other hosts sleeps likewise
 };
 inline constexpr std::uint64_t kHotVersion = std::uint64_t{1} << 32;
@@ -189,10 +189,10 @@ struct alignas(kLine) Partition {
   Shared<std::int64_t> lease_deadline_ns;  // CLOCK_BOOTTIME: the leader must not act behind it
   Shared<std::uint32_t> role;              // ReplicaRole
   Shared<std::uint32_t> leader_epoch;
-  Shared<std::uint32_t> leader_node;  // 0: none
-  Shared<std::uint32_t> replicas;     // how many hosts are to have it
-  Shared<std::uint32_t> in_sync;      // how many have it
-  Shared<std::uint32_t> role_seq;     // futex: bumped when the role or its epoch changes
+  Shared<std::uint32_t> leader_node;     // 0: none
+  Shared<std::uint32_t> replicas;        // how many hosts are to have it
+  Shared<std::uint32_t> in_sync;         // how many have it
+  Shared<std::uint32_t> role_seq;        // futex: bumped when the role or its epoch changes
   Shared<std::uint32_t> replicated_seq;  // futex: bumped when the watermark rises
   Shared<std::uint32_t> replicated_waiters;
 
@@ -275,6 +275,10 @@ class Control {
 // Wakes everybody who waits on `seq` if `waiters` says that somebody does.
 // Lock-free. The caller must have made the event visible before.
 void notify_waiters(Shared<std::uint32_t>& seq, Shared<std::uint32_t>& waiters);
+
+// For the replicator: every in-sync replica has the log up to there. Never moves back by itself; wakes those
+// who wait for it. Lock-free.
+void set_high_watermark(Partition& entry, std::uint64_t position, std::uint64_t offset);
 
 // For the keeper: publishes the pair that recovery resumes from.
 void store_mark(Partition& entry, std::uint64_t position, std::uint64_t offset);

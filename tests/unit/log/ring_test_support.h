@@ -88,6 +88,7 @@ class RingScene : public ::testing::Test {
     e.min_insync_replicas.store(1);
     e.claim_timeout_ms.store(10'000);
     e.storage.store(static_cast<std::uint8_t>(Storage::memory));
+    e.high_watermark.store(shm::kNoWatermark);
     e.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
   }
 

@@ -1,0 +1,118 @@
+// A partition's reader as the one who ships sees it: frames of every kind, as bytes.
+
+#include <fmt/format.h>
+
+#include "log/partition_reader.h"
+
+namespace ringtail::log {
+
+using format::FrameType;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+Result<std::unique_ptr<PartitionReader>> PartitionReader::open_for_shipping(const PartitionRef& partition,
+                                                                            std::uint32_t slot,
+                                                                            std::size_t read_ahead_bytes,
+                                                                            const LogPoint& from) {
+  auto reader = create(partition, slot, read_ahead_bytes, {});
+  if (!reader) return reader;
+  (*reader)->ships_ = true;
+  if (from.position.value() < partition.entry().log_start_position.load(memory_order_relaxed))
+    return fail(Code::offset_out_of_range,
+                fmt::format("topic '{}' partition {}: position {} is before the log's start", partition.topic,
+                            partition.partition.value(), from.position.value()));
+  if (auto placed = (*reader)->place({from.position, from.offset, false}, Offset(0)); !placed)
+    return std::unexpected(placed.error());
+  return reader;
+}
+
+Result<PartitionReader::Frames> PartitionReader::poll_frames(std::size_t max_bytes, bool may_block) {
+  const LogPoint here{position_, offset_};
+  for (int changes = 0; changes < 16; ++changes) {
+    if (mode_ == Mode::ring) {
+      auto frames = frames_in_ring(max_bytes);
+      if (!frames || !frames->bytes.empty() || mode_ == Mode::ring) return frames;
+    }
+    if (auto mapped = map_current(); !mapped) return std::unexpected(mapped.error());
+    // SYNC: pairs with the keeper's release store after the sync.
+    const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+    if (is_memory() || position_ >= durable || is_in_current()) {
+      if (auto attached = attach(); !attached) return std::unexpected(attached.error());
+      if (mode_ == Mode::ring) continue;
+      if (position_ >= durable) break;
+    }
+    if (!may_block) return Frames{{}, here, here, true};
+    return frames_in_files();
+  }
+  return Frames{{}, here, here};
+}
+
+// A claim that was given up may still be scribbled on: then files alone tell for sure.
+bool PartitionReader::is_in_current() const {
+  const RingHeader& header = current_.header();
+  return position_ >= current_.first_position() &&
+         position_.value() >= header.head.load(memory_order_relaxed) &&
+         header.scribbled.load(memory_order_acquire) == 0;  // SYNC: see frames_in_ring
+}
+
+Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_bytes) {
+  entry_->pin.store(position_.value(), memory_order_release);  // SYNC: pairs with readers_pin_below
+  Frames frames{{}, {position_, offset_}, {position_, offset_}};
+  if (frame_ == term_end_) next_term();
+  const std::byte* const begin = frame_;
+  Position position = position_;
+  Offset offset = offset_;
+  const bool left = ring_->header().head.load(memory_order_relaxed) > position_.value();
+  while (!left && frame_ < term_end_ && static_cast<std::size_t>(frame_ - begin) < max_bytes) {
+    // SYNC: pairs with the release CAS of commit_word and publish_filler.
+    const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
+    if (!format::word_is_resolved(word)) break;
+    const std::uint32_t extent = format::word_extent(word);
+    const format::FrameHeader header = format::load_header(frame_);
+    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_) ||
+        header.offset != offset.value())
+      break;
+    offset += format::frame_records(header);
+    position += extent;
+    frame_ += extent;
+  }
+  // SYNC: set before the frame of a claim that was given up is resolved; its state word was acquired above.
+  const bool scribbled = ring_->header().scribbled.load(memory_order_acquire) != 0;
+  if (left || scribbled || (begin == frame_ && left_ring())) {
+    mode_ = Mode::detached;
+    release_pin();
+    return frames;
+  }
+  position_ = position;
+  offset_ = offset;
+  frames.bytes = {begin, frame_};
+  frames.end = {position_, offset_};
+  return frames;
+}
+
+Result<PartitionReader::Frames> PartitionReader::frames_in_files() {
+  mode_ = Mode::segments;
+  if (auto opened = open_segments(); !opened) return std::unexpected(opened.error());
+  // SYNC: pairs with the keeper's release store after the sync.
+  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  Frames frames{{}, {position_, offset_}, {position_, offset_}};
+  auto read = segments_->read(position_, durable, offset_);
+  if (!read) return unreadable(std::move(read.error()));
+  if (read->compacted || read->position != position_)
+    return fail(Code::unsupported,
+                fmt::format("topic '{}' partition {}: compaction has moved what stood at position {}",
+                            source_.topic, source_.partition.value(), position_.value()));
+  frames.bytes = read->bytes;
+  for (std::size_t at = 0; at < read->bytes.size();) {
+    const std::byte* const frame = read->bytes.data() + at;
+    const format::FrameHeader header = format::load_header(frame);
+    offset_ += format::frame_records(header);
+    at += format::word_extent(format::load_state_word(frame, memory_order_relaxed));
+  }
+  position_ += read->bytes.size();
+  frames.end = {position_, offset_};
+  return frames;
+}
+
+}  // namespace ringtail::log

@@ -1,0 +1,247 @@
+// How a replicated partition changes its role: fenced, following, leading.
+//
+// Every change begins with the fence: no claim succeeds any more, and producers are told. Then the ring settles: the
+// claims that came before become records or holes. What happens next needs nobody's consent, for nobody else
+// touches the ring.
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/logger.h"
+#include "log/partition_keeper.h"
+#include "log/truncate.h"
+#include "shm/futex.h"
+
+namespace ringtail::log {
+
+using shm::Phase;
+using shm::ReplicaRole;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+
+namespace {
+
+// How long a living producer may take to finish what he has claimed: he, too, has been told.
+constexpr std::int64_t kClaimGraceNs = 20'000'000;
+
+}  // namespace
+
+// A partition that other hosts have, too, waits for the word of its replicator. Whatever its role was, and
+// whoever had it.
+void PartitionKeeper::begin_replicated() {
+  if (entry_.high_watermark.load(memory_order_relaxed) == shm::kNoWatermark)
+    shm::set_high_watermark(entry_, entry_.log_start_position.load(memory_order_relaxed),
+                            entry_.log_start_offset.load(memory_order_relaxed));
+  settled_ = false;
+  entry_.lease_deadline_ns.store(0, memory_order_relaxed);
+  fence_role(0);
+}
+
+ReplicaRole PartitionKeeper::role() const {
+  return static_cast<ReplicaRole>(entry_.role.load(memory_order_relaxed));
+}
+
+void PartitionKeeper::publish_role(ReplicaRole role, LeaderEpoch epoch, std::uint32_t leader_node) {
+  // SYNC: the role before the epoch and both before all that follows; pairs with Appender::still_leads.
+  entry_.role.store(static_cast<std::uint32_t>(role), std::memory_order_seq_cst);
+  entry_.leader_epoch.store(epoch.value(), std::memory_order_seq_cst);
+  entry_.leader_node.store(leader_node, memory_order_relaxed);
+  bump_version();
+}
+
+void PartitionKeeper::announce_role() {
+  notify_all();
+  entry_.replicated_seq.fetch_add(
+      1, memory_order_release);  // SYNC: pairs with the waiter's load before its look
+  shm::futex_wake_all(entry_.replicated_seq);
+  entry_.role_seq.fetch_add(1, memory_order_release);  // SYNC: as above
+  shm::futex_wake_all(entry_.role_seq);
+}
+
+// Nobody may append from here on, neither a producer nor the leader's shipper.
+void PartitionKeeper::fence_role(std::uint32_t leader_node) {
+  if (role() != ReplicaRole::fenced || !settled_) {
+    publish_role(ReplicaRole::fenced, LeaderEpoch(entry_.leader_epoch.load(memory_order_relaxed)),
+                 leader_node);
+    if (replica_) replica_->enter(nullptr, LeaderEpoch(0), {});
+    if (!settled_ || !current().ring().is_followed()) {
+      settled_ = false;
+      current().ring().fence();
+      fenced_since_ns_ = monotonic_ns();
+    }
+  } else {
+    entry_.leader_node.store(leader_node, memory_order_relaxed);
+  }
+  announce_role();
+}
+
+void PartitionKeeper::request_role(RoleRequest request) {
+  if (failure_) return refuse_role(request, *failure_);
+  if (role_request_) refuse_role(*role_request_, {Code::fenced, 0, "another change of role came in between"});
+  fence_role(request.leader_node);
+  role_request_ = std::move(request);
+}
+
+void PartitionKeeper::refuse_role(const RoleRequest& request, Error why) {
+  if (request.done) request.done(std::unexpected(std::move(why)));
+}
+
+void PartitionKeeper::step_role(std::int64_t now_ns) {
+  if (role() == ReplicaRole::alone) return;
+  if (role() == ReplicaRole::leader &&
+      // SYNC: pairs with the replicator's store when its lease was renewed.
+      boottime_ns() >= entry_.lease_deadline_ns.load(memory_order_acquire)) {
+    logger().warn("{}: the lease of this host's leadership has run out; no more appends until it is renewed",
+                  name());
+    fence_role(0);
+  }
+  if (role() != ReplicaRole::fenced) return;
+  if (!settled_ && !settle(now_ns)) return;
+  if (!role_request_ || retire_ != Retire::no) return;
+  // Somebody may still write into this ring: it is kept for him, and the next one used.
+  if (role_request_->role != ReplicaRole::fenced &&
+      current().ring().header().scribbled.load(memory_order_relaxed) != 0)
+    return begin_retire("the partition gets another leader");
+  RoleRequest request = std::move(*role_request_);
+  role_request_.reset();
+  Status taken;
+  if (request.role == ReplicaRole::leader) taken = lead(request);
+  if (request.role == ReplicaRole::follower) taken = follow(request);
+  if (!taken) {
+    fail_with(taken.error());
+    return refuse_role(request, taken.error());
+  }
+  announce_role();
+  if (request.done) request.done(RoleOutcome{partition_, end_point(), epochs_, replica_});
+}
+
+bool PartitionKeeper::is_settling() const { return role() == ReplicaRole::fenced && !settled_; }
+
+// Whether all claims of the fenced ring have come to an end; then its frames' end is fixed.
+bool PartitionKeeper::settle(std::int64_t now_ns) {
+  if (retire_ != Retire::no) return false;
+  if (!is_disk())
+    while (true) {
+      auto run = current().scan(~std::uint32_t{0});
+      if (!run) fail_with(run.error());
+      if (!run || run->bytes == 0) break;
+    }
+  if (failed_) return false;
+  const Ring::SealPoint seal = current().ring().seal_point();
+  if (!seal.known || current().frontier() < seal.position) {
+    if (now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();
+    return false;
+  }
+  current().ring().follow({current().frontier(), current().frontier_offset()});
+  settled_ = true;
+  return true;
+}
+
+void PartitionKeeper::give_up_claims() {
+  const auto used = static_cast<std::uint32_t>(context_.control->slots().size());
+  for (std::uint32_t i = 0; i < used; ++i) {
+    const std::uint64_t op =
+        context_.control->slot(i).op.load(memory_order_acquire);  // SYNC: pairs with OwnedSlot
+    const Phase phase = shm::op_phase(op);
+    if ((phase != Phase::claiming && phase != Phase::open) || shm::op_partition(op) != partition_.index)
+      continue;
+    if (context_.slots->state(i) != shm::SlotState::active) continue;
+    if (context_.control->slot(i).given_up.load(memory_order_relaxed) != op) on_slot_stuck(i, op);
+  }
+}
+
+LogPoint PartitionKeeper::end_point() const {
+  const Ring::End end = rings_.back().ring().claimed_end();
+  return {end.position, end.offset};
+}
+
+// Durable before the first record of the epoch: the list of epochs.
+Status PartitionKeeper::lead(const RoleRequest& request) {
+  const LogPoint end = end_point();
+  epochs_.cut({end.position + 1, end.offset});
+  if (epochs_.begin(request.epoch, end))
+    if (auto stored = epochs_.store(partition_.disk_dir); !stored) return stored;
+  if (entry_.high_watermark.load(memory_order_relaxed) > end.position.value())
+    shm::set_high_watermark(entry_, end.position.value(), end.offset.value());
+  entry_.lease_deadline_ns.store(request.lease_deadline_ns, memory_order_release);  // SYNC: as in step_role
+  settled_ = false;
+  current().ring().unfence({end.position, end.offset});
+  publish_role(ReplicaRole::leader, request.epoch, request.leader_node);
+  logger().info("{}: led by this host in epoch {}, from offset {} on", name(), request.epoch.value(),
+                end.offset.value());
+  return {};
+}
+
+Status PartitionKeeper::follow(const RoleRequest& request) {
+  if (request.cut && (request.restart || *request.cut < end_point()))
+    if (auto cut = cut_log(*request.cut, request.restart); !cut) return cut;
+  epochs_ = request.epochs;
+  if (auto stored = epochs_.store(partition_.disk_dir); !stored) return stored;
+  replica_ = std::make_shared<ReplicaWriter>(partition_);
+  replica_->enter(&current().ring(), request.epoch, end_point());
+  publish_role(ReplicaRole::follower, request.epoch, request.leader_node);
+  logger().info("{}: follows node {} in epoch {}, from offset {} on", name(), request.leader_node,
+                request.epoch.value(), end_point().offset.value());
+  return {};
+}
+
+// Takes back what the leader does not have. Readers have not seen it: it was never below the high watermark,
+// but for an unclean election.
+Status PartitionKeeper::cut_log(const LogPoint& cut, bool restart) {
+  const LogPoint end = end_point();
+  logger().info("{}: cuts off its log at offset {}, position {}; it had records up to offset {}", name(),
+                cut.offset.value(), cut.position.value(), end.offset.value());
+  if (entry_.high_watermark.load(memory_order_relaxed) > cut.position.value()) {
+    logger().warn("{}: an unclean election has taken back records below the high watermark", name());
+    shm::set_high_watermark(entry_, cut.position.value(), cut.offset.value());
+  }
+  cancel_compaction();
+  const Ring& ring = current().ring();
+  const bool in_ring = !restart && cut.position.value() >= ring.header().head.load(memory_order_relaxed) &&
+                       cut.position >= ring.first_position();
+  if (is_disk()) {
+    flush_blocking();
+    if (failed_) return fail(Code::storage_failed, "what was appended cannot be written");
+    writer_.reset();
+    auto done = restart ? clear_log(*context_.backend, partition_.disk_dir)
+                        : truncate_log(*context_.backend, partition_.disk_dir, identity(), cut);
+    if (!done) return done;
+    if (auto opened = open_files({}, restart ? std::optional(cut) : std::nullopt); !opened) return opened;
+    if (writer_->end_position() != cut.position || writer_->end_offset() != cut.offset)
+      return fail(Code::corrupt,
+                  fmt::format("{} ends at position {}, offset {} instead of {}, {}",
+                              partition_.disk_dir.string(), writer_->end_position().value(),
+                              writer_->end_offset().value(), cut.position.value(), cut.offset.value()));
+  }
+  if (in_ring) {
+    ring.cut({cut.position, cut.offset});
+    Ring kept = std::move(current().ring());
+    rings_.pop_back();
+    rings_.emplace_back(std::move(kept), *context_.control, partition_.index, cut.position, cut.offset);
+  } else if (auto made = restart_ring(cut); !made) {
+    return made;
+  }
+  if (is_disk()) use_as_source(current());
+  publish_after_cut();
+  return {};
+}
+
+// A fresh ring in the place of the one that does not reach back to `at`.
+Status PartitionKeeper::restart_ring(const LogPoint& at) {
+  if (is_disk())
+    for (RingKeeper& ring : rings_)
+      context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
+  for (RingKeeper& ring : rings_) ring.ring().close();
+  rings_.clear();
+  return make_first_ring(at.position, at.offset);
+}
+
+void PartitionKeeper::publish_after_cut() {
+  if (!is_disk()) return publish_memory_start();
+  entry_.durable_position.store(0, memory_order_relaxed);
+  publish_durable();
+  enforce_retention();
+}
+
+}  // namespace ringtail::log
