@@ -24,7 +24,22 @@ Result<std::unique_ptr<PartitionReader>> PartitionReader::open_for_shipping(cons
                             partition.partition.value(), from.position.value()));
   if (auto placed = (*reader)->place({from.position, from.offset, false}, Offset(0)); !placed)
     return std::unexpected(placed.error());
+  (*reader)->tell_place();
+  // From here on it holds the ring of a memory topic.
+  if (auto attached = (*reader)->attach(); !attached) return std::unexpected(attached.error());
+  if ((*reader)->position_ != from.position) return std::unexpected((*reader)->has_left(from.position));
   return reader;
+}
+
+void PartitionReader::tell_place() {
+  entry_->offset.store(offset().value(), memory_order_relaxed);
+  entry_->position.store(position_.value(), memory_order_release);  // SYNC: pairs with slowest_reader
+}
+
+std::unexpected<Error> PartitionReader::has_left(Position position) const {
+  return fail(Code::offset_out_of_range,
+              fmt::format("topic '{}' partition {}: position {} has left the ring before it was shipped",
+                          source_.topic, source_.partition.value(), position.value()));
 }
 
 Result<PartitionReader::Frames> PartitionReader::poll_frames(std::size_t max_bytes, bool may_block) {
@@ -39,6 +54,7 @@ Result<PartitionReader::Frames> PartitionReader::poll_frames(std::size_t max_byt
     const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
     if (is_memory() || position_ >= durable || is_in_current()) {
       if (auto attached = attach(); !attached) return std::unexpected(attached.error());
+      if (position_ != here.position) return has_left(here.position);
       if (mode_ == Mode::ring) continue;
       if (position_ >= durable) break;
     }
@@ -88,6 +104,7 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
   offset_ = offset;
   frames.bytes = {begin, frame_};
   frames.end = {position_, offset_};
+  tell_place();
   return frames;
 }
 
@@ -111,6 +128,7 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_files() {
     at += format::word_extent(format::load_state_word(frame, memory_order_relaxed));
   }
   position_ += read->bytes.size();
+  tell_place();
   frames.end = {position_, offset_};
   return frames;
 }

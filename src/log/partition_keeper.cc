@@ -225,7 +225,8 @@ std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
 // How far the ring of a memory topic may be recycled.
 Position PartitionKeeper::slowest_reader() const {
   Position slowest(~std::uint64_t{0});
-  if (config_.on_full == OnFull::overwrite) return slowest;
+  // Readers beside a follower must not hold up the leader's producers.
+  if (config_.on_full == OnFull::overwrite || role() == shm::ReplicaRole::follower) return slowest;
   for (const shm::Reader& reader : context_.control->readers()) {
     if (reader.owner.load(memory_order_acquire) == 0) continue;  // SYNC: pairs with the reader's attach
     if (reader.partition.load(memory_order_relaxed) != partition_.index) continue;

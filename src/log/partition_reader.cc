@@ -98,8 +98,7 @@ Result<std::size_t> PartitionReader::poll(std::span<Record> out) {
     if (!look) return std::unexpected(look.error());
     if (look->records > 0 || !look->moved) break;
   }
-  entry_->offset.store(offset().value(), memory_order_relaxed);
-  entry_->position.store(position_.value(), memory_order_release);  // SYNC: pairs with slowest_reader
+  tell_place();
   return look->records;
 }
 

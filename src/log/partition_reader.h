@@ -137,6 +137,8 @@ class PartitionReader {
   Ring::End limited(Ring::End end) const;
   // Where to stop in this term for `limit`: its end, or before.
   const std::byte* stop_before(Position limit) const;
+  void tell_place();
+  std::unexpected<Error> has_left(Position position) const;
   Result<Frames> frames_in_ring(std::size_t max_bytes);
   Result<Frames> frames_in_files();
   // Whether the newest ring is to be read from at this position.
