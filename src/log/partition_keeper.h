@@ -135,6 +135,7 @@ class PartitionKeeper {
   bool settle(std::int64_t now_ns);
   void give_up_claims();
   LogPoint end_point() const;
+  bool cuts(const RoleRequest& request) const;
   Status lead(const RoleRequest& request);
   Status follow(const RoleRequest& request);
   Status cut_log(const LogPoint& cut, bool restart);

@@ -103,8 +103,9 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   if (role_request_->role != ReplicaRole::fenced &&
       current().ring().header().scribbled.load(memory_order_relaxed) != 0)
     return begin_retire("the partition gets another leader");
-  RoleRequest request = std::move(*role_request_);
-  role_request_.reset();
+  // Nobody else is to be at work in the files that are cut off.
+  if (cuts(*role_request_) && (compacting_ || preparing_segment_)) return cancel_compaction();
+  RoleRequest request = *std::exchange(role_request_, std::nullopt);
   Status taken;
   if (request.role == ReplicaRole::leader) taken = lead(request);
   if (request.role == ReplicaRole::follower) taken = follow(request);
@@ -151,6 +152,11 @@ void PartitionKeeper::give_up_claims() {
   }
 }
 
+bool PartitionKeeper::cuts(const RoleRequest& request) const {
+  return request.role == ReplicaRole::follower && request.cut &&
+         (request.restart || *request.cut < end_point());
+}
+
 LogPoint PartitionKeeper::end_point() const {
   const Ring::End end = rings_.back().ring().claimed_end();
   return {end.position, end.offset};
@@ -174,7 +180,7 @@ Status PartitionKeeper::lead(const RoleRequest& request) {
 }
 
 Status PartitionKeeper::follow(const RoleRequest& request) {
-  if (request.cut && (request.restart || *request.cut < end_point()))
+  if (cuts(request))
     if (auto cut = cut_log(*request.cut, request.restart); !cut) return cut;
   epochs_ = request.epochs;
   if (auto stored = epochs_.store(partition_.disk_dir); !stored) return stored;
@@ -196,7 +202,6 @@ Status PartitionKeeper::cut_log(const LogPoint& cut, bool restart) {
     logger().warn("{}: an unclean election has taken back records below the high watermark", name());
     shm::set_high_watermark(entry_, cut.position.value(), cut.offset.value());
   }
-  cancel_compaction();
   const Ring& ring = current().ring();
   const bool in_ring = !restart && cut.position.value() >= ring.header().head.load(memory_order_relaxed) &&
                        cut.position >= ring.first_position();

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/logger.h"
+#include "log/attachment.h"
 #include "log/partition_keeper.h"
 #include "log/partition_reader.h"
 #include "unit/log/ring_test_support.h"
@@ -202,7 +203,12 @@ class ReplicaHost {
     }
     return all;
   }
-  bool failed() { return entry().state.load() == static_cast<std::uint32_t>(shm::PartitionState::failed); }
+  // Whether the partition refuses to work; says why.
+  bool failed() {
+    const auto failure = Attachment::failure_of(entry());
+    if (failure) ADD_FAILURE() << to_string(*failure);
+    return failure.has_value();
+  }
   void turn_until_durable() {
     turn_until([&] { return failed() || entry().durable_position.load() >= end().position.value(); });
     ASSERT_FALSE(failed());
