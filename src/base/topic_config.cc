@@ -44,6 +44,8 @@ std::size_t chosen(const TopicConfig& config) {
 
 // In the order of the enumerators.
 constexpr std::string_view kStorages[] = {"disk", "memory"};
+constexpr std::string_view kReplicaAcks[] = {"durable", "memory"};
+constexpr std::string_view kUncleanElections[] = {"false", "true"};
 constexpr std::string_view kOnFulls[] = {"block", "fail", "overwrite"};
 constexpr std::string_view kTimestampTypes[] = {"CreateTime", "LogAppendTime"};
 constexpr std::string_view kCleanupPolicies[] = {"delete", "compact", "compact,delete"};
@@ -141,6 +143,13 @@ constexpr Entry kTable[] = {
      .number = &TopicConfig::reader_pin_ms,
      .min = 1,
      .max = kHourMs},
+    {.name = "replica.ack",
+     .unit = Unit::choice,
+     .description = "When a replica counts as having a record, for acks=all: once it is synced, or once it is "
+                    "in the replica's memory. A topic with storage=memory: always memory",
+     .choices = kReplicaAcks,
+     .choose = choose<&TopicConfig::replica_ack>,
+     .chosen = chosen<&TopicConfig::replica_ack>},
     {.name = "retention.bytes",
      .unit = Unit::bytes,
      .description = "Bytes of segments to keep for each partition; -1 keeps all",
@@ -185,6 +194,13 @@ constexpr Entry kTable[] = {
      .number = &TopicConfig::term_bytes,
      .min = 64 << 10,
      .max = 64 << 20},
+    {.name = "unclean.leader.election.enable",
+     .unit = Unit::choice,
+     .description = "Whether a replica that may lack acknowledged records may lead when no other can; then "
+                    "these are lost",
+     .choices = kUncleanElections,
+     .choose = choose<&TopicConfig::unclean_election>,
+     .chosen = chosen<&TopicConfig::unclean_election>},
 };
 static_assert(std::ranges::is_sorted(kTable, {}, &Entry::name));
 

@@ -18,6 +18,8 @@ enum class Storage : std::uint8_t { disk, memory };
 enum class OnFull : std::uint8_t { block, fail, overwrite };
 enum class TimestampType : std::uint8_t { create_time, log_append_time };
 enum class CleanupPolicy : std::uint8_t { remove, compact, compact_and_remove };  // remove: "delete"
+enum class ReplicaAck : std::uint8_t { durable, memory };
+enum class UncleanElection : std::uint8_t { refused, allowed };  // "false", "true"
 
 struct TopicConfig {
   std::int64_t retention_ms = 7LL * 24 * 3600 * 1000;  // -1: unlimited
@@ -40,9 +42,13 @@ struct TopicConfig {
   CleanupPolicy cleanup_policy = CleanupPolicy::remove;
   Storage storage = Storage::disk;
   OnFull on_full = OnFull::block;
+  ReplicaAck replica_ack = ReplicaAck::durable;
+  UncleanElection unclean_election = UncleanElection::refused;
 
   friend bool operator==(const TopicConfig&, const TopicConfig&) = default;
 
+  // Whether a replica has a record only when it has synced it.
+  bool acks_synced() const { return replica_ack == ReplicaAck::durable && storage == Storage::disk; }
   bool compacts() const { return cleanup_policy != CleanupPolicy::remove; }
   bool removes() const { return cleanup_policy != CleanupPolicy::compact; }
   std::uint64_t ring_bytes() const {

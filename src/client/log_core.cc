@@ -66,6 +66,11 @@ Status LogCore::start_candidate() {
 void LogCore::run_keeper(const std::stop_token& stop) {
   log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
                      {.io = options_.io, .cpu = options_.keeper_cpu});
+  keeper.set_on_progress([this](std::uint32_t index) {
+    std::lock_guard lock(keeper_mutex_);
+    if (on_progress_) on_progress_(index);
+  });
+  set_keeper(&keeper);
   groups::Coordinator coordinator(attachment_,
                                   {.offsets_retention_ms = catalog().identity().offsets_retention_ms});
   std::thread groups_thread([&] {
@@ -74,9 +79,29 @@ void LogCore::run_keeper(const std::stop_token& stop) {
   });
   std::stop_callback on_stop(stop, [&coordinator] { coordinator.stop(); });
   auto ran = keeper.run();
+  set_keeper(nullptr);
   coordinator.stop();
   groups_thread.join();
   if (!ran) attachment_.note_keeper_failure(ran.error());
+}
+
+void LogCore::set_keeper(log::Keeper* keeper) {
+  std::lock_guard lock(keeper_mutex_);
+  keeper_ = keeper;
+}
+
+void LogCore::set_on_progress(std::function<void(std::uint32_t)> on_progress) {
+  std::lock_guard lock(keeper_mutex_);
+  on_progress_ = std::move(on_progress);
+}
+
+void LogCore::request_role(std::uint64_t topic_id, PartitionId partition, log::RoleRequest request) {
+  std::unique_lock lock(keeper_mutex_);
+  if (keeper_ != nullptr) return keeper_->request_role(topic_id, partition, std::move(request));
+  lock.unlock();
+  if (request.done)
+    request.done(fail(Code::no_keeper,
+                      fmt::format("this process does not keep the log in {}", options_.dir.string())));
 }
 
 // Until some keeper has recovered the log since the boot; and if the role fell to this process, until

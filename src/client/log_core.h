@@ -2,12 +2,15 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "log/attachment.h"
+#include "log/role.h"
 #include "ringtail/log.h"
 #include "shm/role_lock.h"
 
@@ -28,6 +31,12 @@ class LogCore {
   std::filesystem::path keeper_lock() const { return options_.dir / "keeper.lock"; }
   bool is_keeper() const { return candidate_ && candidate_->holds_role(); }
 
+  // For the replicator, in the process that keeps: asks for another role of a partition. Its `done` is told
+  // no_keeper where this process does not keep the log.
+  void request_role(std::uint64_t topic_id, PartitionId partition, log::RoleRequest request);
+  // Called on the keeper's thread; see log::KeeperContext.
+  void set_on_progress(std::function<void(std::uint32_t)> on_progress);
+
   // Whether this process is the one that opened the log, not its forked child.
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
   Status check_mine() const;
@@ -47,10 +56,14 @@ class LogCore {
   Status start_candidate();
   Status wait_for_keeper();
   void run_keeper(const std::stop_token& stop);
+  void set_keeper(log::Keeper* keeper);
 
   LogOptions options_;
   log::Attachment attachment_;
   std::uint32_t fork_generation_;
+  std::mutex keeper_mutex_;
+  log::Keeper* keeper_ = nullptr;  // while this process keeps
+  std::function<void(std::uint32_t)> on_progress_;
   std::unique_ptr<shm::RoleCandidate> candidate_;  // its thread uses all above
 };
 

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "base/topic_config.h"
+#include "shm/doorbell.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -329,6 +330,10 @@ void Appender::notify_slowly(std::uint64_t hot) {
   if (hot & shm::kKeeperWaits) {
     entry_->hot.fetch_and(~std::uint64_t{shm::kKeeperWaits}, memory_order_acq_rel);  // SYNC: as above
     partition_.control->wake_keeper();
+  }
+  if (hot & shm::kShipperWaits) {
+    entry_->hot.fetch_and(~std::uint64_t{shm::kShipperWaits}, memory_order_acq_rel);  // SYNC: as above
+    shm::ring_doorbell(partition_.shm_dir, partition_.index);
   }
 }
 

@@ -14,11 +14,14 @@ using std::memory_order_release;
 Result<std::unique_ptr<PartitionReader>> PartitionReader::open_for_shipping(const PartitionRef& partition,
                                                                             std::uint32_t slot,
                                                                             std::size_t read_ahead_bytes,
-                                                                            const LogPoint& from) {
+                                                                            std::optional<LogPoint> given) {
   auto reader = create(partition, slot, read_ahead_bytes, {});
   if (!reader) return reader;
   (*reader)->ships_ = true;
-  if (from.position.value() < partition.entry().log_start_position.load(memory_order_relaxed))
+  const shm::Partition& entry = partition.entry();
+  const LogPoint from = given.value_or(LogPoint{Position(entry.log_start_position.load(memory_order_relaxed)),
+                                                Offset(entry.log_start_offset.load(memory_order_relaxed))});
+  if (from.position.value() < entry.log_start_position.load(memory_order_relaxed))
     return fail(Code::offset_out_of_range,
                 fmt::format("topic '{}' partition {}: position {} is before the log's start", partition.topic,
                             partition.partition.value(), from.position.value()));
@@ -27,8 +30,14 @@ Result<std::unique_ptr<PartitionReader>> PartitionReader::open_for_shipping(cons
   (*reader)->tell_place();
   // From here on it holds the ring of a memory topic.
   if (auto attached = (*reader)->attach(); !attached) return std::unexpected(attached.error());
-  if ((*reader)->position_ != from.position) return std::unexpected((*reader)->has_left(from.position));
+  if (given && (*reader)->position_ != from.position) return std::unexpected((*reader)->has_left(from.position));
   return reader;
+}
+
+Result<LogPoint> PartitionReader::claimed_end() {
+  if (auto mapped = map_current(); !mapped) return std::unexpected(mapped.error());
+  const Ring::End end = current_.claimed_end();
+  return LogPoint{end.position, end.offset};
 }
 
 void PartitionReader::tell_place() {

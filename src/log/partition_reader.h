@@ -28,11 +28,15 @@ class PartitionReader {
                                                        std::size_t read_ahead_bytes,
                                                        IsolationLevel isolation = {});
   // One that is to ship frames to other hosts: it goes beyond the high watermark. Starts at `from`, which must
-  // be where a frame begins or the log ends. Errors: as open, offset_out_of_range.
+  // be where a frame begins or the log ends; if not given, where the log begins. Errors: as open,
+  // offset_out_of_range.
   static Result<std::unique_ptr<PartitionReader>> open_for_shipping(const PartitionRef& partition,
                                                                     std::uint32_t slot,
                                                                     std::size_t read_ahead_bytes,
-                                                                    const LogPoint& from);
+                                                                    std::optional<LogPoint> from = {});
+  // Where it stands, and where claims end. Errors: as poll.
+  LogPoint place() const { return {position_, offset_}; }
+  Result<LogPoint> claimed_end();
   ~PartitionReader();
   PartitionReader(const PartitionReader&) = delete;
   PartitionReader& operator=(const PartitionReader&) = delete;

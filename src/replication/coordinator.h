@@ -65,7 +65,7 @@ struct TopicRecord {
 // An in-sync replica: a node, and the life in which it has the records. In another life it may lack some.
 struct IsrMember {
   NodeId node{0};
-  std::string life;
+  std::string life;  // NodeRecord::life, or its log_id where replicas have a record only once it is synced
 
   friend bool operator==(const IsrMember&, const IsrMember&) = default;
 };

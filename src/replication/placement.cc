@@ -170,12 +170,15 @@ bool holds(std::span<const NodeId> nodes, NodeId node) {
   return std::ranges::find(nodes, node) != nodes.end();
 }
 
-// In the ISR with the life that it has registered.
+// A crash of its host ends the life of a node's memory; what it has synced lives as long as its log directory.
+bool is_alive(const NodeRecord& node, const std::string& life) { return life == node.life || life == node.log_id; }
+
+// In the ISR with a life that it still has.
 bool in_sync(const PartitionRecord& record, const ClusterState& state, NodeId node) {
   const auto stored = state.nodes.find(node);
   if (stored == state.nodes.end()) return false;
   return std::ranges::any_of(record.isr, [&](const IsrMember& member) {
-    return member.node == node && member.life == stored->second.record.life;
+    return member.node == node && is_alive(stored->second.record, member.life);
   });
 }
 
@@ -194,7 +197,7 @@ PartitionRecord led_by(const PartitionRecord& record, const ClusterState& state,
   next.unclean = false;
   std::erase_if(next.isr, [&](const IsrMember& member) {
     const auto node = state.nodes.find(member.node);
-    return node != state.nodes.end() && node->second.record.life != member.life;
+    return node != state.nodes.end() && !is_alive(node->second.record, member.life);
   });
   return next;
 }

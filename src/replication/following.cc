@@ -1,0 +1,165 @@
+#include "replication/following.h"
+
+#include <algorithm>
+
+#include "base/logger.h"
+
+namespace ringtail::replication {
+
+using log::LogPoint;
+
+FollowingPartition::FollowingPartition(ShipContext& context, const log::RoleOutcome& outcome, NodeId leader,
+                                       LeaderEpoch epoch, bool synced, TakeRole take_role)
+    : context_(context),
+      partition_(outcome.partition),
+      leader_(leader),
+      epoch_(epoch),
+      synced_(synced),
+      take_role_(std::move(take_role)),
+      end_(outcome.end),
+      epochs_(outcome.epochs) {}
+
+FollowingPartition::~FollowingPartition() { *alive_ = false; }
+
+MessageHeader FollowingPartition::header(MessageType type) const {
+  return {.type = type,
+          .topic_id = partition_.topic_id,
+          .partition = partition_.partition.value(),
+          .leader_epoch = epoch_.value(),
+          .position = end_.position.value(),
+          .offset = end_.offset.value()};
+}
+
+void FollowingPartition::ask() {
+  Link* const link = context_.network->link(leader_);
+  if (state_ != State::idle || link == nullptr) return;
+  state_ = State::asked;
+  link->send(header(MessageType::follow), encode_epochs(epochs_));
+}
+
+void FollowingPartition::on_link_down() {
+  if (state_ == State::starting) return;  // its outcome comes first
+  state_ = State::idle;
+  pending_.clear();
+}
+
+void FollowingPartition::on_refuse(const Message& message) {
+  const std::string_view why(reinterpret_cast<const char*>(message.body.data()), message.body.size());
+  logger().debug("replication: {}-{}: node {} refuses: {}", partition_.topic, partition_.partition.value(),
+                 leader_.value(), why);
+  on_link_down();
+}
+
+void FollowingPartition::on_start(const Message& message) {
+  if (state_ != State::asked) return;
+  auto epochs = decode_epochs(message.body);
+  const bool restart = (message.header.flags & kRestart) != 0;
+  if (!epochs || (!restart && message.at() > end_)) return restart_stream("a start that cannot be");
+  follow_from(message.at(), restart, std::move(*epochs));
+}
+
+void FollowingPartition::follow_from(const LogPoint& cut, bool restart, log::EpochList epochs) {
+  state_ = State::starting;
+  take_role_({.role = shm::ReplicaRole::follower,
+              .epoch = epoch_,
+              .leader_node = leader_.value(),
+              .epochs = std::move(epochs),
+              .cut = cut,
+              .restart = restart,
+              .done = [this, alive = alive_](Result<log::RoleOutcome> outcome) {
+                if (!*alive) return;
+                state_ = State::idle;
+                if (!outcome) return;
+                writer_ = outcome->writer;
+                end_ = outcome->end;
+                epochs_ = outcome->epochs;
+                if (context_.network->link(leader_) == nullptr) return;
+                state_ = State::streaming;
+                send_ack();
+              }});
+}
+
+void FollowingPartition::on_frames(const Message& message) {
+  if (state_ != State::streaming) return;
+  context_.bytes_received += message.body.size();
+  const LogPoint expected =
+      pending_.empty()
+          ? end_
+          : LogPoint{pending_.back().at.position + pending_.back().bytes.size(), message.at().offset};
+  if (message.at().position != expected.position) return restart_stream("frames for another place");
+  watermark_ = std::max(watermark_, message.mark());
+  if (!message.body.empty()) {
+    if (pending_.empty()) {
+      if (!append(message.at(), message.body)) return;
+    } else {
+      pending_.push_back({message.at(), {message.body.begin(), message.body.end()}});
+    }
+    send_ack();
+  }
+  raise_watermark();
+}
+
+// Appends, and keeps what there is no room for. False: the stream has ended.
+bool FollowingPartition::append(const LogPoint& at, std::span<const std::byte> bytes) {
+  auto taken = writer_->append(epoch_, at.position, bytes);
+  if (!taken) {
+    restart_stream(taken.error().message);
+    return false;
+  }
+  end_ = writer_->end();
+  if (*taken < bytes.size()) {
+    const auto rest = bytes.subspan(*taken);
+    pending_.push_front({end_, {rest.begin(), rest.end()}});
+  }
+  return true;
+}
+
+void FollowingPartition::drain_pending() {
+  const LogPoint before = end_;
+  while (!pending_.empty()) {
+    const Pending next = std::move(pending_.front());
+    pending_.pop_front();
+    const std::size_t waiting = pending_.size();
+    if (!append(next.at, next.bytes)) return;
+    if (pending_.size() > waiting) break;  // the ring is full again
+  }
+  if (end_ != before) raise_watermark();
+}
+
+void FollowingPartition::on_progress() {
+  if (state_ != State::streaming) return;
+  drain_pending();
+  if (state_ == State::streaming) send_ack();
+}
+
+void FollowingPartition::raise_watermark() {
+  const LogPoint to = std::min(watermark_, end_);
+  shm::Partition& entry = partition_.entry();
+  if (to.position.value() > entry.high_watermark.load(std::memory_order_relaxed))
+    shm::set_high_watermark(entry, to.position.value(), to.offset.value());
+}
+
+void FollowingPartition::send_ack() {
+  Link* const link = context_.network->link(leader_);
+  if (link == nullptr) return;
+  std::uint64_t position = 0;
+  std::uint64_t offset = 0;
+  LogPoint synced;
+  if (shm::load_mark(partition_.entry(), position, offset)) synced = {Position(position), Offset(offset)};
+  MessageHeader ack = header(MessageType::ack);
+  synced = std::min(synced, end_);
+  ack.mark_position = synced.position.value();
+  ack.mark_offset = synced.offset.value();
+  link->send(ack, {});
+}
+
+void FollowingPartition::restart_stream(const std::string& why) {
+  logger().warn("replication: {}-{}: begins anew with node {}: {}", partition_.topic,
+                partition_.partition.value(), leader_.value(), why);
+  if (Link* link = context_.network->link(leader_)) link->send(header(MessageType::refuse), {});
+  state_ = State::idle;
+  pending_.clear();
+  if (writer_) end_ = writer_->end();
+}
+
+}  // namespace ringtail::replication

@@ -1,0 +1,291 @@
+#include "replication/leading.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/logger.h"
+
+namespace ringtail::replication {
+
+using log::LogPoint;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+
+namespace {
+
+constexpr std::size_t kChunkBytes = 256 << 10;
+constexpr std::size_t kReadAheadBytes = 4 << 20;
+constexpr std::size_t kFetchBytes = 4 << 20;      // for a follower that reads files, at a time
+constexpr std::size_t kMaxQueuedBytes = 4 << 20;  // of one connection, all partitions
+
+}  // namespace
+
+LeadingPartition::LeadingPartition(ShipContext& context, const log::RoleOutcome& outcome, LeaderEpoch epoch,
+                                   bool synced, std::uint32_t min_insync)
+    : context_(context),
+      partition_(outcome.partition),
+      epoch_(epoch),
+      epochs_(outcome.epochs),
+      synced_(synced),
+      progress_(context.self, min_insync, synced) {
+  const shm::Partition& entry = partition_.entry();
+  watermark_ = {Position(entry.high_watermark.load(memory_order_relaxed)),
+                Offset(entry.high_watermark_offset.load(memory_order_relaxed))};
+  progress_.raise_watermark(watermark_);
+}
+
+Result<std::unique_ptr<LeadingPartition>> LeadingPartition::open(ShipContext& context,
+                                                                 const log::RoleOutcome& outcome,
+                                                                 LeaderEpoch epoch, bool synced,
+                                                                 std::uint32_t min_insync) {
+  std::unique_ptr<LeadingPartition> leading(
+      new LeadingPartition(context, outcome, epoch, synced, min_insync));
+  auto head =
+      log::PartitionReader::open_for_shipping(outcome.partition, context.slot, kReadAheadBytes, outcome.end);
+  if (!head) return std::unexpected(head.error());
+  leading->head_ = std::move(*head);
+  leading->on_synced();
+  return leading;
+}
+
+LeadingPartition::~LeadingPartition() { *alive_ = false; }
+
+void LeadingPartition::confirm(std::set<NodeId> isr, std::size_t replicas) {
+  shm::Partition& entry = partition_.entry();
+  entry.replicas.store(static_cast<std::uint32_t>(replicas), memory_order_relaxed);
+  entry.in_sync.store(static_cast<std::uint32_t>(isr.size()), memory_order_relaxed);
+  progress_.confirm(std::move(isr));
+  update_watermark();
+}
+
+LogPoint LeadingPartition::end() {
+  const auto end = head_->claimed_end();
+  return end ? *end : head_->place();
+}
+
+void LeadingPartition::mark(std::int64_t now_ns) { progress_.mark(head_->place(), now_ns); }
+
+void LeadingPartition::fail(Error error) {
+  if (!failure_) logger().error("replication: {}", to_string(error));
+  failure_ = std::move(error);
+}
+
+MessageHeader LeadingPartition::header(MessageType type) const {
+  return {.type = type,
+          .topic_id = partition_.topic_id,
+          .partition = partition_.partition.value(),
+          .leader_epoch = epoch_.value()};
+}
+
+void LeadingPartition::refuse(Link& link, const std::string& why) {
+  link.send(header(MessageType::refuse), std::as_bytes(std::span(why)));
+}
+
+// --- A follower comes ----------------------------------------------------------------------------
+
+void LeadingPartition::on_follow(Link& link, const Message& message) {
+  const NodeId node = link.peer();
+  end_stream(node);
+  auto theirs = decode_epochs(message.body);
+  if (!theirs) return refuse(link, theirs.error().message);
+  LogPoint from = log::common_end(epochs_, end(), *theirs, message.at());
+  const bool nothing = from == LogPoint{} && message.at() != LogPoint{};
+  // What it lacks may be gone here, too: then it begins where this log does.
+  const bool gone = from.position.value() < partition_.entry().log_start_position.load(memory_order_relaxed);
+  auto reader = log::PartitionReader::open_for_shipping(partition_, context_.slot, kReadAheadBytes,
+                                                        nothing || gone ? std::nullopt : std::optional(from));
+  if (!reader && reader.error().code == Code::offset_out_of_range && !nothing && !gone)
+    reader = log::PartitionReader::open_for_shipping(partition_, context_.slot, kReadAheadBytes);
+  if (!reader) return refuse(link, reader.error().message);
+  const bool restart = (*reader)->place() != from || nothing;
+  from = (*reader)->place();
+  Stream& stream = streams_[node];
+  stream = {.sent = from, .acked = from, .reader = std::move(*reader)};
+  MessageHeader start = header(MessageType::start);
+  start.position = from.position.value();
+  start.offset = from.offset.value();
+  if (restart) start.flags |= kRestart;
+  link.send(start, encode_epochs(epochs_));
+}
+
+void LeadingPartition::on_ack(NodeId node, const Message& message) {
+  const auto found = streams_.find(node);
+  if (found == streams_.end()) return;
+  Stream& stream = found->second;
+  // It cannot have what was not shipped to it.
+  if (message.at() > stream.sent || message.mark() > message.at()) {
+    if (Link* link = context_.network->link(node)) refuse(*link, "acknowledged what was never shipped");
+    return end_stream(node);
+  }
+  stream.streaming = true;
+  stream.acked = std::max(stream.acked, message.at());
+  progress_.on_ack(node, message.at(), message.mark());
+  update_watermark();
+}
+
+void LeadingPartition::end_stream(NodeId node) {
+  streams_.erase(node);
+  progress_.on_stream_end(node);
+}
+
+// --- Shipping ------------------------------------------------------------------------------------
+
+bool LeadingPartition::may_send(NodeId node, const Stream& stream) const {
+  const Link* link = context_.network->link(node);
+  return link != nullptr && stream.streaming && !stream.fetching &&
+         stream.sent.position - stream.acked.position < context_.window_bytes &&
+         link->queued() < kMaxQueuedBytes;
+}
+
+void LeadingPartition::send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes,
+                                   const LogPoint& end) {
+  MessageHeader frames = header(MessageType::frames);
+  frames.position = stream.sent.position.value();
+  frames.offset = stream.sent.offset.value();
+  frames.mark_position = watermark_.position.value();
+  frames.mark_offset = watermark_.offset.value();
+  context_.network->link(node)->send(frames, bytes);
+  context_.bytes_shipped += bytes.size();
+  stream.sent = end;
+  stream.told = true;
+}
+
+bool LeadingPartition::pump() {
+  if (failure_) return false;
+  bool progress = pump_head();
+  for (auto& [node, stream] : streams_)
+    if (stream.sent < head_->place()) progress |= pump_behind(node, stream);
+  tell_watermark();
+  return progress;
+}
+
+// The head goes on in any case: followers that cannot take it now have their own readers.
+bool LeadingPartition::pump_head() {
+  bool progress = false;
+  for (std::size_t bytes = 0; bytes < kFetchBytes;) {
+    auto frames = head_->poll_frames(kChunkBytes, false);
+    if (!frames) {
+      fail(frames.error());
+      return progress;
+    }
+    if (frames->bytes.empty() && frames->behind) {
+      // It fell out of the ring: this thread was kept away for a lap. What is in files is whole; step over it.
+      auto read = head_->poll_frames(kChunkBytes, true);
+      if (!read) fail(read.error());
+      if (!read || read->bytes.empty()) return progress;
+      *frames = *read;
+    }
+    if (frames->bytes.empty()) break;
+    progress = true;
+    bytes += frames->bytes.size();
+    for (auto& [node, stream] : streams_) {
+      if (stream.sent != frames->at) continue;
+      if (may_send(node, stream)) send_frames(node, stream, frames->bytes, frames->end);
+    }
+  }
+  if (progress) on_synced();
+  return progress;
+}
+
+bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
+  bool progress = false;
+  while (stream.sent < head_->place() && may_send(node, stream)) {
+    if (!stream.reader || stream.reader->place() != stream.sent) {
+      auto reader =
+          log::PartitionReader::open_for_shipping(partition_, context_.slot, kReadAheadBytes, stream.sent);
+      if (!reader) {
+        if (Link* link = context_.network->link(node)) refuse(*link, reader.error().message);
+        stream.streaming = false;  // it asks again
+        return progress;
+      }
+      stream.reader = std::move(*reader);
+    }
+    auto frames = stream.reader->poll_frames(kChunkBytes, false);
+    if (!frames) {
+      if (Link* link = context_.network->link(node)) refuse(*link, frames.error().message);
+      stream.streaming = false;
+      return progress;
+    }
+    if (frames->behind) {
+      begin_fetch(node, stream);
+      return true;
+    }
+    if (frames->bytes.empty()) break;
+    send_frames(node, stream, frames->bytes, frames->end);
+    progress = true;
+  }
+  // The head ships to it from here on.
+  if (stream.sent == head_->place()) stream.reader.reset();
+  return progress;
+}
+
+// Reads on another thread, which has the reader meanwhile.
+void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
+  stream.fetching = true;
+  struct Fetched {
+    std::vector<std::byte> bytes;
+    LogPoint end;
+    std::optional<Error> error;
+  };
+  auto fetched = std::make_shared<Fetched>();
+  context_.fetch([this, alive = alive_, node, reader = stream.reader, fetched, post = context_.post] {
+    fetched->end = reader->place();
+    while (fetched->bytes.size() < kFetchBytes) {
+      auto frames = reader->poll_frames(kChunkBytes, true);
+      if (!frames) fetched->error = frames.error();
+      if (!frames || frames->bytes.empty()) break;
+      fetched->bytes.insert(fetched->bytes.end(), frames->bytes.begin(), frames->bytes.end());
+      fetched->end = frames->end;
+    }
+    post([this, alive, node, reader, fetched] {
+      if (!*alive) return;
+      const auto found = streams_.find(node);
+      if (found == streams_.end() || found->second.reader != reader) return;
+      Stream& of = found->second;
+      of.fetching = false;
+      Link* const link = context_.network->link(node);
+      if (link == nullptr) return end_stream(node);
+      if (!fetched->bytes.empty()) send_frames(node, of, fetched->bytes, fetched->end);
+      if (fetched->error) {
+        refuse(*link, fetched->error->message);
+        end_stream(node);
+      }
+    });
+  });
+}
+
+bool LeadingPartition::arm_bell() {
+  if (failure_) return false;
+  // SYNC: a full barrier between raising the flag and the look; pairs with Appender::notify.
+  partition_.entry().hot.fetch_or(shm::kShipperWaits, std::memory_order_seq_cst);
+  return pump();
+}
+
+// --- The watermark -------------------------------------------------------------------------------
+
+void LeadingPartition::on_synced() {
+  std::uint64_t position = 0;
+  std::uint64_t offset = 0;
+  LogPoint synced;
+  if (shm::load_mark(partition_.entry(), position, offset)) synced = {Position(position), Offset(offset)};
+  progress_.on_ack(context_.self, head_->place(), std::min(synced, head_->place()));
+  update_watermark();
+}
+
+void LeadingPartition::update_watermark() {
+  const LogPoint now = progress_.watermark();
+  if (now == watermark_) return;
+  watermark_ = now;
+  shm::set_high_watermark(partition_.entry(), now.position.value(), now.offset.value());
+  for (auto& [node, stream] : streams_) stream.told = false;
+}
+
+void LeadingPartition::tell_watermark() {
+  for (auto& [node, stream] : streams_) {
+    if (stream.told || !stream.streaming || stream.fetching) continue;
+    if (context_.network->link(node) != nullptr) send_frames(node, stream, {}, stream.sent);
+  }
+}
+
+}  // namespace ringtail::replication

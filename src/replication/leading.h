@@ -1,0 +1,104 @@
+// A partition that this node leads: ships what is appended to its followers, and knows how far they are.
+//
+// One reader, the head, walks all that is appended; whoever is where the head is gets each piece from it. A follower that
+// is behind has a reader of its own until it has come up. What stands only in files is read on another
+// thread, so that nobody else waits for the disk.
+//
+// Thread safety: the network's thread. Lifetime: the context must outlive it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "log/partition_reader.h"
+#include "log/role.h"
+#include "replication/network.h"
+#include "replication/progress.h"
+#include "shm/slots.h"
+
+namespace ringtail::replication {
+
+// What all partitions of a replicator share.
+struct ShipContext {
+  NodeId self{0};
+  std::size_t window_bytes = 0;
+  Network* network = nullptr;
+  std::uint32_t slot = 0;                            // liveness slot of the replicator's readers
+  std::function<void(std::function<void()>)> fetch;  // runs it on the thread that reads files
+  std::function<void(std::function<void()>)> post;   // on the network's thread
+  std::uint64_t bytes_shipped = 0;
+  std::uint64_t bytes_received = 0;
+};
+
+class LeadingPartition {
+ public:
+  // Errors: those of PartitionReader::open_for_shipping.
+  static Result<std::unique_ptr<LeadingPartition>> open(ShipContext& context, const log::RoleOutcome& outcome,
+                                                        LeaderEpoch epoch, bool synced,
+                                                        std::uint32_t min_insync);
+  ~LeadingPartition();
+
+  LeaderEpoch epoch() const { return epoch_; }
+  LeaderProgress& progress() { return progress_; }
+  const log::PartitionRef& partition() const { return partition_; }
+  // What its record says of the in-sync replicas.
+  void confirm(std::set<NodeId> isr, std::size_t replicas);
+
+  // A follower asks to be shipped this partition.
+  void on_follow(Link& link, const Message& message);
+  void on_ack(NodeId node, const Message& message);
+  void end_stream(NodeId node);
+  // More of this host's own copy has been synced.
+  void on_synced();
+
+  // Ships what there is, as far as followers take it. True when there was something.
+  bool pump();
+  // Before sleeping: has producers ring. True: something came meanwhile.
+  bool arm_bell();
+  // Now and then: notes where the log ends, so that lag can be told.
+  void mark(std::int64_t now_ns);
+
+  log::LogPoint end();
+  // The first trouble with its log, if any: it can ship no more.
+  const std::optional<Error>& failure() const { return failure_; }
+
+ private:
+  struct Stream {
+    log::LogPoint sent;
+    log::LogPoint acked;
+    bool streaming = false;                        // the follower is ready
+    bool fetching = false;                         // its reader is with the other thread
+    bool told = true;                              // it knows the watermark
+    std::shared_ptr<log::PartitionReader> reader;  // while it is behind the head
+  };
+
+  LeadingPartition(ShipContext& context, const log::RoleOutcome& outcome, LeaderEpoch epoch, bool synced,
+                   std::uint32_t min_insync);
+
+  MessageHeader header(MessageType type) const;
+  bool may_send(NodeId node, const Stream& stream) const;
+  void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end);
+  bool pump_head();
+  bool pump_behind(NodeId node, Stream& stream);
+  void begin_fetch(NodeId node, Stream& stream);
+  void update_watermark();
+  void tell_watermark();
+  void refuse(Link& link, const std::string& why);
+  void fail(Error error);
+
+  ShipContext& context_;
+  log::PartitionRef partition_;
+  LeaderEpoch epoch_;
+  log::EpochList epochs_;
+  bool synced_;
+  LeaderProgress progress_;
+  std::unique_ptr<log::PartitionReader> head_;
+  std::map<NodeId, Stream> streams_;
+  log::LogPoint watermark_;
+  std::optional<Error> failure_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace ringtail::replication

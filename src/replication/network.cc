@@ -1,0 +1,465 @@
+#include "replication/network.h"
+
+#include <fmt/format.h>
+
+#include <boost/asio.hpp>
+#include <boost/asio/ssl.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/logger.h"
+#include "base/parse.h"
+#include "base/random.h"
+
+namespace ringtail::replication {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+namespace {
+
+constexpr std::size_t kReadBytes = 256 << 10;
+constexpr std::size_t kMaxHelloBytes = 4096;
+
+std::span<const std::byte> as_body(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+struct Hello {
+  std::string cluster;
+  std::uint32_t node = 0;
+  std::uint64_t incarnation = 0;
+};
+
+std::string format_hello(const NetworkOptions& options) {
+  return nlohmann::json{{"cluster", options.cluster},
+                        {"node", options.self.value()},
+                        {"incarnation", to_hex(options.incarnation)}}
+      .dump();
+}
+
+std::optional<Hello> parse_hello(std::span<const std::byte> body) {
+  if (body.size() > kMaxHelloBytes) return std::nullopt;
+  const auto* text = reinterpret_cast<const char*>(body.data());
+  const auto json = nlohmann::json::parse(text, text + body.size(), nullptr, false);
+  if (!json.is_object()) return std::nullopt;
+  const auto cluster = json.find("cluster");
+  const auto node = json.find("node");
+  const auto incarnation = json.find("incarnation");
+  if (cluster == json.end() || !cluster->is_string() || node == json.end() || !node->is_number_unsigned() ||
+      incarnation == json.end() || !incarnation->is_string())
+    return std::nullopt;
+  const auto token = parse_hex(incarnation->get<std::string>());
+  if (!token || node->get<std::uint64_t>() > kMaxNodeId) return std::nullopt;
+  return Hello{cluster->get<std::string>(), node->get<std::uint32_t>(), *token};
+}
+
+}  // namespace
+
+class AsioNetwork;
+
+// A connection, from the first byte on.
+class Connection final : public Link, public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(AsioNetwork& network, tcp::socket socket, NodeId expected, bool dialed);
+
+  void begin();
+  NodeId peer() const override { return peer_; }
+  std::uint64_t peer_incarnation() const override { return peer_incarnation_; }
+  void send(const MessageHeader& header, std::span<const std::byte> body) override;
+  std::size_t queued() const override { return waiting_.size() + sending_.size(); }
+  void close(const std::string& why) override;
+
+  bool is_up() const { return up_; }
+  bool dialed() const { return dialed_; }
+  NodeId expected() const { return expected_; }
+  // Closes it if it has been silent for too long, pings if there was nothing to say.
+  void look(std::int64_t now_ns);
+  // The network is gone.
+  void orphan() {
+    network_ = nullptr;
+    shut();
+  }
+
+ private:
+  template <class Buffers, class Handler>
+  void async_read(const Buffers& buffers, Handler handler) {
+    if (tls_)
+      tls_->async_read_some(buffers, std::move(handler));
+    else
+      socket_.async_read_some(buffers, std::move(handler));
+  }
+  template <class Buffers, class Handler>
+  void async_write(const Buffers& buffers, Handler handler) {
+    if (tls_)
+      asio::async_write(*tls_, buffers, std::move(handler));
+    else
+      asio::async_write(socket_, buffers, std::move(handler));
+  }
+  void say_hello();
+  void read_more();
+  void take(std::size_t bytes);
+  bool take_hello(const Message& message);
+  void flush();
+  void shut();
+
+  AsioNetwork* network_;
+  tcp::socket socket_;
+  std::unique_ptr<asio::ssl::stream<tcp::socket&>> tls_;
+  NodeId expected_;
+  bool dialed_;
+  NodeId peer_{0};
+  std::uint64_t peer_incarnation_ = 0;
+  bool up_ = false;
+  bool open_ = true;
+  std::int64_t heard_ns_ = 0;
+  std::int64_t said_ns_ = 0;
+
+  std::vector<std::byte> read_;
+  std::size_t read_begin_ = 0;  // of what has not been taken
+  std::size_t read_end_ = 0;
+  std::vector<std::byte> unpacked_;
+  std::vector<std::byte> waiting_;
+  std::vector<std::byte> sending_;
+};
+
+class AsioNetwork final : public Network {
+ public:
+  AsioNetwork(asio::io_context& context, NetworkOptions options, NetworkCallbacks callbacks)
+      : context_(context),
+        options_(std::move(options)),
+        callbacks_(std::move(callbacks)),
+        acceptor_(context),
+        resolver_(context),
+        timer_(context) {}
+  ~AsioNetwork() override {
+    for (auto& connection : connections_) connection->orphan();
+    *alive_ = false;
+  }
+
+  Status listen();
+  Status use_tls(const PeerTls& tls);
+  void start() {
+    accept();
+    tick();
+  }
+
+  void set_peers(const std::map<NodeId, Address>& peers) override;
+  Link* link(NodeId peer) override {
+    const auto found = links_.find(peer);
+    return found == links_.end() ? nullptr : found->second.get();
+  }
+  std::uint16_t port() const override { return acceptor_.local_endpoint().port(); }
+  std::string trouble(NodeId peer) const override {
+    const auto found = trouble_.find(peer);
+    return found == trouble_.end() ? "" : found->second;
+  }
+
+  const NetworkOptions& options() const { return options_; }
+  const NetworkCallbacks& callbacks() const { return callbacks_; }
+  asio::ssl::context* tls() { return tls_ ? &*tls_ : nullptr; }
+  // Whether the connection may stand: its peer is one, and where there was another connection, this is newer.
+  bool admit(const std::shared_ptr<Connection>& connection);
+  void note_trouble(NodeId peer, const std::string& what);
+  void forget(const std::shared_ptr<Connection>& connection);
+
+ private:
+  void accept();
+  void tick();
+  void dial(NodeId peer, const Address& address);
+
+  asio::io_context& context_;
+  NetworkOptions options_;
+  NetworkCallbacks callbacks_;
+  std::optional<asio::ssl::context> tls_;
+  tcp::acceptor acceptor_;
+  tcp::resolver resolver_;
+  asio::steady_timer timer_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::map<NodeId, Address> peers_;
+  std::map<NodeId, std::int64_t> dialing_;  // since when
+  std::map<NodeId, std::string> trouble_;
+  std::vector<std::shared_ptr<Connection>> connections_;
+  std::map<NodeId, std::shared_ptr<Connection>> links_;
+};
+
+// --- Connection ----------------------------------------------------------------------------------
+
+Connection::Connection(AsioNetwork& network, tcp::socket socket, NodeId expected, bool dialed)
+    : network_(&network),
+      socket_(std::move(socket)),
+      expected_(expected),
+      dialed_(dialed),
+      heard_ns_(monotonic_ns()),
+      said_ns_(heard_ns_),
+      read_(kReadBytes) {
+  error_code ignored;
+  socket_.set_option(tcp::no_delay(true), ignored);
+  if (network.tls() != nullptr)
+    tls_ = std::make_unique<asio::ssl::stream<tcp::socket&>>(socket_, *network.tls());
+}
+
+void Connection::begin() {
+  if (!tls_) return say_hello();
+  tls_->async_handshake(dialed_ ? asio::ssl::stream_base::client : asio::ssl::stream_base::server,
+                        [self = shared_from_this()](error_code error) {
+                          if (error) return self->close("TLS: " + error.message());
+                          self->say_hello();
+                        });
+}
+
+void Connection::say_hello() {
+  if (!open_) return;
+  send({.type = MessageType::hello}, as_body(format_hello(network_->options())));
+  read_more();
+}
+
+void Connection::send(const MessageHeader& header, std::span<const std::byte> body) {
+  if (!open_) return;
+  const bool frames = header.type == MessageType::frames;
+  append_message(waiting_, header, body, frames ? network_->options().compression : Compression::none);
+  said_ns_ = monotonic_ns();
+  if (sending_.empty()) flush();
+}
+
+void Connection::flush() {
+  sending_.swap(waiting_);
+  async_write(asio::buffer(sending_), [self = shared_from_this()](error_code error, std::size_t) {
+    self->sending_.clear();
+    if (!self->open_) return;
+    if (error) return self->close(error.message());
+    if (!self->waiting_.empty()) self->flush();
+    if (self->up_) self->network_->callbacks().writable(*self);
+  });
+}
+
+void Connection::read_more() {
+  if (read_begin_ == read_end_) read_begin_ = read_end_ = 0;
+  if (read_end_ == read_.size()) {
+    // A message that does not fit: to the front with what is there of it, or more room.
+    if (read_begin_ == 0) read_.resize(read_.size() * 2);
+    std::copy(read_.begin() + static_cast<std::ptrdiff_t>(read_begin_),
+              read_.begin() + static_cast<std::ptrdiff_t>(read_end_), read_.begin());
+    read_end_ -= read_begin_;
+    read_begin_ = 0;
+  }
+  async_read(asio::buffer(read_.data() + read_end_, read_.size() - read_end_),
+             [self = shared_from_this()](error_code error, std::size_t bytes) {
+               if (!self->open_) return;
+               if (error) return self->close(error.message());
+               self->take(bytes);
+             });
+}
+
+void Connection::take(std::size_t bytes) {
+  read_end_ += bytes;
+  heard_ns_ = monotonic_ns();
+  const auto keep = shared_from_this();
+  while (open_) {
+    auto parsed = parse_message(std::span(read_).subspan(read_begin_, read_end_ - read_begin_), unpacked_);
+    if (!parsed) return close(parsed.error().message);
+    if (parsed->bytes == 0) break;
+    read_begin_ += parsed->bytes;
+    const Message& message = parsed->message;
+    if (!up_) {
+      if (!take_hello(message)) return;
+    } else if (message.header.type != MessageType::ping) {
+      network_->callbacks().message(*this, message);
+    }
+  }
+  if (open_) read_more();
+}
+
+bool Connection::take_hello(const Message& message) {
+  const auto hello = message.header.type == MessageType::hello ? parse_hello(message.body) : std::nullopt;
+  std::string why;
+  if (!hello)
+    why = "it did not begin with a hello";
+  else if (hello->cluster != network_->options().cluster)
+    why = fmt::format("it is of cluster '{}'", hello->cluster);
+  else if (dialed_ && NodeId(hello->node) != expected_)
+    why = fmt::format("it is node {}; does another node's address stand in the cluster's records?",
+                      hello->node);
+  if (why.empty()) {
+    peer_ = NodeId(hello->node);
+    peer_incarnation_ = hello->incarnation;
+    if (!network_->admit(shared_from_this()))
+      why = fmt::format("node {} is not to connect to this one", hello->node);
+  }
+  if (!why.empty()) {
+    close(why);
+    return false;
+  }
+  up_ = true;
+  network_->callbacks().up(*this);
+  return open_;
+}
+
+void Connection::look(std::int64_t now_ns) {
+  if (!open_) return;
+  if (now_ns - heard_ns_ > std::chrono::nanoseconds(network_->options().silence).count())
+    return close(fmt::format("nothing was heard for {} ms", network_->options().silence.count()));
+  if (up_ && now_ns - said_ns_ > std::chrono::nanoseconds(network_->options().ping_interval).count())
+    send({.type = MessageType::ping}, {});
+}
+
+void Connection::shut() {
+  open_ = false;
+  error_code ignored;
+  socket_.close(ignored);
+}
+
+void Connection::close(const std::string& why) {
+  if (!open_) return;
+  shut();
+  if (network_ == nullptr) return;
+  AsioNetwork& network = *network_;
+  const auto keep = shared_from_this();
+  network.note_trouble(up_ ? peer_ : expected_, why);
+  network.forget(keep);
+  if (std::exchange(up_, false)) network.callbacks().down(*this);
+}
+
+// --- AsioNetwork ---------------------------------------------------------------------------------
+
+Status AsioNetwork::listen() {
+  error_code error;
+  const Address& at = options_.listen;
+  const auto found = resolver_.resolve(at.host, std::to_string(at.port), tcp::resolver::passive, error);
+  if (error || found.empty())
+    return fail(Code::invalid_argument,
+                fmt::format("replication cannot listen on '{}:{}': {}", at.host, at.port, error.message()));
+  const tcp::endpoint endpoint = *found.begin();
+  acceptor_.open(endpoint.protocol(), error);
+  if (!error) acceptor_.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor_.bind(endpoint, error);
+  if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
+  if (!error) return {};
+  return fail(error == asio::error::address_in_use ? Code::already_exists : Code::system,
+              fmt::format("replication cannot listen on '{}:{}': {}", at.host, at.port, error.message()),
+              error.value());
+}
+
+Status AsioNetwork::use_tls(const PeerTls& files) {
+  error_code error;
+  auto checked = [&](const std::filesystem::path& path, const char* what) -> Status {
+    if (!error) return {};
+    return fail(Code::invalid_argument, fmt::format("the {} for replication, '{}', cannot be used: {}", what,
+                                                    path.native(), error.message()));
+  };
+  tls_.emplace(asio::ssl::context::tls);
+  tls_->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_sslv2 |
+                    asio::ssl::context::no_sslv3 | asio::ssl::context::no_tlsv1 |
+                    asio::ssl::context::no_tlsv1_1);
+  tls_->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
+  tls_->load_verify_file(files.ca.string(), error);
+  if (auto ok = checked(files.ca, "authority's certificate"); !ok) return ok;
+  tls_->use_certificate_chain_file(files.certificate.string(), error);
+  if (auto ok = checked(files.certificate, "certificate"); !ok) return ok;
+  tls_->use_private_key_file(files.key.string(), asio::ssl::context::pem, error);
+  return checked(files.key, "key");
+}
+
+void AsioNetwork::accept() {
+  acceptor_.async_accept([this, alive = alive_](error_code error, tcp::socket socket) {
+    if (!*alive || error == asio::error::operation_aborted) return;
+    if (!error) {
+      connections_.push_back(std::make_shared<Connection>(*this, std::move(socket), NodeId(0), false));
+      connections_.back()->begin();
+    }
+    accept();
+  });
+}
+
+void AsioNetwork::tick() {
+  const std::int64_t now_ns = monotonic_ns();
+  for (const auto& connection : std::vector(connections_)) connection->look(now_ns);
+  for (const auto& [peer, address] : peers_) {
+    const bool trying = std::ranges::any_of(
+        connections_, [&](const auto& c) { return c->dialed() && c->expected() == peer; });
+    if (peer > options_.self && !trying && !links_.contains(peer) && !dialing_.contains(peer))
+      dial(peer, address);
+  }
+  timer_.expires_after(options_.redial);
+  timer_.async_wait([this, alive = alive_](error_code error) {
+    if (*alive && !error) tick();
+  });
+}
+
+void AsioNetwork::dial(NodeId peer, const Address& address) {
+  dialing_[peer] = monotonic_ns();
+  auto socket = std::make_shared<tcp::socket>(context_);
+  auto limit = std::make_shared<asio::steady_timer>(context_, options_.silence);
+  auto failed = [this, peer, limit](const error_code& error) {
+    limit->cancel();
+    dialing_.erase(peer);
+    note_trouble(peer, error.message());
+  };
+  limit->async_wait([socket](error_code error) {
+    error_code ignored;
+    if (!error) socket->close(ignored);
+  });
+  resolver_.async_resolve(
+      address.host, std::to_string(address.port),
+      [this, alive = alive_, socket, limit, failed, peer](error_code error,
+                                                          tcp::resolver::results_type found) {
+        if (!*alive) return;
+        if (error) return failed(error);
+        asio::async_connect(
+            *socket, found,
+            [this, alive, socket, limit, failed, peer](error_code result, const tcp::endpoint&) {
+              if (!*alive) return;
+              if (result) return failed(result);
+              limit->cancel();
+              dialing_.erase(peer);
+              connections_.push_back(std::make_shared<Connection>(*this, std::move(*socket), peer, true));
+              connections_.back()->begin();
+            });
+      });
+}
+
+bool AsioNetwork::admit(const std::shared_ptr<Connection>& connection) {
+  const NodeId peer = connection->peer();
+  if (peer == options_.self || !peers_.contains(peer)) return false;
+  if (const auto old = links_.find(peer); old != links_.end())
+    old->second->close("the peer has connected anew");
+  links_[peer] = connection;
+  trouble_.erase(peer);
+  return true;
+}
+
+void AsioNetwork::note_trouble(NodeId peer, const std::string& what) {
+  if (peer == NodeId(0)) {
+    logger().warn("replication: a connection was refused: {}", what);
+    return;
+  }
+  std::string& known = trouble_[peer];
+  if (known != what) logger().warn("replication: node {}: {}", peer.value(), what);
+  known = what;
+}
+
+void AsioNetwork::forget(const std::shared_ptr<Connection>& connection) {
+  if (const auto link = links_.find(connection->peer()); link != links_.end() && link->second == connection)
+    links_.erase(link);
+  std::erase(connections_, connection);
+}
+
+void AsioNetwork::set_peers(const std::map<NodeId, Address>& peers) {
+  peers_ = peers;
+  for (const auto& connection : std::vector(connections_)) {
+    const NodeId peer = connection->is_up() ? connection->peer() : connection->expected();
+    if (peer != NodeId(0) && !peers_.contains(peer)) connection->close("it is no peer any more");
+  }
+}
+
+Result<std::unique_ptr<Network>> Network::open(asio::io_context& context, NetworkOptions options,
+                                               NetworkCallbacks callbacks) {
+  const std::optional<PeerTls> tls = options.tls;
+  auto network = std::make_unique<AsioNetwork>(context, std::move(options), std::move(callbacks));
+  if (tls)
+    if (auto used = network->use_tls(*tls); !used) return std::unexpected(used.error());
+  if (auto listening = network->listen(); !listening) return std::unexpected(listening.error());
+  network->start();
+  return network;
+}
+
+}  // namespace ringtail::replication

@@ -1,0 +1,84 @@
+#include "replication/progress.h"
+
+#include <algorithm>
+
+namespace ringtail::replication {
+
+using log::LogPoint;
+
+void LeaderProgress::confirm(std::set<NodeId> isr) {
+  isr_ = std::move(isr);
+  proposed_.reset();
+}
+
+void LeaderProgress::on_ack(NodeId node, const LogPoint& end, const LogPoint& synced) {
+  Follower& follower = followers_[node];
+  follower.streaming = true;
+  follower.end = std::max(follower.end, end);
+  follower.synced = std::max(follower.synced, synced);
+  // It has all that there was when the mark was made.
+  if (follower.end >= mark_.end)
+    follower.caught_up_ns = std::max(follower.caught_up_ns, mark_.at_ns);
+  else if (follower.end >= mark_before_.end)
+    follower.caught_up_ns = std::max(follower.caught_up_ns, mark_before_.at_ns);
+}
+
+void LeaderProgress::on_stream_end(NodeId node) {
+  if (const auto found = followers_.find(node); found != followers_.end()) found->second.streaming = false;
+}
+
+void LeaderProgress::mark(const LogPoint& leader_end, std::int64_t now_ns) {
+  mark_before_ = mark_;
+  mark_ = {leader_end, now_ns};
+  for (auto& [node, follower] : followers_) {
+    if (follower.caught_up_ns == 0) follower.caught_up_ns = now_ns;  // its time begins
+    if (follower.streaming && follower.end >= leader_end) follower.caught_up_ns = now_ns;
+  }
+  for (const NodeId node : isr_) {
+    Follower& follower = followers_[node];
+    if (follower.caught_up_ns == 0) follower.caught_up_ns = now_ns;
+  }
+}
+
+LogPoint LeaderProgress::has(NodeId node) const {
+  const auto found = followers_.find(node);
+  if (found == followers_.end()) return {};
+  return synced_ ? found->second.synced : found->second.end;
+}
+
+LogPoint LeaderProgress::watermark() {
+  if (isr_.size() < min_insync_ || isr_.empty()) return watermark_;
+  LogPoint least = has(self_);
+  for (const NodeId node : isr_) least = std::min(least, has(node));
+  // Who is about to leave still counts, and so does who is about to come: which of both it will be is not known.
+  if (proposed_)
+    for (const NodeId node : *proposed_) least = std::min(least, has(node));
+  watermark_ = std::max(watermark_, least);
+  return watermark_;
+}
+
+std::vector<NodeId> LeaderProgress::lagging(std::int64_t now_ns, std::int64_t patience_ns) const {
+  std::vector<NodeId> nodes;
+  for (const NodeId node : isr_) {
+    if (node == self_) continue;
+    const Follower* follower = find(node);
+    if (follower != nullptr && now_ns - follower->caught_up_ns > patience_ns) nodes.push_back(node);
+  }
+  return nodes;
+}
+
+std::vector<NodeId> LeaderProgress::caught_up() const {
+  std::vector<NodeId> nodes;
+  for (const auto& [node, follower] : followers_)
+    if (node != self_ && follower.streaming && !isr_.contains(node) && has(node) >= watermark_ &&
+        follower.end >= mark_before_.end && mark_.at_ns > 0)
+      nodes.push_back(node);
+  return nodes;
+}
+
+const LeaderProgress::Follower* LeaderProgress::find(NodeId node) const {
+  const auto found = followers_.find(node);
+  return found == followers_.end() ? nullptr : &found->second;
+}
+
+}  // namespace ringtail::replication

@@ -1,0 +1,248 @@
+#include "replication/replica.h"
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/logger.h"
+
+namespace ringtail::replication {
+
+using shm::ReplicaRole;
+
+namespace {
+
+constexpr std::int64_t kRetryNs = 100'000'000;
+
+}  // namespace
+
+void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<NodeId> leader,
+                         const TopicConfig& config) {
+  const bool news = record.revision != revision_;
+  record_ = record.record;
+  revision_ = record.revision;
+  config_ = config;
+  wanted_ = {};
+  if (leader)
+    wanted_ = {*leader == context_.self ? ReplicaRole::leader : ReplicaRole::follower, *leader,
+               record_.leader_epoch};
+  if (next_ && (wanted_.role != ReplicaRole::leader || record_.leader_epoch >= next_->leader_epoch)) {
+    next_.reset();
+    hand_over_at_.reset();
+  }
+  if (news) {
+    await_record_ = false;
+    if (leading_ && wanted_ == reached_) confirm();
+  }
+  approach();
+}
+
+void Replica::confirm() {
+  std::set<NodeId> isr;
+  for (const IsrMember& member : record_.isr) isr.insert(member.node);
+  leading_->progress().set_min_insync(static_cast<std::uint32_t>(config_.min_insync_replicas));
+  leading_->confirm(std::move(isr), record_.replicas.size());
+}
+
+// Whether it was made or refused, the record is another now, and will be told. When that is not known, the next
+// change tells: it is compared with what this node has seen, too.
+void Replica::on_committed(std::optional<bool> made) {
+  committing_ = false;
+  await_record_ = made.has_value();
+}
+
+void Replica::fence() {
+  if (wanted_.role != ReplicaRole::leader) return;
+  wanted_ = {};
+  approach();
+}
+
+// --- Role ----------------------------------------------------------------------------------------
+
+// One step towards what is wanted. Each ends here again when the keeper has answered.
+void Replica::approach() {
+  if (asking_ || wanted_ == reached_) return;
+  // Whatever it was, it is not any more.
+  leading_.reset();
+  following_.reset();
+  ask_fence();
+}
+
+void Replica::ask_fence() {
+  asking_ = true;
+  const Wanted aim = wanted_;
+  host_.take_role(id_, {.role = ReplicaRole::fenced,
+                        .leader_node = aim.leader.value(),
+                        .done = [this, alive = alive_, aim](Result<log::RoleOutcome> outcome) {
+                          if (!*alive) return;
+                          asking_ = false;
+                          reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
+                          if (!outcome) {
+                            retry_ns_ = monotonic_ns() + kRetryNs;
+                            return;
+                          }
+                          partition_ = outcome->partition;
+                          if (aim != wanted_) return approach();
+                          if (aim.role == ReplicaRole::leader) return ask_lead();
+                          reached_ = aim;
+                          if (aim.role == ReplicaRole::follower) begin_follow(*outcome);
+                        }});
+}
+
+void Replica::ask_lead() {
+  asking_ = true;
+  const Wanted aim = wanted_;
+  host_.take_role(id_, {.role = ReplicaRole::leader,
+                        .epoch = aim.epoch,
+                        .leader_node = context_.self.value(),
+                        .lease_deadline_ns = host_.lease_deadline_ns(),
+                        .done = [this, alive = alive_, aim](Result<log::RoleOutcome> outcome) {
+                          if (!*alive) return;
+                          asking_ = false;
+                          if (!outcome) {
+                            retry_ns_ = monotonic_ns() + kRetryNs;
+                            return;
+                          }
+                          reached_ = aim;
+                          auto leading =
+                              LeadingPartition::open(context_, *outcome, aim.epoch, config_.acks_synced(),
+                                                     static_cast<std::uint32_t>(config_.min_insync_replicas));
+                          if (!leading) {
+                            logger().error("replication: {}", to_string(leading.error()));
+                            reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
+                            retry_ns_ = monotonic_ns() + kRetryNs;
+                            return;
+                          }
+                          leading_ = std::move(*leading);
+                          confirm();
+                          approach();
+                        }});
+}
+
+void Replica::begin_follow(const log::RoleOutcome& outcome) {
+  shm::Partition& entry = outcome.partition.entry();
+  entry.replicas.store(static_cast<std::uint32_t>(record_.replicas.size()), std::memory_order_relaxed);
+  entry.in_sync.store(static_cast<std::uint32_t>(record_.isr.size()), std::memory_order_relaxed);
+  following_ = std::make_unique<FollowingPartition>(
+      context_, outcome, wanted_.leader, wanted_.epoch, config_.acks_synced(),
+      [this](log::RoleRequest request) { host_.take_role(id_, std::move(request)); });
+  following_->ask();
+}
+
+// --- What comes ----------------------------------------------------------------------------------
+
+bool Replica::pump() {
+  if (!leading_) return false;
+  const bool progress = leading_->pump();
+  if (next_) step_hand_over();
+  return progress;
+}
+
+void Replica::on_follow(Link& link, const Message& message) {
+  if (leading_ && leading_->epoch() == message.epoch()) return leading_->on_follow(link, message);
+  const std::string_view why = "this node does not lead in that epoch";
+  link.send({.type = MessageType::refuse,
+             .topic_id = id_.topic_id,
+             .partition = id_.partition,
+             .leader_epoch = message.header.leader_epoch},
+            std::as_bytes(std::span(why)));
+}
+
+void Replica::on_ack(NodeId node, const Message& message) {
+  if (!leading_ || leading_->epoch() != message.epoch()) return;
+  leading_->on_ack(node, message);
+  if (next_) step_hand_over();
+}
+
+void Replica::on_link_up(NodeId node) {
+  if (following_ && following_->leader() == node) following_->ask();
+}
+
+void Replica::on_link_down(NodeId node) {
+  if (leading_) leading_->end_stream(node);
+  if (following_ && following_->leader() == node) following_->on_link_down();
+}
+
+void Replica::on_progress() {
+  if (leading_) leading_->on_synced();
+  if (following_) following_->on_progress();
+}
+
+// --- Now and then --------------------------------------------------------------------------------
+
+void Replica::tick(std::int64_t now_ns, std::int64_t lag_time_max_ns) {
+  if (!asking_ && wanted_ != reached_ && now_ns >= retry_ns_) approach();
+  if (following_) following_->ask();
+  if (!leading_) return;
+  // SYNC: pairs with Appender::still_leads and PartitionKeeper::step_role.
+  partition_->entry().lease_deadline_ns.store(host_.lease_deadline_ns(), std::memory_order_release);
+  if (partition_->entry().role.load(std::memory_order_acquire) !=  // SYNC: as above
+      static_cast<std::uint32_t>(ReplicaRole::leader)) {
+    if (!next_) {  // the keeper fenced it, for the lease had run out
+      reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
+      return approach();
+    }
+  }
+  leading_->mark(now_ns);
+  look_at_isr(now_ns, lag_time_max_ns);
+}
+
+void Replica::look_at_isr(std::int64_t now_ns, std::int64_t lag_time_max_ns) {
+  if (committing_ || await_record_ || next_) return;
+  std::set<NodeId> isr = leading_->progress().isr();
+  const std::set<NodeId> before = isr;
+  isr.insert(context_.self);
+  for (const NodeId node : leading_->progress().lagging(now_ns, lag_time_max_ns)) isr.erase(node);
+  // Nobody waits for the dead.
+  std::erase_if(
+      isr, [&](NodeId node) { return node != context_.self && !host_.life_of(node, config_.acks_synced()); });
+  for (const NodeId node : leading_->progress().caught_up())
+    if (std::ranges::find(record_.replicas, node) != record_.replicas.end()) isr.insert(node);
+  if (isr != before) propose(std::move(isr));
+}
+
+void Replica::propose(std::set<NodeId> isr) {
+  PartitionRecord next = record_;
+  next.isr.clear();
+  for (const NodeId node : isr)
+    if (auto life = host_.life_of(node, config_.acks_synced())) next.isr.push_back({node, *life});
+  ++next.partition_epoch;
+  committing_ = true;
+  leading_->progress().propose(isr);
+  host_.commit(next, [this, alive = alive_](std::optional<bool> made) {
+    if (*alive) on_committed(made);
+  });
+}
+
+// --- Handing over --------------------------------------------------------------------------------
+
+void Replica::hand_over(const PartitionRecord& next) {
+  if (!leading_ || next_ || !next.leader || *next.leader == context_.self) return;
+  next_ = next;
+  hand_over_at_.reset();
+  host_.take_role(id_, {.role = ReplicaRole::fenced,
+                        .leader_node = next.leader->value(),
+                        .done = [this, alive = alive_](Result<log::RoleOutcome> outcome) {
+                          if (!*alive || !next_ || !outcome) return;
+                          hand_over_at_ = outcome->end;
+                          pump();
+                        }});
+}
+
+// Once the next leader has all that was appended.
+void Replica::step_hand_over() {
+  if (!hand_over_at_ || committing_ || await_record_ || !leading_) return;
+  const auto* follower = leading_->progress().find(*next_->leader);
+  if (follower == nullptr || !follower->streaming || follower->end < *hand_over_at_) return;
+  committing_ = true;
+  host_.commit(*next_, [this, alive = alive_](std::optional<bool> made) {
+    if (!*alive) return;
+    on_committed(made);
+    if (made && *made) return;  // the record's change tells the rest
+    next_.reset();
+    hand_over_at_.reset();
+    reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
+    approach();
+  });
+}
+
+}  // namespace ringtail::replication

@@ -1,0 +1,113 @@
+// One partition on one node: its record says what the node is to be, the keeper makes it so, and then it leads or
+// follows.
+//
+// Thread safety: the network's thread. Lifetime: the context and the host must outlive it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "base/topic_config.h"
+#include "replication/following.h"
+#include "replication/leading.h"
+
+namespace ringtail::replication {
+
+// What a replica needs of its node.
+class ReplicaHost {
+ public:
+  virtual ~ReplicaHost() = default;
+  // Asks the keeper; `done` comes on the network's thread.
+  virtual void take_role(const StreamId& id, log::RoleRequest request) = 0;
+  // Puts a changed record, if the one that stands is still the one that this node has seen. `done` comes on the
+  // network's thread: true, false, or nothing when that is not known.
+  virtual void commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) = 0;
+  // Until when this node may lead, CLOCK_BOOTTIME; its margin is taken off.
+  virtual std::int64_t lease_deadline_ns() const = 0;
+  // The life of a node that counts for a partition; nothing if the node is not alive.
+  virtual std::optional<std::string> life_of(NodeId node, bool synced) const = 0;
+};
+
+class Replica {
+ public:
+  Replica(ShipContext& context, ReplicaHost& host, TopicPartition name, StreamId id)
+      : context_(context), host_(host), name_(std::move(name)), id_(id) {}
+  ~Replica() { *alive_ = false; }
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  // The record as it is now; whom it is led by, if that one is alive and was elected in its present incarnation.
+  void set_record(const Stored<PartitionRecord>& record, std::optional<NodeId> leader,
+                  const TopicConfig& config);
+  // Lag, in-sync replicas, the lease; now and then.
+  void tick(std::int64_t now_ns, std::int64_t lag_time_max_ns);
+  // This node's lease is gone: it leads nothing.
+  void fence();
+  // Gives the leadership to `next`, the record that names another leader: refuses appends, ships what is left, and
+  // then commits it.
+  void hand_over(const PartitionRecord& next);
+  bool is_handing_over() const { return next_.has_value(); }
+
+  const PartitionRecord& record() const { return record_; }
+  std::int64_t revision() const { return revision_; }
+  const TopicPartition& name() const { return name_; }
+  const StreamId& id() const { return id_; }
+  LeadingPartition* leading() { return leading_.get(); }
+  FollowingPartition* following() { return following_.get(); }
+  // Of its entry in the control segment, once the keeper has been asked.
+  std::optional<std::uint32_t> index() const {
+    return partition_ ? std::optional(partition_->index) : std::nullopt;
+  }
+
+  // Ships what there is. True when there was something.
+  bool pump();
+  void on_ack(NodeId node, const Message& message);
+  void on_link_up(NodeId node);
+  void on_link_down(NodeId node);
+  void on_progress();
+  void on_follow(Link& link, const Message& message);
+
+ private:
+  // What it is to be.
+  struct Wanted {
+    shm::ReplicaRole role = shm::ReplicaRole::fenced;
+    NodeId leader{0};
+    LeaderEpoch epoch{0};
+
+    friend bool operator==(const Wanted&, const Wanted&) = default;
+  };
+
+  void approach();
+  void ask_fence();
+  void ask_lead();
+  void confirm();
+  void on_committed(std::optional<bool> made);
+  void begin_follow(const log::RoleOutcome& outcome);
+  void look_at_isr(std::int64_t now_ns, std::int64_t lag_time_max_ns);
+  void propose(std::set<NodeId> isr);
+  void step_hand_over();
+
+  ShipContext& context_;
+  ReplicaHost& host_;
+  TopicPartition name_;
+  StreamId id_;
+  TopicConfig config_;
+  PartitionRecord record_;
+  std::int64_t revision_ = -1;
+  Wanted wanted_;
+  Wanted reached_;
+  bool asking_ = false;  // the keeper is at work
+  std::optional<log::PartitionRef> partition_;
+  std::unique_ptr<LeadingPartition> leading_;
+  std::unique_ptr<FollowingPartition> following_;
+  std::optional<PartitionRecord> next_;        // the leadership is being given to its leader
+  std::optional<log::LogPoint> hand_over_at_;  // where the log ended when appends were refused
+  bool committing_ = false;
+  bool await_record_ = false;  // a change of the record was made, by this node or another: it will be told
+  std::int64_t retry_ns_ = 0;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace ringtail::replication

@@ -1,0 +1,40 @@
+// A bell that any process of a log can ring, and one hears: a datagram socket in the log's shared-memory folder.
+// For a listener that waits for sockets as well, and so cannot sleep on a futex.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "ringtail/error.h"
+#include "shm/descriptor.h"
+
+namespace ringtail::shm {
+
+// Where it is.
+std::filesystem::path doorbell_path(const std::filesystem::path& shm_dir);
+
+// Says `number` to whoever listens there; nothing happens if nobody does, or does not keep up. A system call that
+// does not block. Thread safety: any thread; the socket is one a thread.
+void ring_doorbell(const std::filesystem::path& shm_dir, std::uint32_t number);
+
+// The listener's end. Thread safety: one thread.
+class Doorbell {
+ public:
+  // Replaces the bell of a listener that is gone. Errors: permission_denied, limit_exceeded (the path is too long
+  // for a socket), system.
+  static Result<Doorbell> open(const std::filesystem::path& shm_dir);
+  Doorbell(Doorbell&&) = default;
+  Doorbell& operator=(Doorbell&&) = default;
+
+  // Readable when it was rung.
+  int descriptor() const { return socket_.get(); }
+  // The next number that was said; false when there is none. Does not block.
+  bool next(std::uint32_t& number) const;
+
+ private:
+  explicit Doorbell(Descriptor socket) : socket_(std::move(socket)) {}
+
+  Descriptor socket_;
+};
+
+}  // namespace ringtail::shm
