@@ -1,67 +1,36 @@
 #include "base/toml_file.h"
 
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 
-#include "base/files.h"
+#include "base/toml_values.h"
 
 namespace ringtail {
 namespace {
-
-constexpr std::size_t kMaxBytes = 1 << 20;
 
 std::unexpected<Error> fail_at(const std::filesystem::path& path, std::uint32_t line,
                                std::string_view problem) {
   return fail(Code::corrupt, fmt::format("'{}' line {}: {}", path.native(), line, problem));
 }
 
-// Debian's toml++ is built with exceptions; this is as far as they get.
-Result<toml::table> parse(const std::filesystem::path& path, std::string_view content) {
-  try {
-    return toml::parse(content);
-  } catch (const toml::parse_error& error) {
-    return fail_at(path, error.source().begin.line, error.description());
-  } catch (const std::exception& error) {
-    return fail(Code::system, fmt::format("cannot parse '{}': {}", path.native(), error.what()));
-  }
-}
-
 }  // namespace
 
 Result<TomlFile> TomlFile::read(const std::filesystem::path& path) {
-  const auto content = read_small_file(path, kMaxBytes);
-  if (!content) return std::unexpected(content.error());
-  const auto root = parse(path, *content);
-  if (!root) return std::unexpected(root.error());
-
+  auto values = read_toml_values(path);
+  if (!values) return std::unexpected(values.error());
   TomlFile file;
   file.path_ = path;
-  // Adds one value; false when it is of another type than the files have.
-  const auto add = [&file](std::string_view table, const toml::key& key, const toml::node& node) {
-    const std::uint32_t line = node.source().begin.line;
-    if (const auto* integer = node.as_integer()) {
-      file.entries_.push_back({std::string(table), std::string(key.str()), integer->get(), line});
-      return true;
-    }
-    if (const auto* text = node.as_string()) {
-      file.entries_.push_back({std::string(table), std::string(key.str()), text->get(), line});
-      return true;
-    }
-    return false;
-  };
-  for (const auto& [key, node] : *root) {
-    if (const auto* table = node.as_table()) {
-      for (const auto& [inner_key, inner] : *table) {
-        if (!add(key.str(), inner_key, inner)) {
-          return fail_at(path, inner.source().begin.line,
-                         fmt::format("'{}' is neither an integer nor a string", inner_key.str()));
-        }
-      }
-    } else if (!add("", key, node)) {
-      return fail_at(path, node.source().begin.line,
-                     fmt::format("'{}' is neither an integer, a string nor a table", key.str()));
+  for (TomlValue& value : *values) {
+    if (value.key.empty()) continue;  // a table without values
+    if (const auto* integer = std::get_if<std::int64_t>(&value.value)) {
+      file.entries_.push_back({std::move(value.table), std::move(value.key), *integer, value.line});
+    } else if (auto* text = std::get_if<std::string>(&value.value)) {
+      file.entries_.push_back({std::move(value.table), std::move(value.key), std::move(*text), value.line});
+    } else {
+      return fail_at(path, value.line,
+                     fmt::format("'{}' is neither an integer{}", value.key,
+                                 value.table.empty() ? ", a string nor a table" : " nor a string"));
     }
   }
   return file;

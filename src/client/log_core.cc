@@ -65,7 +65,7 @@ Status LogCore::start_candidate() {
 // what it writes at its end is the keeper's to flush.
 void LogCore::run_keeper(const std::stop_token& stop) {
   log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
-                     {.io = options_.io, .cpu = options_.keeper_cpu});
+                     {.io = options_.io, .cpu = options_.keeper_cpu, .figures = &keeper_figures_});
   keeper.set_on_progress([this](std::uint32_t index) {
     std::lock_guard lock(keeper_mutex_);
     if (on_progress_) on_progress_(index);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "log/attachment.h"
+#include "log/keeper_figures.h"
 #include "log/role.h"
 #include "ringtail/log.h"
 #include "shm/role_lock.h"
@@ -30,6 +31,8 @@ class LogCore {
   // The file whose lock is the keeper's role.
   std::filesystem::path keeper_lock() const { return options_.dir / "keeper.lock"; }
   bool is_keeper() const { return candidate_ && candidate_->holds_role(); }
+  // Of this process's keeper; nothing is counted while another process is it.
+  const log::KeeperFigures& keeper_figures() const { return keeper_figures_; }
 
   // For the replicator, in the process that keeps: asks for another role of a partition. Its `done` is told
   // no_keeper where this process does not keep the log.
@@ -61,6 +64,7 @@ class LogCore {
   LogOptions options_;
   log::Attachment attachment_;
   std::uint32_t fork_generation_;
+  log::KeeperFigures keeper_figures_;
   std::mutex keeper_mutex_;
   log::Keeper* keeper_ = nullptr;  // while this process keeps
   std::function<void(std::uint32_t)> on_progress_;

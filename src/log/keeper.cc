@@ -48,6 +48,7 @@ Status Keeper::run() {
     wake_seen_ = control_.header().keeper_wake.load(memory_order_acquire);
     if (stop_.load(memory_order_acquire)) break;  // SYNC: pairs with stop
     const std::int64_t now_ns = monotonic_ns();
+    if (options_.figures != nullptr) options_.figures->round_ns.store(now_ns, memory_order_relaxed);
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();
     cleaner_->deliver();
@@ -89,7 +90,7 @@ Status Keeper::set_up() {
     *workshop = std::make_unique<Workshop>(std::move(*background));
     (*workshop)->set_on_done([this] { control_.wake_keeper(); });
   }
-  context_ = {&control_, &slots_, backend_.get(), workshop_.get(), cleaner_.get(), on_progress_};
+  context_ = {&control_, &slots_, backend_.get(), workshop_.get(), cleaner_.get(), options_.figures, on_progress_};
   if (auto purged = catalog_.purge_deleted(); !purged) logger().warn("{}", to_string(purged.error()));
   // Slots found dead by a keeper that died before it repaired them are dead still.
   for (auto& watch : watched_) watch = {};

@@ -22,7 +22,8 @@ namespace ringtail::log {
 
 struct KeeperOptions {
   IoBackend io = IoBackend::automatic;
-  int cpu = -1;  // to pin the thread to
+  int cpu = -1;                      // to pin the thread to
+  KeeperFigures* figures = nullptr;  // filled in meanwhile; must outlive the keeper
 };
 
 // Where one log lives.

@@ -30,6 +30,7 @@ struct KeeperContext {
   io::Backend* backend = nullptr;
   Workshop* workshop = nullptr;
   Workshop* cleaner = nullptr;  // for compaction: it takes long, and segments must not wait for it
+  KeeperFigures* figures = nullptr;
   // Told the entry of a replicated partition of which more has become durable, or that has room again.
   std::function<void(std::uint32_t)> on_progress = {};
 };

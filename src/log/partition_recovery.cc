@@ -158,6 +158,7 @@ Status PartitionKeeper::open_files(const RecoveryOptions& options, std::optional
   auto writer = SegmentWriter::open(*context_.backend, identity(), partition_.disk_dir, config_, *recovered);
   if (!writer) return std::unexpected(writer.error());
   writer_ = std::move(*writer);
+  writer_->set_figures(context_.figures);
   return {};
 }
 

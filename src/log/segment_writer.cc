@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/result.h"
 
 namespace ringtail::log {
@@ -128,6 +129,7 @@ void SegmentWriter::submit_waiting() {
 
 void SegmentWriter::submit(WriteOperation& operation) {
   operation.state = WriteOperation::State::in_flight;
+  operation.submitted_ns = monotonic_ns();
   const auto bytes = operation.bounced
                          ? bounce_.span().first(format::block_up(operation.end) - operation.begin)
                          : contiguous(operation.begin, operation.end);
@@ -148,6 +150,8 @@ void SegmentWriter::WriteOperation::complete(std::int64_t result) {
                       fmt::format("cannot write {} bytes of position {}", bytes, begin.value()));
   }
   if (writer->failure_) return;
+  if (writer->figures_ != nullptr)
+    (syncs ? writer->figures_->syncs : writer->figures_->writes).record(monotonic_ns() - submitted_ns);
   writer->update_written();
   if (syncs) writer->became_durable(end);
 }
@@ -248,6 +252,7 @@ void SegmentWriter::submit_tail() {
 void SegmentWriter::continue_sync() {
   if (sync_state_ != SyncState::writing || written_ < sync_end_) return;
   sync_state_ = SyncState::syncing;
+  sync_.submitted_ns = monotonic_ns();
   backend_.submit_sync(active_->file, sync_.token());
 }
 
@@ -257,6 +262,7 @@ void SegmentWriter::SyncOperation::complete(std::int64_t result) {
     writer->sync_state_ = SyncState::idle;
     writer->fail_with(static_cast<int>(-result), "cannot sync");
   } else if (!writer->failure_) {
+    if (writer->figures_ != nullptr) writer->figures_->syncs.record(monotonic_ns() - submitted_ns);
     writer->became_durable(writer->sync_end_);
   } else {
     writer->sync_state_ = SyncState::idle;

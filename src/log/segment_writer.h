@@ -28,6 +28,7 @@
 #include "format/segment.h"
 #include "log/frame_run.h"
 #include "log/io_operation.h"
+#include "log/keeper_figures.h"
 #include "log/recovery.h"
 #include "log/segment_files.h"
 #include "log/segment_index.h"
@@ -116,6 +117,9 @@ class SegmentWriter {
   // Takes note that the first `count` segments, all of them finished, have been replaced on disk.
   void replace_finished(std::size_t count, std::span<const SegmentInfo> replacements);
 
+  // Where to count how long writes and syncs take; must outlive the writer. Until then nowhere.
+  void set_figures(KeeperFigures* figures) { figures_ = figures; }
+
   // Takes effect at the next decision it concerns.
   void update_config(const TopicConfig& config) { config_ = config; }
 
@@ -130,11 +134,13 @@ class SegmentWriter {
     Position end{0};
     bool bounced = false;  // from the bounce buffer; ends with the block that holds `end`
     bool syncs = false;
+    std::int64_t submitted_ns = 0;
   };
   struct SyncOperation final : IoOperation {
     void complete(std::int64_t result) override;
 
     SegmentWriter* writer = nullptr;
+    std::int64_t submitted_ns = 0;
   };
   // A sync's way: its bytes are written, then synced.
   enum class SyncState : std::uint8_t { idle, writing, syncing };
@@ -190,6 +196,7 @@ class SegmentWriter {
   SegmentIdentity identity_;
   std::filesystem::path dir_;
   TopicConfig config_;
+  KeeperFigures* figures_ = nullptr;
   SourceWindow source_;
 
   std::vector<SegmentInfo> segments_;

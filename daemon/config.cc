@@ -1,0 +1,192 @@
+#include "daemon/config.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/parse.h"
+#include "base/toml_values.h"
+#include "daemon/config_checks.h"
+#include "daemon/settings.h"
+
+namespace ringtail::daemon {
+
+// --- Endpoints -----------------------------------------------------------------------------------
+
+std::string to_string(const Endpoint& endpoint) {
+  const bool bracketed = endpoint.host.find(':') != std::string::npos;
+  return fmt::format("{}{}{}:{}", bracketed ? "[" : "", endpoint.host, bracketed ? "]" : "", endpoint.port);
+}
+
+Result<Endpoint> parse_endpoint(std::string_view text) {
+  const auto bad = [&](std::string_view problem) {
+    return fail(Code::invalid_argument, fmt::format("\"{}\" {}", text, problem));
+  };
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return bad("has no port");
+  std::string_view host = text.substr(0, colon);
+  const bool bracketed = host.starts_with('[') && host.ends_with(']');
+  if (bracketed) host = host.substr(1, host.size() - 2);
+  if (host.empty()) return bad("has no host");
+  in6_addr ignored;
+  if (bracketed && ::inet_pton(AF_INET6, std::string(host).c_str(), &ignored) != 1)
+    return bad("has no address of IPv6 in its brackets");
+  const auto is_part_of_name = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_';
+  };
+  if (!bracketed && !std::ranges::all_of(host, is_part_of_name))
+    return bad("has no host's name before its port");
+  const auto port = parse_integer(text.substr(colon + 1));
+  if (!port || *port < 0 || *port > 65535) return bad("has no port from 0 to 65535");
+  return Endpoint{std::string(host), static_cast<std::uint16_t>(*port)};
+}
+
+bool is_loopback(const Endpoint& endpoint) {
+  in_addr four;
+  if (::inet_pton(AF_INET, endpoint.host.c_str(), &four) == 1) return ntohl(four.s_addr) >> 24 == 127;
+  return endpoint.host == "localhost" || endpoint.host == "::1";
+}
+
+// --- Loading -------------------------------------------------------------------------------------
+
+std::string to_string(const ConfigProblem& problem) {
+  std::string text = problem.where.empty() ? std::string() : problem.where + ": ";
+  if (!problem.setting.empty()) text += problem.setting + ": ";
+  text += problem.problem;
+  return problem.remedy.empty() ? text : text + "; " + problem.remedy;
+}
+
+namespace {
+
+ConfigProblem unknown_setting(std::string where, std::string_view table, std::string_view key) {
+  std::vector<std::string_view> tables;
+  std::vector<std::string> names;
+  for (const Setting& setting : settings()) {
+    if (std::ranges::find(tables, setting.table) == tables.end()) tables.push_back(setting.table);
+    names.push_back(setting.name());
+  }
+  const bool known_table = std::ranges::find(tables, table) != tables.end();
+  if (table.empty() && std::ranges::find(tables, key) != tables.end())
+    return {std::move(where), std::string(key), "is a table",
+            fmt::format("write [{}] on a line of its own", key)};
+  const std::string name = fmt::format("{}{}{}", table, table.empty() || key.empty() ? "" : ".", key);
+  if (known_table || table.empty() || key.empty()) {
+    std::vector<std::string_view> all(names.begin(), names.end());
+    if (!table.empty() && known_table) {
+      all.clear();
+      for (const Setting& setting : settings())
+        if (setting.table == table) all.push_back(setting.key);
+    } else if (key.empty()) {
+      all = tables;
+    }
+    const std::string_view near = nearest(known_table ? key : std::string_view(name), all);
+    return {
+        std::move(where), name, key.empty() ? "there is no such table" : "there is no such setting",
+        near.empty() ? "see docs/daemon.md for those there are" : fmt::format("did you mean '{}'?", near)};
+  }
+  const std::string_view near = nearest(table, tables);
+  return {std::move(where), name, fmt::format("there is no table [{}]", table),
+          near.empty() ? fmt::format("there are [{}]", fmt::join(tables, "], ["))
+                       : fmt::format("did you mean [{}]?", near)};
+}
+
+// Stores one value; where it was said is noted for the checks of the whole.
+void apply(LoadedConfig& loaded, SettingOrigins& origins, std::string where, std::string_view table,
+           std::string_view key, const SettingValue& value, bool from_option) {
+  const auto found = std::ranges::find_if(
+      settings(), [&](const Setting& setting) { return setting.table == table && setting.key == key; });
+  if (found == settings().end()) {
+    loaded.problems.push_back(unknown_setting(std::move(where), table, key));
+    return;
+  }
+  if (table == "cluster") loaded.config.in_cluster = true;
+  origins[found->name()] = where;
+  Objection objection = found->read(loaded.config, value, from_option);
+  if (!objection.problem.empty())
+    loaded.problems.push_back(
+        {std::move(where), found->name(), std::move(objection.problem), std::move(objection.remedy)});
+}
+
+void apply_file(LoadedConfig& loaded, SettingOrigins& origins, const std::filesystem::path& file) {
+  const auto values = read_toml_values(file);
+  if (!values) {
+    const bool missing = values.error().code == Code::not_found;
+    loaded.problems.push_back(
+        {file.native(), {}, values.error().message, missing ? "name another with --config" : ""});
+    return;
+  }
+  for (const TomlValue& value : *values) {
+    std::string where = fmt::format("{}:{}", file.native(), value.line);
+    const auto in_table = [&](const Setting& setting) { return setting.table == value.table; };
+    if (value.key.empty() && std::ranges::any_of(settings(), in_table)) {
+      if (value.table == "cluster") loaded.config.in_cluster = true;  // what is missing is said below
+      continue;
+    }
+    apply(loaded, origins, std::move(where), value.table, value.key, value.value, false);
+  }
+}
+
+}  // namespace
+
+LoadedConfig load_config(const std::filesystem::path& file, std::span<const Override> overrides) {
+  LoadedConfig loaded;
+  SettingOrigins origins;
+  if (!file.empty()) apply_file(loaded, origins, file);
+  for (const Override& entry : overrides) {
+    const std::string where = entry.option.empty() ? "--set " + entry.setting : entry.option;
+    const std::size_t dot = entry.setting.find('.');
+    const std::string table = dot == std::string::npos ? "" : entry.setting.substr(0, dot);
+    const std::string key = dot == std::string::npos ? entry.setting : entry.setting.substr(dot + 1);
+    // What the file has of it does not count, its mistakes neither.
+    std::erase_if(loaded.problems, [&](const ConfigProblem& p) { return p.setting == entry.setting; });
+    apply(loaded, origins, where, table, key, entry.value, true);
+  }
+  check_whole(loaded, origins, file);
+  return loaded;
+}
+
+// --- Showing -------------------------------------------------------------------------------------
+
+std::vector<SettingInfo> config_reference() {
+  std::vector<SettingInfo> all;
+  for (const Setting& setting : settings())
+    all.push_back({std::string(setting.table), std::string(setting.key), std::string(setting.description),
+                   setting.reloads});
+  return all;
+}
+
+std::vector<std::string> changed_settings(const Config& before, const Config& after) {
+  std::vector<std::string> names;
+  for (const Setting& setting : settings())
+    if (setting.show(before) != setting.show(after)) names.push_back(setting.name());
+  return names;
+}
+
+std::string to_toml(const Config& config) {
+  std::string text;
+  std::string_view table;
+  for (const Setting& setting : settings()) {
+    if (setting.table == "cluster" && !config.in_cluster) continue;
+    if (setting.table != table) {
+      text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", setting.table);
+      table = setting.table;
+    }
+    // Texts, numbers, truth values and lists of texts are written alike in JSON and TOML.
+    text += fmt::format("{} = {}\n", setting.key, setting.show(config).dump());
+  }
+  return text;
+}
+
+nlohmann::json to_json(const Config& config) {
+  nlohmann::json tables = nlohmann::json::object();
+  for (const Setting& setting : settings()) {
+    if (setting.table == "cluster" && !config.in_cluster) continue;
+    tables[std::string(setting.table)][std::string(setting.key)] = setting.show(config);
+  }
+  return tables;
+}
+
+}  // namespace ringtail::daemon

@@ -1,0 +1,128 @@
+#include "daemon/config_checks.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace ringtail::daemon {
+namespace {
+
+class Checks {
+ public:
+  Checks(LoadedConfig& loaded, const SettingOrigins& origins, const std::filesystem::path& file)
+      : loaded_(loaded), config_(loaded.config), origins_(origins), file_(file) {}
+
+  void run() {
+    check_log();
+    check_http();
+    check_tls("cluster", config_.cluster.tls, false);
+    check_tls("replication", config_.replication.tls, config_.in_cluster && !config_.replication.plain);
+    // A file that is to be written needs a folder to be in.
+    check_file("logging.file", std::filesystem::path(config_.logging.file).parent_path());
+    if (config_.in_cluster) check_cluster();
+  }
+
+ private:
+  // Says it of the setting, at the place where it was given; or of the file, where it is missing.
+  void object(const std::string& setting, std::string problem, std::string remedy) {
+    const auto same = [&](const ConfigProblem& p) { return p.setting == setting; };
+    if (std::ranges::any_of(loaded_.problems, same)) return;
+    const auto origin = origins_.find(setting);
+    loaded_.problems.push_back({origin != origins_.end() ? origin->second : file_.native(), setting,
+                                std::move(problem), std::move(remedy)});
+  }
+
+  void require(const std::string& setting, bool present, std::string remedy) {
+    if (!present) object(setting, "is missing", std::move(remedy));
+  }
+
+  void check_log() {
+    require("log.dir", !config_.log.dir.empty(), "name the log directory");
+    if (!config_.log.dir.empty() && !std::filesystem::path(config_.log.dir).is_absolute())
+      object("log.dir", fmt::format("\"{}\" depends on where the daemon is started", config_.log.dir),
+             "write it from the root on");
+    require("log.shared_memory_dir", !config_.log.shared_memory_dir.empty(), "write \"/dev/shm\"");
+  }
+
+  void check_http() {
+    if (config_.http.allow_remote || is_loopback(config_.http.listen)) return;
+    object("http.listen", fmt::format("{} can be reached from other hosts", to_string(config_.http.listen)),
+           "listen on 127.0.0.1, or set http.allow_remote = true if everybody there may look");
+  }
+
+  void check_tls(const std::string& table, const TlsFiles& tls, bool required) {
+    if (required) {
+      for (const auto& [key, value] :
+           {std::pair("ca", &tls.ca), std::pair("certificate", &tls.certificate), std::pair("key", &tls.key)})
+        require(table + "." + key, !value->empty(),
+                fmt::format("name a PEM file, or set {}.plain = true where the network is trusted", table));
+    } else if (tls.certificate.empty() != tls.key.empty()) {
+      const std::string missing = tls.key.empty() ? ".key" : ".certificate";
+      object(table + missing, "is missing", "certificate and key go together");
+    }
+    check_file(table + ".ca", tls.ca);
+    check_file(table + ".certificate", tls.certificate);
+    check_file(table + ".key", tls.key);
+    check_private(table + ".key", tls.key);
+  }
+
+  void check_cluster() {
+    const auto& cluster = config_.cluster;
+    require("cluster.name", !cluster.name.empty(), "give the cluster a name, such as \"main\"");
+    const auto is_plain = [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+             c == '_' || c == '.';
+    };
+    if (!std::ranges::all_of(cluster.name, is_plain))
+      object("cluster.name", "has characters that names may not have",
+             "use letters, digits, '.', '-' and '_'");
+    require("cluster.etcd", !cluster.etcd.empty(),
+            "name etcd's members, such as [\"http://127.0.0.1:2379\"]");
+    require("node.id", config_.node.id != 0, "give each node a number of its own, from 1 on");
+    require("node.replication_listen", config_.node.replication_listen.has_value(),
+            "name where the other nodes connect to, such as \"10.0.0.1:9465\"");
+    if (cluster.lease_margin * 2 > cluster.lease_ttl)
+      object("cluster.lease_margin", "is more than half of cluster.lease_ttl",
+             "make it shorter, or cluster.lease_ttl longer");
+    if (cluster.user.empty() != cluster.password_file.empty())
+      object(cluster.user.empty() ? "cluster.user" : "cluster.password_file", "is missing",
+             "user and password_file go together");
+    check_file("cluster.password_file", cluster.password_file);
+    check_private("cluster.password_file", cluster.password_file);
+    const auto& listen = config_.node.replication_listen;
+    const bool anywhere = listen && (listen->host == "0.0.0.0" || listen->host == "::");
+    if (anywhere && !config_.node.replication_advertise)
+      object("node.replication_advertise", "is missing",
+             "other nodes cannot connect to " + to_string(*listen));
+  }
+
+  void check_file(const std::string& setting, const std::string& path) {
+    if (path.empty() || ::access(path.c_str(), R_OK) == 0) return;
+    object(setting, fmt::format("cannot read '{}': {}", path, std::strerror(errno)),
+           "name one that exists and that this user may read");
+  }
+
+  void check_private(const std::string& setting, const std::string& path) {
+    struct stat status{};
+    if (path.empty() || ::stat(path.c_str(), &status) != 0 || (status.st_mode & S_IRWXO) == 0) return;
+    object(setting, fmt::format("'{}' may be read or written by everybody", path),
+           fmt::format("chmod o= '{}'", path));
+  }
+
+  LoadedConfig& loaded_;
+  const Config& config_;
+  const SettingOrigins& origins_;
+  const std::filesystem::path& file_;
+};
+
+}  // namespace
+
+void check_whole(LoadedConfig& loaded, const SettingOrigins& origins, const std::filesystem::path& file) {
+  Checks(loaded, origins, file).run();
+}
+
+}  // namespace ringtail::daemon

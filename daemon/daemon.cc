@@ -1,0 +1,217 @@
+#include "daemon/daemon.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/logger.h"
+#include "daemon/instance.h"
+#include "daemon/notify.h"
+
+namespace ringtail::daemon {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kTick{250};
+constexpr std::chrono::seconds kDrainTime{10};
+
+}  // namespace
+
+Status Daemon::run() {
+  ::pthread_setname_np(::pthread_self(), "ringtaild");
+  auto signals = Signals::start();
+  Status status;
+  if (!signals) {
+    status = std::unexpected(signals.error());
+  } else if (status = logging_.configure(config_); status) {
+    logger().info("ringtaild {}, pid {}", version_, ::getpid());
+    notify::status("opening the log");
+    auto instance = InstanceLock::acquire(config_.log.dir, config_.log.create);
+    status = instance ? open() : std::unexpected(instance.error());
+    if (status) serve(**signals);
+    close();
+  }
+  if (!status) logger().error("{}", to_string(status.error()));
+  return status;
+}
+
+// The web server comes first: recovery may take its time, and somebody may want to know.
+Status Daemon::open() {
+  if (auto started = start_http(); !started) return started;
+  auto log = Log::open({.dir = config_.log.dir,
+                        .create_if_missing = config_.log.create,
+                        .keeper = KeeperMode::embedded,
+                        .io = config_.log.io,
+                        .keeper_cpu = static_cast<int>(config_.log.keeper_cpu),
+                        .shared_memory_dir = config_.log.shared_memory_dir});
+  if (!log) return std::unexpected(log.error());
+  log_ = std::move(*log);
+  logger().info("the log {} in {} is open", log_->id(), config_.log.dir);
+  auto service = make_service(config_, *log_);
+  if (!service) return std::unexpected(service.error());
+  service_ = std::move(*service);
+  if (auto started = service_->start(); !started) return started;
+  auto looked = std::make_shared<monitor::Watch>(*log_, version_, service_->cluster());
+  {
+    const std::lock_guard lock(mutex_);
+    watch_ = std::move(looked);
+  }
+  phase_ = Phase::serving;
+  return {};
+}
+
+void Daemon::serve(Signals& signals) {
+  watch_keeper();
+  notify::ready(status_text());
+  const auto watchdog = notify::watchdog_period();
+  auto next_alive = steady_clock::now();
+  for (;;) {
+    switch (signals.wait(watchdog ? std::min(kTick, std::chrono::ceil<milliseconds>(*watchdog)) : kTick)) {
+      case Signals::Event::stop: return;
+      case Signals::Event::reload: reload(); break;
+      case Signals::Event::none: break;
+    }
+    watch_keeper();
+    // A keeper that stands still is nothing that goes on: systemd is to start the daemon anew.
+    if (watchdog && steady_clock::now() >= next_alive && health().good) {
+      next_alive = steady_clock::now() + *watchdog;
+      notify::alive();
+    }
+  }
+}
+
+void Daemon::close() {
+  if (phase_.exchange(Phase::draining) == Phase::serving) {
+    notify::stopping("draining");
+    service_->drain(steady_clock::now() + kDrainTime);
+  }
+  if (service_) service_->stop();
+  http_.reset();
+  watch_.reset();  // no other thread is left that would look at it
+  service_.reset();
+  if (!log_) return;
+  notify::status("flushing");
+  log_.reset();
+  logger().info("ended; what was committed is on disk, or kept by another process");
+}
+
+// --- The keeper's role ---------------------------------------------------------------------------
+
+void Daemon::watch_keeper() {
+  const bool is_keeper = log_->is_keeper();
+  if (was_keeper_ == is_keeper) return;
+  if (is_keeper)
+    logger().info("this process keeps the log");
+  else
+    logger().warn("{}; standing by until it ends", health().text);
+  was_keeper_ = is_keeper;
+  if (phase_ == Phase::serving) notify::status(status_text());
+}
+
+std::string Daemon::status_text() const {
+  return fmt::format("{} the log in {}; {}", log_->is_keeper() ? "keeping" : "standing by for",
+                     config_.log.dir, service_->readiness().text);
+}
+
+// --- Reloading -----------------------------------------------------------------------------------
+
+void Daemon::reload() {
+  notify::reloading();
+  const LoadedConfig loaded = load_();
+  for (const ConfigProblem& problem : loaded.problems) logger().error("{}", to_string(problem));
+  if (loaded.problems.empty()) {
+    apply_reloaded(loaded.config);
+  } else {
+    logger().error("the configuration stays as it was: it has {} mistake{}", loaded.problems.size(),
+                   loaded.problems.size() == 1 ? "" : "s");
+  }
+  notify::ready(status_text());
+}
+
+void Daemon::apply_reloaded(const Config& next) {
+  const auto changed = changed_settings(config_, next);
+  const auto reference = config_reference();
+  for (const std::string& name : changed) {
+    const auto info = std::ranges::find_if(
+        reference, [&](const SettingInfo& setting) { return setting.table + "." + setting.key == name; });
+    if (info != reference.end() && info->reloads)
+      logger().info("{} has changed", name);
+    else
+      logger().warn("{} has changed; that takes effect when the daemon is started anew", name);
+  }
+  const Config before = config_;
+  config_.logging = next.logging;
+  config_.http = next.http;
+  config_.replication.throttle = next.replication.throttle;
+  if (auto configured = logging_.configure(config_); !configured) {
+    logger().error("{}; logging stays as it was", to_string(configured.error()));
+    config_.logging = before.logging;
+  }
+  service_->reload(config_);
+  if (config_.http.listen != before.http.listen || config_.http.allow_remote != before.http.allow_remote) {
+    http_.reset();  // the new one may want the same port
+    if (auto started = start_http(); !started) {
+      logger().error("{}; going on with {}", to_string(started.error()), to_string(before.http.listen));
+      config_.http = before.http;
+      if (auto again = start_http(); !again) logger().error("{}", to_string(again.error()));
+    }
+  }
+  logger().info("the configuration has been read, with {} change{}", changed.size(),
+                changed.size() == 1 ? "" : "s");
+}
+
+// --- Answers -------------------------------------------------------------------------------------
+
+Status Daemon::start_http() {
+  auto started = monitor::HttpServer::start({.host = config_.http.listen.host,
+                                             .port = config_.http.listen.port,
+                                             .allow_remote = config_.http.allow_remote},
+                                            answers());
+  if (!started) return std::unexpected(started.error());
+  http_ = std::move(*started);
+  logger().info("metrics and dashboard on http://{}/",
+                to_string(Endpoint{config_.http.listen.host, http_->port()}));
+  return {};
+}
+
+monitor::HttpAnswers Daemon::answers() {
+  const auto not_open = [] { return fail(Code::would_block, "the log is not open yet"); };
+  return {.metrics = [this, not_open]() -> Result<std::string> {
+            const auto looked = watch();
+            return looked ? looked->metrics() : not_open();
+          },
+          .state = [this, not_open]() -> Result<std::string> {
+            const auto looked = watch();
+            return looked ? looked->state() : not_open();
+          },
+          .health = [this] { return health(); },
+          .ready = [this] { return readiness(); }};
+}
+
+std::shared_ptr<monitor::Watch> Daemon::watch() const {
+  const std::lock_guard lock(mutex_);
+  return watch_;
+}
+
+monitor::HealthAnswer Daemon::health() const {
+  const auto looked = watch();
+  return looked ? looked->health() : monitor::HealthAnswer{true, "ok; opening the log"};
+}
+
+monitor::HealthAnswer Daemon::readiness() const {
+  // SYNC: pairs with the exchange and store of phase_; behind `serving` the service is there.
+  switch (phase_.load()) {
+    case Phase::opening: return {false, "opening the log"};
+    case Phase::draining: return {false, "draining"};
+    case Phase::serving: break;
+  }
+  if (auto healthy = health(); !healthy.good) return healthy;
+  const Readiness service = service_->readiness();
+  return {service.ready, service.ready ? "ready; " + service.text : service.text};
+}
+
+}  // namespace ringtail::daemon

@@ -1,0 +1,61 @@
+// The life of a ringtaild: opens the log, serves, until a signal ends it.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "daemon/config.h"
+#include "daemon/logging.h"
+#include "daemon/service.h"
+#include "daemon/signals.h"
+#include "monitor/http_server.h"
+#include "monitor/watch.h"
+
+namespace ringtail::daemon {
+
+// Thread safety: run() on the main thread, before any other thread exists.
+class Daemon {
+ public:
+  // `load` reads the configuration anew.
+  Daemon(Config config, std::string version, std::function<LoadedConfig()> load)
+      : config_(std::move(config)), version_(std::move(version)), load_(std::move(load)) {}
+
+  // Blocks until a signal ends it, or nothing can be done. Durable on return without an error: everything
+  // committed. Errors: of opening the log or what is beside it; all have been logged.
+  Status run();
+
+ private:
+  enum class Phase { opening, serving, draining };
+
+  Status open();
+  void serve(Signals& signals);
+  void close();
+  void reload();
+  void apply_reloaded(const Config& next);
+  void watch_keeper();
+  std::string status_text() const;
+
+  Status start_http();
+  monitor::HttpAnswers answers();
+  std::shared_ptr<monitor::Watch> watch() const;
+  monitor::HealthAnswer health() const;
+  monitor::HealthAnswer readiness() const;
+
+  Config config_;
+  std::string version_;
+  std::function<LoadedConfig()> load_;
+  Logging logging_;
+  std::atomic<Phase> phase_{Phase::opening};
+  std::optional<bool> was_keeper_;
+
+  std::optional<Log> log_;
+  std::unique_ptr<Service> service_;
+  mutable std::mutex mutex_;  // of watch_
+  std::shared_ptr<monitor::Watch> watch_;
+  std::unique_ptr<monitor::HttpServer> http_;  // its threads use all above
+};
+
+}  // namespace ringtail::daemon

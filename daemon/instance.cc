@@ -1,0 +1,47 @@
+#include "daemon/instance.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "base/files.h"
+#include "base/parse.h"
+#include "base/result.h"
+
+namespace ringtail::daemon {
+namespace {
+
+constexpr std::uint32_t kByte = 0;
+
+// What the holder wrote; nothing while it has not got to it.
+std::string holder_of(const shm::LockFile& file) {
+  std::array<char, 24> text{};
+  const ssize_t got = ::pread(file.fd(), text.data(), text.size(), 0);
+  std::string_view pid(text.data(), got > 0 ? static_cast<std::size_t>(got) : 0);
+  while (pid.ends_with('\n')) pid.remove_suffix(1);
+  return parse_integer(pid) ? fmt::format("pid {}", pid) : std::string("another process");
+}
+
+}  // namespace
+
+Result<InstanceLock> InstanceLock::acquire(const std::filesystem::path& dir, bool create) {
+  if (create) {
+    if (auto made = make_directories(dir); !made) return std::unexpected(made.error());
+  }
+  auto file = shm::LockFile::open(dir / "daemon.lock");
+  if (!file) return std::unexpected(file.error());
+  const auto locked = file->try_lock(kByte);
+  if (!locked) return std::unexpected(locked.error());
+  if (!*locked)
+    return fail(Code::already_exists, fmt::format("{} is a ringtaild of '{}' already; end it first",
+                                                  holder_of(*file), dir.native()));
+  const std::string pid = fmt::format("{}\n", ::getpid());
+  if (::ftruncate(file->fd(), 0) != 0 ||
+      ::pwrite(file->fd(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()))
+    return fail_errno(errno, fmt::format("cannot write '{}'", file->path().native()));
+  return InstanceLock(std::move(*file));
+}
+
+}  // namespace ringtail::daemon

@@ -1,0 +1,105 @@
+// ringtaild: parses the command line; src and the files beside this one do the rest.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "daemon/config.h"
+#include "daemon/daemon.h"
+
+namespace ringtail::daemon {
+namespace {
+
+constexpr const char* kDefaultFile = "/etc/ringtail/ringtaild.toml";
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+struct Options {
+  std::string file = kDefaultFile;
+  std::vector<std::string> sets;
+  std::string dir;
+  bool check = false;
+  bool json = false;
+};
+
+void print_problems(const Options& options, const std::vector<ConfigProblem>& problems) {
+  if (!options.json) {
+    for (const ConfigProblem& p : problems) fmt::print(stderr, "ringtaild: {}\n", to_string(p));
+    return;
+  }
+  nlohmann::json list = nlohmann::json::array();
+  for (const ConfigProblem& p : problems)
+    list.push_back(
+        {{"where", p.where}, {"setting", p.setting}, {"problem", p.problem}, {"remedy", p.remedy}});
+  const nlohmann::json object = {{"ok", false}, {"problems", std::move(list)}};
+  fmt::print("{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+int check(const Options& options, const LoadedConfig& loaded) {
+  if (!loaded.problems.empty()) {
+    print_problems(options, loaded.problems);
+    return kUsage;
+  }
+  if (options.json)
+    fmt::print("{}\n", nlohmann::json{{"ok", true}, {"config", to_json(loaded.config)}}.dump());
+  else
+    fmt::print("{}", to_toml(loaded.config));
+  return 0;
+}
+
+// The overrides in the order of the command line but for --dir, which is last.
+std::vector<Override> overrides_of(const Options& options) {
+  std::vector<Override> overrides;
+  for (const std::string& set : options.sets) {
+    const std::size_t equals = set.find('=');
+    overrides.push_back({set.substr(0, equals), set.substr(equals + 1)});
+  }
+  if (!options.dir.empty())
+    overrides.push_back({"log.dir", std::filesystem::absolute(options.dir).native(), "--dir"});
+  return overrides;
+}
+
+int run(int argc, char** argv) {
+  Options options;
+  CLI::App app("Keeps a Ringtail log, and shows what it is doing.", "ringtaild");
+  auto* const file =
+      app.add_option("--config", options.file, "The configuration (TOML)")->capture_default_str();
+  app.add_option("--set", options.sets, "Override a setting; may be given several times")
+      ->type_name("TABLE.KEY=VALUE")
+      ->allow_extra_args(false)
+      ->check([](const std::string& text) {
+        return text.find('=') == std::string::npos ? "TABLE.KEY=VALUE is required" : std::string();
+      });
+  app.add_option("--dir", options.dir, "The log directory, as --set log.dir=DIR");
+  app.add_flag("--check", options.check, "Check the configuration, print what is in effect, and end");
+  app.add_flag("--json", options.json, "With --check: print JSON");
+  app.set_version_flag("--version", "ringtaild " RINGTAIL_VERSION);
+  app.footer(
+      "SIGTERM ends it in good order, SIGHUP makes it read its configuration anew. See docs/daemon.md.");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  // Where nobody named a file and there is none, the defaults do.
+  const bool use_file = file->count() > 0 || ::access(kDefaultFile, F_OK) == 0;
+  const auto load = [path = use_file ? options.file : std::string(), overrides = overrides_of(options)] {
+    return load_config(path, overrides);
+  };
+  const LoadedConfig loaded = load();
+  if (options.check) return check(options, loaded);
+  if (!loaded.problems.empty()) {
+    print_problems({}, loaded.problems);
+    return kUsage;
+  }
+  return Daemon(loaded.config, RINGTAIL_VERSION, load).run() ? 0 : kFailed;
+}
+
+}  // namespace
+}  // namespace ringtail::daemon
+
+int main(int argc, char** argv) { return ringtail::daemon::run(argc, argv); }
