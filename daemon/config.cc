@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <limits>
 
 #include "base/parse.h"
 #include "base/toml_values.h"
@@ -54,60 +54,69 @@ bool is_loopback(const Endpoint& endpoint) {
 
 std::string to_string(const ConfigProblem& problem) {
   std::string text = problem.where.empty() ? std::string() : problem.where + ": ";
-  if (!problem.setting.empty()) text += problem.setting + ": ";
+  if (!problem.setting.empty() && !problem.where.ends_with(" " + problem.setting))
+    text += problem.setting + ": ";
   text += problem.problem;
   return problem.remedy.empty() ? text : text + "; " + problem.remedy;
 }
 
 namespace {
 
-ConfigProblem unknown_setting(std::string where, std::string_view table, std::string_view key) {
+// Of a table or a setting that is not there, what was meant.
+ConfigProblem unknown_setting(const Origin& origin, std::string_view table, std::string_view key) {
   std::vector<std::string_view> tables;
+  std::vector<std::string_view> keys;  // of that table
   std::vector<std::string> names;
   for (const Setting& setting : settings()) {
-    if (std::ranges::find(tables, setting.table) == tables.end()) tables.push_back(setting.table);
+    if (tables.empty() || tables.back() != setting.table) tables.push_back(setting.table);
+    if (setting.table == table) keys.push_back(setting.key);
     names.push_back(setting.name());
   }
-  const bool known_table = std::ranges::find(tables, table) != tables.end();
-  if (table.empty() && std::ranges::find(tables, key) != tables.end())
-    return {std::move(where), std::string(key), "is a table",
-            fmt::format("write [{}] on a line of its own", key)};
-  const std::string name = fmt::format("{}{}{}", table, table.empty() || key.empty() ? "" : ".", key);
-  if (known_table || table.empty() || key.empty()) {
-    std::vector<std::string_view> all(names.begin(), names.end());
-    if (!table.empty() && known_table) {
-      all.clear();
-      for (const Setting& setting : settings())
-        if (setting.table == table) all.push_back(setting.key);
-    } else if (key.empty()) {
-      all = tables;
-    }
-    const std::string_view near = nearest(known_table ? key : std::string_view(name), all);
-    return {
-        std::move(where), name, key.empty() ? "there is no such table" : "there is no such setting",
-        near.empty() ? "see docs/daemon.md for those there are" : fmt::format("did you mean '{}'?", near)};
+  ConfigProblem problem{origin.where, std::string(table), {}, {}, origin.line};
+  if (!keys.empty()) {
+    const std::string_view near = nearest(key, keys);
+    problem.setting = fmt::format("{}.{}", table, key);
+    problem.problem = "there is no such setting";
+    problem.remedy = near.empty() ? fmt::format("[{}] has {}", table, fmt::join(keys, ", "))
+                                  : fmt::format("did you mean '{}'?", near);
+  } else if (!table.empty()) {
+    const std::string_view near = nearest(table, tables);
+    problem.problem = fmt::format("there is no table [{}]", table);
+    problem.remedy = near.empty() ? fmt::format("there are [{}]", fmt::join(tables, "], ["))
+                                  : fmt::format("did you mean [{}]?", near);
+  } else if (std::ranges::find(tables, key) != tables.end()) {
+    problem.setting = key;
+    problem.problem = "is a table";
+    problem.remedy = fmt::format("write [{}] on a line of its own", key);
+  } else {
+    problem.setting = key;
+    problem.problem = "settings stand in tables, and this one in none";
+    const std::vector<std::string_view> all(names.begin(), names.end());
+    const std::string_view near = nearest(key, all);
+    problem.remedy = near.empty() ? fmt::format("the tables are [{}]", fmt::join(tables, "], ["))
+                                  : fmt::format("did you mean '{}'?", near);
   }
-  const std::string_view near = nearest(table, tables);
-  return {std::move(where), name, fmt::format("there is no table [{}]", table),
-          near.empty() ? fmt::format("there are [{}]", fmt::join(tables, "], ["))
-                       : fmt::format("did you mean [{}]?", near)};
+  return problem;
 }
 
 // Stores one value; where it was said is noted for the checks of the whole.
-void apply(LoadedConfig& loaded, SettingOrigins& origins, std::string where, std::string_view table,
+void apply(LoadedConfig& loaded, SettingOrigins& origins, const Origin& origin, std::string_view table,
            std::string_view key, const SettingValue& value, bool from_option) {
   const auto found = std::ranges::find_if(
       settings(), [&](const Setting& setting) { return setting.table == table && setting.key == key; });
   if (found == settings().end()) {
-    loaded.problems.push_back(unknown_setting(std::move(where), table, key));
+    ConfigProblem problem = unknown_setting(origin, table, key);
+    // Of a table that is not there, once is enough.
+    if (std::ranges::find(loaded.problems, problem.setting, &ConfigProblem::setting) == loaded.problems.end())
+      loaded.problems.push_back(std::move(problem));
     return;
   }
   if (table == "cluster") loaded.config.in_cluster = true;
-  origins[found->name()] = where;
+  origins[found->name()] = origin;
   Objection objection = found->read(loaded.config, value, from_option);
   if (!objection.problem.empty())
-    loaded.problems.push_back(
-        {std::move(where), found->name(), std::move(objection.problem), std::move(objection.remedy)});
+    loaded.problems.push_back({origin.where, found->name(), std::move(objection.problem),
+                               std::move(objection.remedy), origin.line});
 }
 
 void apply_file(LoadedConfig& loaded, SettingOrigins& origins, const std::filesystem::path& file) {
@@ -119,13 +128,13 @@ void apply_file(LoadedConfig& loaded, SettingOrigins& origins, const std::filesy
     return;
   }
   for (const TomlValue& value : *values) {
-    std::string where = fmt::format("{}:{}", file.native(), value.line);
+    const Origin origin{fmt::format("{}:{}", file.native(), value.line), value.line};
     const auto in_table = [&](const Setting& setting) { return setting.table == value.table; };
     if (value.key.empty() && std::ranges::any_of(settings(), in_table)) {
       if (value.table == "cluster") loaded.config.in_cluster = true;  // what is missing is said below
       continue;
     }
-    apply(loaded, origins, std::move(where), value.table, value.key, value.value, false);
+    apply(loaded, origins, origin, value.table, value.key, value.value, false);
   }
 }
 
@@ -136,15 +145,18 @@ LoadedConfig load_config(const std::filesystem::path& file, std::span<const Over
   SettingOrigins origins;
   if (!file.empty()) apply_file(loaded, origins, file);
   for (const Override& entry : overrides) {
-    const std::string where = entry.option.empty() ? "--set " + entry.setting : entry.option;
+    const Origin origin{entry.option.empty() ? "--set " + entry.setting : entry.option, 0};
     const std::size_t dot = entry.setting.find('.');
     const std::string table = dot == std::string::npos ? "" : entry.setting.substr(0, dot);
     const std::string key = dot == std::string::npos ? entry.setting : entry.setting.substr(dot + 1);
     // What the file has of it does not count, its mistakes neither.
     std::erase_if(loaded.problems, [&](const ConfigProblem& p) { return p.setting == entry.setting; });
-    apply(loaded, origins, where, table, key, entry.value, true);
+    apply(loaded, origins, origin, table, key, entry.value, true);
   }
   check_whole(loaded, origins, file);
+  std::ranges::stable_sort(loaded.problems, {}, [](const ConfigProblem& problem) {
+    return problem.line == 0 ? std::numeric_limits<std::uint32_t>::max() : problem.line;
+  });
   return loaded;
 }
 

@@ -90,6 +90,7 @@ struct ConfigProblem {
   std::string setting;  // "http.listen"; empty: the file as a whole
   std::string problem;
   std::string remedy;
+  std::uint32_t line = 0;  // of the file; 0: not there
 };
 std::string to_string(const ConfigProblem& problem);
 
@@ -102,7 +103,7 @@ struct Override {
 
 struct LoadedConfig {
   Config config;                        // to be used when there are no problems
-  std::vector<ConfigProblem> problems;  // all there are, those of the file in the order of its lines
+  std::vector<ConfigProblem> problems;  // all there are, by their lines; those of no line last
 };
 
 // Reads the file, if one is named, and applies the overrides in order, then checks all of it, together with

@@ -31,9 +31,9 @@ class Checks {
   void object(const std::string& setting, std::string problem, std::string remedy) {
     const auto same = [&](const ConfigProblem& p) { return p.setting == setting; };
     if (std::ranges::any_of(loaded_.problems, same)) return;
-    const auto origin = origins_.find(setting);
-    loaded_.problems.push_back({origin != origins_.end() ? origin->second : file_.native(), setting,
-                                std::move(problem), std::move(remedy)});
+    const auto given = origins_.find(setting);
+    const Origin origin = given != origins_.end() ? given->second : Origin{file_.native(), 0};
+    loaded_.problems.push_back({origin.where, setting, std::move(problem), std::move(remedy), origin.line});
   }
 
   void require(const std::string& setting, bool present, std::string remedy) {

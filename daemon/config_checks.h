@@ -9,8 +9,12 @@
 
 namespace ringtail::daemon {
 
-// Where each setting that was given stands, by its name.
-using SettingOrigins = std::map<std::string, std::string, std::less<>>;
+// Where a setting was given.
+struct Origin {
+  std::string where = {};
+  std::uint32_t line = 0;  // of the file; 0: not there
+};
+using SettingOrigins = std::map<std::string, Origin, std::less<>>;  // by the setting's name
 
 // Adds the problems of the configuration as a whole; what is missing is said of `file`. Settings that have a
 // problem already are left alone. Blocks on the disk.

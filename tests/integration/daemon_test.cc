@@ -1,0 +1,237 @@
+// ringtaild: from its start to its end, and what it answers meanwhile.
+#include "integration/daemon.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+namespace ringtail::test {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::Optional;
+using ::testing::StartsWith;
+
+TEST_F(DaemonTest, KeepsTheLogAndShowsWhatItHolds) {
+  start();
+  EXPECT_EQ(get("/healthz").body, "ok; this process keeps the log\n");
+  EXPECT_EQ(get("/readyz").body, "ready; one host\n");
+  run_ok({"topic", "create", "orders", "--partitions", "2"});
+  run_ok({"produce", "orders", "--partition", "1", "--durable"}, "one\ntwo\nthree\n");
+  const std::string labels = "{topic=\"orders\",partition=\"1\"}";
+  EXPECT_THAT(metric("ringtail_partition_records_total" + labels), Optional(3));
+  EXPECT_THAT(metric("ringtail_partition_durable_offset" + labels), Optional(3));
+  EXPECT_THAT(metric("ringtail_partition_durable_lag_records" + labels), Optional(0));
+  EXPECT_THAT(metric("ringtail_partition_records_total{topic=\"orders\",partition=\"0\"}"), Optional(0));
+  EXPECT_THAT(metric("ringtail_keeper_here"), Optional(1));
+  EXPECT_THAT(metric("ringtail_keeper_pid"), Optional(daemon_->pid()));
+  EXPECT_GE(metric("ringtail_flush_sync_seconds_count"), 1);
+
+  run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--exit-at-end"});
+  run_ok({"produce", "orders", "--partition", "1"}, "four\n");
+  EXPECT_THAT(metric("ringtail_group_lag_records{group=\"billing\",topic=\"orders\",partition=\"1\"}"),
+              Optional(1));
+
+  ASSERT_TRUE(wait_until([this] {
+    const json state = json::parse(get("/api/state").body);
+    return state["history"].size() > 1 && state["topics"].size() > 1;
+  }));
+  const json state = json::parse(get("/api/state").body);
+  EXPECT_EQ(state["log"]["dir"], log_dir().string());
+  EXPECT_EQ(state["keeper"]["pid"], daemon_->pid());
+  EXPECT_FALSE(state.contains("cluster"));
+
+  EXPECT_EQ(stop().exit_code, 0);
+  EXPECT_EQ(consume_all("orders"), "one\ntwo\nthree\nfour\n");
+}
+
+TEST_F(DaemonTest, OneDaemonADirectory) {
+  start();
+  const CommandResult second = run_command(daemon_line({"--set", "logging.file="}));
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_THAT(second.err, HasSubstr("pid " + std::to_string(daemon_->pid()) + " is a ringtaild of '" +
+                                    log_dir().string() + "' already"));
+  EXPECT_EQ(get("/readyz").status, 200);
+}
+
+TEST_F(DaemonTest, APortInUseIsSaidAndNothingIsOpened) {
+  start();
+  const std::string other = (directory() / "other").string();
+  const CommandResult second = run_command(
+      {RINGTAILD_BINARY, "--dir", other, "--set", "http.listen=127.0.0.1:" + std::to_string(port_)});
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_THAT(second.err, HasSubstr("cannot listen on 127.0.0.1 port " + std::to_string(port_)));
+  EXPECT_FALSE(std::filesystem::exists(other + "/ringtail.toml"));
+}
+
+TEST_F(DaemonTest, CheckNamesEveryMistakeWithItsLine) {
+  const std::string file =
+      write_file("bad.toml", "[log]\nio = \"fast\"\n[http]\nlisen = \"x\"\nlisten = \"0.0.0.0:1\"\n")
+          .string();
+  for (const bool checks : {true, false}) {
+    std::vector<std::string> line = {RINGTAILD_BINARY, "--config", file, "--set", "node.id=70000"};
+    if (checks) line.emplace_back("--check");
+    const CommandResult result = run_command(line);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_THAT(result.err,
+                AllOf(StartsWith("ringtaild: " + file + ":2: log.io: \"fast\""),
+                      HasSubstr(file + ":4: http.lisen: there is no such setting; did you mean 'listen'?"),
+                      HasSubstr(file + ":5: http.listen: 0.0.0.0:1"),
+                      HasSubstr("--set node.id: 70000 is out of range")));
+  }
+  const CommandResult as_json = run_command({RINGTAILD_BINARY, "--config", file, "--check", "--json"});
+  EXPECT_EQ(as_json.exit_code, 2);
+  const json answer = json::parse(as_json.out);
+  EXPECT_EQ(answer["ok"], false);
+  EXPECT_EQ(answer["problems"].size(), 3u);
+  EXPECT_EQ(answer["problems"][0]["where"], file + ":2");
+}
+
+TEST_F(DaemonTest, CheckPrintsWhatIsInEffect) {
+  configure("[log]\nkeeper_cpu = 0\n");
+  const CommandResult result = run_command(daemon_line({"--check", "--set", "logging.level=debug"}));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("dir = \"" + log_dir().string() + "\"\n"), HasSubstr("keeper_cpu = 0\n"),
+                    HasSubstr("level = \"debug\"\n"), Not(HasSubstr("[cluster]"))));
+  EXPECT_FALSE(std::filesystem::exists(log_dir()));
+  const json answer = json::parse(run_command(daemon_line({"--check", "--json"})).out);
+  EXPECT_EQ(answer["ok"], true);
+  EXPECT_EQ(answer["config"]["log"]["keeper_cpu"], 0);
+  EXPECT_THAT(run_command({RINGTAILD_BINARY, "--version"}).out, StartsWith("ringtaild "));
+  EXPECT_EQ(run_command({RINGTAILD_BINARY, "--set", "nothing"}).exit_code, 2);
+}
+
+TEST_F(DaemonTest, HangUpReloadsWhatItCanAndNamesWhatItCannot) {
+  start();
+  configure("level = \"debug\"\n[log]\nkeeper_cpu = 0\n", "localhost:0");
+  daemon_->signal(SIGHUP);
+  wait_for_line("log.keeper_cpu has changed; that takes effect when the daemon is started anew");
+  wait_for_line("http.listen has changed");
+  wait_for_line("logging.level has changed");
+  find_port();
+  wait_for_line("the configuration has been read");
+  EXPECT_EQ(get("/readyz").status, 200);
+
+  write_file("ringtaild.toml", "[http]\nlisten = 5\n");
+  daemon_->signal(SIGHUP);
+  wait_for_line(config_file().string() + ":2: http.listen: 5 is no address");
+  wait_for_line("the configuration stays as it was");
+  EXPECT_EQ(get("/readyz").status, 200);
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
+TEST_F(DaemonTest, HangUpOpensTheLogFileAnew) {
+  start();
+  std::filesystem::rename(log_file(), directory() / "daemon.log.1");
+  daemon_->signal(SIGHUP);
+  ASSERT_TRUE(wait_until([this] { return std::filesystem::exists(log_file()); }));
+  EXPECT_EQ(stop().exit_code, 0);
+  EXPECT_THAT(read_file(log_file()), HasSubstr("ended"));
+}
+
+TEST_F(DaemonTest, WritesJsonLinesWhenToldTo) {
+  configure("format = \"json\"\n");
+  start();
+  run_ok({"topic", "create", "orders"});
+  EXPECT_EQ(stop().exit_code, 0);
+  const auto lines = lines_of(read_file(log_file()));
+  ASSERT_GE(lines.size(), 4u);
+  for (const std::string& line : lines) {
+    const json object = json::parse(line, nullptr, false);
+    ASSERT_FALSE(object.is_discarded()) << line;
+    EXPECT_TRUE(object["time"].is_string() && object["level"].is_string() && object["message"].is_string());
+  }
+}
+
+TEST_F(DaemonTest, AProducerGoesOnWhileTheDaemonIsKilledAndStartedAnew) {
+  start();
+  run_ok({"topic", "create", "orders"});
+  Command producer(command_line({"produce", "orders", "--durable"}), environment());
+  const auto offset = [this] {
+    return metric("ringtail_partition_durable_offset{topic=\"orders\",partition=\"0\"}");
+  };
+  producer.write("one\n");
+  ASSERT_TRUE(wait_until([&] { return offset() == 1; }));
+
+  daemon_->signal(SIGKILL);
+  EXPECT_EQ(daemon_->wait().exit_code, 137);
+  producer.write("two\n");
+  start();
+  wait_for_line("standing by until it ends");
+  EXPECT_EQ(get("/healthz").body, "ok; pid " + std::to_string(producer.pid()) + " keeps the log\n");
+  producer.write("three\n");
+  ASSERT_TRUE(wait_until([&] { return offset() == 3; }));
+  EXPECT_THAT(metric("ringtail_keeper_here"), Optional(0));
+
+  EXPECT_EQ(producer.wait().exit_code, 0);
+  wait_for_line("this process keeps the log");
+  EXPECT_EQ(stop().exit_code, 0);
+  EXPECT_EQ(consume_all("orders"), "one\ntwo\nthree\n");
+}
+
+// A request that does not come to its end holds the server, and so the end of the daemon.
+TEST_F(DaemonTest, ASecondSignalEndsItAtOnce) {
+  start();
+  const int connection = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port_));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::write(connection, "GET /", 5), 5);
+  ASSERT_EQ(get("/healthz").status, 200);  // the other was accepted before
+  daemon_->signal(SIGTERM);
+  wait_for_line("ending in good order");
+  daemon_->signal(SIGTERM);
+  EXPECT_EQ(daemon_->wait().exit_code, 143);
+  EXPECT_THAT(read_file(log_file()), HasSubstr("ending at once"));
+  ::close(connection);
+}
+
+TEST_F(DaemonTest, TellsSystemdWhatItIsDoing) {
+  const int inbox = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string path = (directory() / "notify").string();
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(inbox, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  std::string told;
+  const auto wait_for = [&](const std::string& text) {
+    std::array<char, 4096> buffer;
+    while (told.find(text) == std::string::npos) {
+      const ssize_t got = ::recv(inbox, buffer.data(), buffer.size(), 0);
+      if (got <= 0) return false;
+      told += std::string(buffer.data(), static_cast<std::size_t>(got)) + "\n";
+    }
+    return true;
+  };
+  start({}, {"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=100000"});
+  EXPECT_TRUE(wait_for("READY=1"));
+  EXPECT_TRUE(wait_for("WATCHDOG=1"));
+  daemon_->signal(SIGHUP);
+  EXPECT_TRUE(wait_for("RELOADING=1"));
+  EXPECT_EQ(stop().exit_code, 0);
+  EXPECT_TRUE(wait_for("STOPPING=1"));
+  EXPECT_THAT(told, HasSubstr("STATUS=keeping the log in " + log_dir().string()));
+  ::close(inbox);
+}
+
+TEST_F(DaemonTest, RefusesAClusterItCannotServe) {
+  configure(
+      "[cluster]\nname = \"main\"\netcd = [\"http://127.0.0.1:2379\"]\n[replication]\nplain = true\n"
+      "[node]\nid = 1\nreplication_listen = \"127.0.0.1:9465\"\n");
+  EXPECT_EQ(run_command(daemon_line({"--check"})).exit_code, 0);
+  const CommandResult result = run_command(daemon_line({"--set", "logging.file="}));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("has no replication"));
+}
+
+}  // namespace
+}  // namespace ringtail::test
