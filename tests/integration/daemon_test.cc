@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstring>
+#include <regex>
 
 namespace ringtail::test {
 namespace {
@@ -49,6 +50,25 @@ TEST_F(DaemonTest, KeepsTheLogAndShowsWhatItHolds) {
 
   EXPECT_EQ(stop().exit_code, 0);
   EXPECT_EQ(consume_all("orders"), "one\ntwo\nthree\nfour\n");
+}
+
+// Of replication there are none yet to compare with.
+TEST_F(DaemonTest, RulesAndChartsNameMetricsThatThereAre) {
+  start();
+  run_ok({"topic", "create", "orders"});
+  run_ok({"produce", "orders"}, "one\n");
+  run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--exit-at-end"});
+  const std::string metrics = get("/metrics").body;
+  const std::regex name("ringtail_(?!replica_|node_)[a-z_]*[a-z]");
+  for (const char* file : {"docs/alerts.yml", "docs/grafana.json"}) {
+    const std::string text = read_file(std::filesystem::path(RINGTAIL_SOURCE_DIR) / file);
+    std::sregex_iterator found(text.begin(), text.end(), name);
+    EXPECT_NE(found, std::sregex_iterator());
+    for (; found != std::sregex_iterator(); ++found)
+      EXPECT_TRUE(metrics.find("\n" + found->str() + "{") != std::string::npos ||
+                  metrics.find("\n" + found->str() + " ") != std::string::npos)
+          << file << ": " << found->str();
+  }
 }
 
 TEST_F(DaemonTest, OneDaemonADirectory) {

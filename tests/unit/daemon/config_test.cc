@@ -232,6 +232,12 @@ TEST_F(ConfigTest, TheExampleHasEverySettingWithItsDefault) {
   EXPECT_THAT(found, ::testing::UnorderedElementsAreArray(expected));
 }
 
+TEST_F(ConfigTest, TheDocumentationHasEverySetting) {
+  const std::string text = testing::get_file(std::filesystem::path(RINGTAIL_SOURCE_DIR) / "docs/daemon.md");
+  for (const SettingInfo& setting : config_reference())
+    EXPECT_THAT(text, HasSubstr("`" + setting.table + "." + setting.key + "`"));
+}
+
 TEST_F(ConfigTest, EndpointsAreHostAndPort) {
   for (const char* good : {"127.0.0.1:1", "localhost:65535", "[::1]:0", "node-1.example.org:9465"}) {
     const auto parsed = parse_endpoint(good);
