@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 
 #include "base/parse.h"
 #include "base/toml_values.h"
@@ -138,6 +139,17 @@ void apply_file(LoadedConfig& loaded, SettingOrigins& origins, const std::filesy
   }
 }
 
+// Those of no line last, in the order in which they were found.
+void sort_by_line(std::vector<ConfigProblem>& problems) {
+  std::multimap<std::uint32_t, ConfigProblem> sorted;
+  for (ConfigProblem& problem : problems) {
+    const std::uint32_t line = problem.line == 0 ? std::numeric_limits<std::uint32_t>::max() : problem.line;
+    sorted.emplace(line, std::move(problem));
+  }
+  problems.clear();
+  for (auto& [line, problem] : sorted) problems.push_back(std::move(problem));
+}
+
 }  // namespace
 
 LoadedConfig load_config(const std::filesystem::path& file, std::span<const Override> overrides) {
@@ -154,9 +166,7 @@ LoadedConfig load_config(const std::filesystem::path& file, std::span<const Over
     apply(loaded, origins, origin, table, key, entry.value, true);
   }
   check_whole(loaded, origins, file);
-  std::ranges::stable_sort(loaded.problems, {}, [](const ConfigProblem& problem) {
-    return problem.line == 0 ? std::numeric_limits<std::uint32_t>::max() : problem.line;
-  });
+  sort_by_line(loaded.problems);
   return loaded;
 }
 

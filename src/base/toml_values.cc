@@ -4,6 +4,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/files.h"
 
@@ -62,7 +63,8 @@ Result<std::vector<TomlValue>> read_toml_values(const std::filesystem::path& pat
     for (const auto& [inner_key, inner] : *table)
       values.push_back({name, std::string(inner_key.str()), value_of(inner), inner.source().begin.line});
   }
-  std::ranges::stable_sort(values, {}, &TomlValue::line);
+  std::ranges::sort(values, {},
+                    [](const TomlValue& value) { return std::tie(value.line, value.table, value.key); });
   return values;
 }
 

@@ -132,7 +132,7 @@ class HttpServer::Impl {
       return admit(request, response) ? httplib::Server::HandlerResponse::Unhandled
                                       : httplib::Server::HandlerResponse::Handled;
     });
-    server_.set_exception_handler([](const auto&, httplib::Response& response, std::exception_ptr) {
+    server_.set_exception_handler([](const auto&, httplib::Response& response, const std::exception_ptr&) {
       refuse(response, 500, "the request could not be answered");
     });
     using Request = httplib::Request;

@@ -189,6 +189,13 @@ TEST_F(ConfigTest, OverridesWinAndTheirMistakesNameTheOption) {
                   AllOf(StartsWith("--dir: "), HasSubstr("from the root"))));
 }
 
+TEST_F(ConfigTest, AnOverrideMayTakeAnAddressAway) {
+  const LoadedConfig loaded =
+      load("[node]\nreplication_advertise = \"a:1\"\n", {{"node.replication_advertise", ""}});
+  EXPECT_THAT(loaded.problems, IsEmpty());
+  EXPECT_FALSE(loaded.config.node.replication_advertise);
+}
+
 TEST_F(ConfigTest, WhatIsShownIsReadBack) {
   const LoadedConfig first =
       load("[http]\nlisten = \"[::1]:0\"\n[replication]\nspin = \"1500us\"\nthrottle = 5\n");
