@@ -60,7 +60,8 @@ Status Daemon::open() {
     const std::lock_guard lock(mutex_);
     watch_ = std::move(looked);
   }
-  phase_ = Phase::serving;
+  // SYNC: behind all that is served; pairs with the load in readiness.
+  phase_.store(Phase::serving, std::memory_order_release);
   return {};
 }
 
@@ -85,7 +86,9 @@ void Daemon::serve(Signals& signals) {
 }
 
 void Daemon::close() {
-  if (phase_.exchange(Phase::draining) == Phase::serving) {
+  const bool was_serving = phase_.load(std::memory_order_relaxed) == Phase::serving;
+  phase_.store(Phase::draining, std::memory_order_release);  // SYNC: pairs with the load in readiness
+  if (was_serving) {
     notify::stopping("draining");
     service_->drain(steady_clock::now() + kDrainTime);
   }
@@ -109,7 +112,7 @@ void Daemon::watch_keeper() {
   else
     logger().warn("{}; standing by until it ends", health().text);
   was_keeper_ = is_keeper;
-  if (phase_ == Phase::serving) notify::status(status_text());
+  notify::status(status_text());
 }
 
 std::string Daemon::status_text() const {
@@ -203,8 +206,8 @@ monitor::HealthAnswer Daemon::health() const {
 }
 
 monitor::HealthAnswer Daemon::readiness() const {
-  // SYNC: pairs with the exchange and store of phase_; behind `serving` the service is there.
-  switch (phase_.load()) {
+  // SYNC: pairs with the stores in open and close; behind `serving` the service is there.
+  switch (phase_.load(std::memory_order_acquire)) {
     case Phase::opening: return {false, "opening the log"};
     case Phase::draining: return {false, "draining"};
     case Phase::serving: break;
