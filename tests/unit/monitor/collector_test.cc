@@ -83,6 +83,7 @@ TEST_F(CollectorTest, ShowsGroupsWithTheirLagAndWhoIsAttached) {
 }
 
 TEST_F(CollectorTest, KnowsWhoKeepsTheLog) {
+  create("orders", small());  // which takes the keeper a round
   const KeeperSnapshot here = Collector(*log_).keeper();
   EXPECT_TRUE(here.here);
   EXPECT_EQ(here.pid, static_cast<std::uint32_t>(::getpid()));
