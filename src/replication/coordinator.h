@@ -191,7 +191,8 @@ class Coordinator {
   // True: made. False: something had changed meanwhile; look at the new state, and decide again.
   // Errors: timed_out (outcome unknown: the changes may have been made, or may yet be), fenced (this node has no
   // lease now: nothing was changed), limit_exceeded (more than kMaxChanges), invalid_argument (malformed, or
-  // one record twice), permission_denied, system (the store cannot be reached: nothing was changed). Blocks.
+  // one record twice), permission_denied, system (the store cannot be reached: nothing was changed), closed
+  // (this node has left). Blocks.
   virtual Result<bool> commit(std::span<const Change> changes) = 0;
 
   virtual CoordinatorHealth health() const = 0;

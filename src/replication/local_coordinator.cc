@@ -143,6 +143,7 @@ Status LocalCoordinator::join(const NodeRecord& node, const JoinOptions& options
     Values values = values_;
     values[node_key(node.id)] = {encode(node), revision_ + 1};
     node_ = node;
+    left_ = false;
     if (auto changed = change(std::move(values), revision_ + 1); !changed) {
       node_.reset();
       return changed;
@@ -157,6 +158,7 @@ Status LocalCoordinator::leave() {
   deadline_ns_.store(0, std::memory_order_relaxed);
   if (!node_) return {};
   node_.reset();
+  left_ = true;
   ++revision_;
   publish();
   return {};
@@ -175,6 +177,7 @@ std::shared_ptr<const ClusterState> LocalCoordinator::state() const {
 Result<bool> LocalCoordinator::commit(std::span<const Change> changes) {
   if (auto valid = check_changes(changes); !valid) return std::unexpected(valid.error());
   const std::lock_guard lock(mutex_);
+  if (left_) return fail(Code::closed, "this node has left the cluster");
   Values values = values_;
   for (const Change& wanted : changes) {
     const std::string key = key_of(wanted);

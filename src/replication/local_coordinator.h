@@ -3,10 +3,12 @@
 //   <dir>/cluster.json   written anew with each change; a crash leaves the old or the new
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -54,6 +56,7 @@ class LocalCoordinator final : public Coordinator {
   Values values_;              // all that is persistent
   std::int64_t revision_ = 0;  // of the last change, of a node's coming and going as well
   std::optional<NodeRecord> node_;
+  bool left_ = false;
   StateBuilder builder_;
   std::shared_ptr<const ClusterState> state_ = std::make_shared<const ClusterState>();
   std::string last_error_;

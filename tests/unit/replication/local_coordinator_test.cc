@@ -42,6 +42,9 @@ TEST_F(LocalCoordinatorTest, ItsNodeLivesForEverUntilItLeaves) {
   ASSERT_TRUE(one->leave());
   EXPECT_EQ(one->lease_deadline_ns(), 0);
   EXPECT_EQ(find_live(*one->state(), kOne), nullptr);
+  EXPECT_EQ(one->commit(std::vector<Change>{{topic_record("t")}}).error().code, Code::closed);
+  EXPECT_TRUE(one->join(node_record(1)));
+  EXPECT_EQ(one->commit(std::vector<Change>{{topic_record("t")}}), true);
 }
 
 TEST_F(LocalCoordinatorTest, RecordsSurviveAndTheirRevisionsGoOn) {
