@@ -1,5 +1,7 @@
 #include "daemon/service.h"
 
+#include "daemon/cluster_service.h"
+
 namespace ringtail::daemon {
 namespace {
 
@@ -16,12 +18,8 @@ class SingleHost final : public Service {
 
 }  // namespace
 
-Result<std::unique_ptr<Service>> make_service(const Config& config, const Log&) {
-  if (config.in_cluster)
-    return fail(
-        Code::unsupported,
-        "[cluster] is configured, and this ringtaild has no replication; remove the table to run on one "
-        "host");
+Result<std::unique_ptr<Service>> make_service(const Config& config, const Log& log) {
+  if (config.in_cluster) return make_cluster_service(config, log);
   return std::make_unique<SingleHost>();
 }
 

@@ -37,7 +37,8 @@ class Service {
   virtual const monitor::ClusterSource* cluster() const = 0;
 };
 
-// The service that the configuration asks for. Errors: unsupported.
+// The service that the configuration asks for. Errors: those of
+// make_cluster_service.
 Result<std::unique_ptr<Service>> make_service(const Config& config, const Log& log);
 
 }  // namespace ringtail::daemon

@@ -18,6 +18,7 @@ constexpr std::int64_t kRetryNs = 100'000'000;
 void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<NodeId> leader,
                          const TopicConfig& config) {
   const bool news = record.revision != revision_;
+  if (revision_ >= 0 && record.record.leader_epoch != record_.leader_epoch) ++elections_;
   record_ = record.record;
   revision_ = record.revision;
   config_ = config;

@@ -52,6 +52,8 @@ class Replica {
 
   const PartitionRecord& record() const { return record_; }
   std::int64_t revision() const { return revision_; }
+  // Changes of the leader epoch that this node has seen.
+  std::uint64_t elections() const { return elections_; }
   const TopicPartition& name() const { return name_; }
   const StreamId& id() const { return id_; }
   LeadingPartition* leading() { return leading_.get(); }
@@ -96,6 +98,7 @@ class Replica {
   TopicConfig config_;
   PartitionRecord record_;
   std::int64_t revision_ = -1;
+  std::uint64_t elections_ = 0;
   Wanted wanted_;
   Wanted reached_;
   bool asking_ = false;  // the keeper is at work

@@ -533,6 +533,7 @@ ReplicatorStatus Node::status() {
       one.epoch = record.leader_epoch;
       one.leader = record.leader;
       one.replicas = record.replicas;
+      one.elections = replica->elections();
       for (const IsrMember& member : record.isr) one.isr.push_back(member.node);
       if (LeadingPartition* leading = replica->leading()) {
         one.role = "leader";

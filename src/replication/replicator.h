@@ -39,6 +39,7 @@ struct ReplicaStatus {
   std::vector<NodeId> isr;
   Offset high_watermark{0};
   Offset log_end{0};
+  std::uint64_t elections = 0;  // that this node has seen
   // Of a leader: how many records each follower lacks; those that are not connected are not in it.
   std::map<NodeId, std::uint64_t> lag;
 };

@@ -1,0 +1,161 @@
+#include "daemon/cluster_service.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/files.h"
+#include "base/logger.h"
+#include "base/random.h"
+#include "client/log_core.h"
+#include "replication/etcd_coordinator.h"
+#include "replication/replicator.h"
+
+namespace ringtail::daemon {
+namespace {
+
+using namespace ringtail::replication;
+using std::chrono::milliseconds;
+
+constexpr std::size_t kMaxPasswordBytes = 4096;
+
+Result<std::string> read_password(const std::string& path) {
+  if (path.empty()) return std::string();
+  auto text = read_small_file(path, kMaxPasswordBytes);
+  if (text && text->ends_with('\n')) text->pop_back();
+  return text;
+}
+
+Address address_of(const Endpoint& endpoint) { return {endpoint.host, endpoint.port}; }
+
+Compression compression_of(const std::string& name) {
+  return name == "lz4" ? Compression::lz4 : name == "zstd" ? Compression::zstd : Compression::none;
+}
+
+class ClusterService final : public Service, public monitor::ClusterSource {
+ public:
+  ClusterService(const Config& config, const Log& log, std::shared_ptr<Coordinator> coordinator)
+      : config_(config), log_(log.core()), coordinator_(std::move(coordinator)) {}
+  ~ClusterService() override { stop(); }
+
+  Status start() override;
+  void reload(const Config&) override {}
+  void drain(std::chrono::steady_clock::time_point deadline) override;
+  void stop() override {
+    if (replicator_) replicator_->stop();
+  }
+  Readiness readiness() const override;
+  const monitor::ClusterSource* cluster() const override { return this; }
+  monitor::ClusterFigures figures() const override;
+
+ private:
+  ReplicatorOptions options() const;
+
+  Config config_;
+  std::shared_ptr<LogCore> log_;
+  std::shared_ptr<Coordinator> coordinator_;
+  std::unique_ptr<Replicator> replicator_;
+};
+
+ReplicatorOptions ClusterService::options() const {
+  const Endpoint listen = *config_.node.replication_listen;
+  ReplicatorOptions options;
+  options.node.id = NodeId(static_cast<std::uint32_t>(config_.node.id));
+  options.node.started_ns = wall_clock_ns();
+  options.node.replication = address_of(config_.node.replication_advertise.value_or(listen));
+  options.node.http = address_of(config_.http.listen);
+  options.node.rack = config_.node.rack;
+  options.node.release = RINGTAIL_VERSION;
+  options.network.cluster = config_.cluster.name;
+  options.network.listen = address_of(listen);
+  options.network.compression = compression_of(config_.replication.compression);
+  if (!config_.replication.plain)
+    options.network.tls =
+        PeerTls{config_.replication.tls.ca, config_.replication.tls.certificate, config_.replication.tls.key};
+  options.lease_margin = std::chrono::duration_cast<milliseconds>(config_.cluster.lease_margin);
+  options.lag_time_max = std::chrono::duration_cast<milliseconds>(config_.replication.lag_time_max);
+  options.spin = std::chrono::duration_cast<std::chrono::microseconds>(config_.replication.spin);
+  return options;
+}
+
+Status ClusterService::start() {
+  ReplicatorOptions wanted = options();
+  const auto incarnation = random_token();
+  if (!incarnation) return std::unexpected(incarnation.error());
+  wanted.node.incarnation = *incarnation;
+  auto replicator = Replicator::start(log_, coordinator_, std::move(wanted));
+  if (!replicator) return std::unexpected(replicator.error());
+  replicator_ = std::move(*replicator);
+  return {};
+}
+
+void ClusterService::drain(std::chrono::steady_clock::time_point deadline) {
+  const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
+  if (!replicator_->drain(std::max(left, milliseconds(0))))
+    logger().warn(
+        "not every leadership could be handed over in time; the others take them when they see this "
+        "node leave");
+}
+
+Readiness ClusterService::readiness() const {
+  const CoordinatorHealth health = coordinator_->health();
+  const auto state = coordinator_->state();
+  const auto live = state->live.find(NodeId(static_cast<std::uint32_t>(config_.node.id)));
+  if (live != state->live.end())
+    return {true, fmt::format("node {} of cluster {}, {} of {} nodes alive", config_.node.id,
+                              config_.cluster.name, state->live.size(), state->nodes.size())};
+  return {false, fmt::format("not registered in cluster {}: {}", config_.cluster.name,
+                             health.last_error.empty() ? "etcd has not answered yet" : health.last_error)};
+}
+
+monitor::ClusterFigures ClusterService::figures() const {
+  const ReplicatorStatus status = replicator_->status();
+  const NodeId self(static_cast<std::uint32_t>(config_.node.id));
+  monitor::ClusterFigures figures{.name = config_.cluster.name, .nodes = {}, .partitions = {}};
+  for (const auto& [id, stored] : status.cluster->nodes)
+    figures.nodes.push_back({.id = id.value(),
+                             .rack = stored.record.rack,
+                             .live = status.cluster->live.contains(id),
+                             .draining = stored.record.draining,
+                             .self = id == self});
+  auto numbers = [](const std::vector<NodeId>& ids) {
+    std::vector<std::uint32_t> values;
+    for (const NodeId id : ids) values.push_back(id.value());
+    return values;
+  };
+  for (const ReplicaStatus& p : status.partitions) {
+    monitor::ReplicaFigures one;
+    one.topic = p.partition.topic;
+    one.partition = p.partition.partition;
+    if (p.leader) one.leader = p.leader->value();
+    one.replicas = numbers(p.replicas);
+    one.isr = numbers(p.isr);
+    one.epoch = p.epoch;
+    one.high_watermark = p.high_watermark;
+    one.elections = p.elections;
+    for (const auto& [node, lag] : p.lag) one.lag_records[node.value()] = lag;
+    figures.partitions.push_back(std::move(one));
+  }
+  return figures;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Service>> make_cluster_service(const Config& config, const Log& log) {
+  const auto password = read_password(config.cluster.password_file);
+  if (!password) return std::unexpected(password.error());
+  auto coordinator = EtcdCoordinator::open(
+      {.etcd = {.endpoints = config.cluster.etcd,
+                .user = config.cluster.user,
+                .password = *password,
+                .ca_file = config.cluster.tls.ca,
+                .certificate_file = config.cluster.tls.certificate,
+                .key_file = config.cluster.tls.key},
+       .cluster = config.cluster.name,
+       .lease_ttl = std::chrono::duration_cast<milliseconds>(config.cluster.lease_ttl)});
+  if (!coordinator) return std::unexpected(coordinator.error());
+  return std::make_unique<ClusterService>(config, log, std::move(*coordinator));
+}
+
+}  // namespace ringtail::daemon
