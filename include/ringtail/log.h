@@ -9,6 +9,7 @@
 #include <string>
 
 #include "ringtail/error.h"
+#include "ringtail/role.h"
 #include "ringtail/types.h"
 
 namespace ringtail {
@@ -58,6 +59,8 @@ class Log {
   std::string id() const;
   // Whether this process holds the keeper role now.
   bool is_keeper() const;
+  // Follows what this host is to a partition: leader, follower, neither. Errors: not_found, closed.
+  Result<RoleWatch> watch_role(const TopicPartition& partition) const;
 
   const std::shared_ptr<LogCore>& core() const { return core_; }
 

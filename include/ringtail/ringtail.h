@@ -9,4 +9,5 @@
 #include "ringtail/producer.h"
 #include "ringtail/record.h"
 #include "ringtail/retry.h"
+#include "ringtail/role.h"
 #include "ringtail/types.h"
