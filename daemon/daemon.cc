@@ -44,7 +44,7 @@ Status Daemon::open() {
   if (auto started = start_http(); !started) return started;
   auto log = Log::open({.dir = config_.log.dir,
                         .create_if_missing = config_.log.create,
-                        .keeper = KeeperMode::embedded,
+                        .keeper = KeeperMode::daemon,
                         .io = config_.log.io,
                         .keeper_cpu = static_cast<int>(config_.log.keeper_cpu),
                         .shared_memory_dir = config_.log.shared_memory_dir});

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/files.h"
 #include "base/random.h"
 #include "groups/coordinator.h"
 #include "shm/futex.h"
@@ -18,6 +19,7 @@ using std::memory_order_relaxed;
 namespace {
 
 constexpr std::int64_t kSliceNs = 50'000'000;
+constexpr std::string_view kClusterFile = "of-cluster";
 // How long a keeper may take to answer before somebody is told so. Recovery of a large log takes seconds.
 constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 
@@ -48,9 +50,18 @@ LogCore::~LogCore() {
   if (candidate_) candidate_->stop();
 }
 
+bool LogCore::is_of_cluster() const {
+  std::error_code ignored;
+  return std::filesystem::exists(options_.dir / kClusterFile, ignored);
+}
+
+Status LogCore::note_cluster(const std::string& cluster) const {
+  return write_file_atomically(options_.dir / kClusterFile, cluster + "\n");
+}
+
 Status LogCore::start_candidate() {
   const auto path = keeper_lock();
-  if (options_.keeper == KeeperMode::none) {
+  if (options_.keeper == KeeperMode::none || (options_.keeper == KeeperMode::embedded && is_of_cluster())) {
     auto free = shm::RoleLock::try_acquire(path);
     if (free) return std::unexpected(log::nobody_keeps(options_.dir));
     return free.error().code == Code::would_block ? Status{} : std::unexpected(free.error());

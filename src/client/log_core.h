@@ -34,6 +34,9 @@ class LogCore {
   // Of this process's keeper; nothing is counted while another process is it.
   const log::KeeperFigures& keeper_figures() const { return keeper_figures_; }
 
+  // Notes that the log belongs to a cluster: nobody but its ringtaild keeps it from now on. Durable on return.
+  // Errors: as write_file_atomically.
+  Status note_cluster(const std::string& cluster) const;
   // For the replicator, in the process that keeps: asks for another role of a partition. Its `done` is told
   // no_keeper where this process does not keep the log.
   void request_role(std::uint64_t topic_id, PartitionId partition, log::RoleRequest request);
@@ -56,6 +59,7 @@ class LogCore {
         attachment_(std::move(catalog), std::move(place), std::move(control), std::move(locks)),
         fork_generation_(shm::fork_generation()) {}
 
+  bool is_of_cluster() const;
   Status start_candidate();
   Status wait_for_keeper();
   void run_keeper(const std::stop_token& stop);

@@ -20,7 +20,8 @@ constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 
 Error nobody_keeps(const std::filesystem::path& dir) {
   return {Code::no_keeper, 0,
-          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded",
+          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded, or "
+                      "ringtaild where the log belongs to a cluster",
                       dir.string())};
 }
 

@@ -38,7 +38,10 @@ void FollowingPartition::ask() {
 }
 
 void FollowingPartition::on_link_down() {
-  if (state_ == State::starting) return;  // its outcome comes first
+  if (state_ == State::starting) {  // its outcome comes first
+    lost_ = true;
+    return;
+  }
   state_ = State::idle;
   pending_.clear();
 }
@@ -60,6 +63,7 @@ void FollowingPartition::on_start(const Message& message) {
 
 void FollowingPartition::follow_from(const LogPoint& cut, bool restart, log::EpochList epochs) {
   state_ = State::starting;
+  lost_ = false;
   take_role_({.role = shm::ReplicaRole::follower,
               .epoch = epoch_,
               .leader_node = leader_.value(),
@@ -73,7 +77,7 @@ void FollowingPartition::follow_from(const LogPoint& cut, bool restart, log::Epo
                 writer_ = outcome->writer;
                 end_ = outcome->end;
                 epochs_ = outcome->epochs;
-                if (context_.network->link(leader_) == nullptr) return;
+                if (lost_ || context_.network->link(leader_) == nullptr) return ask();
                 state_ = State::streaming;
                 send_ack();
               }});

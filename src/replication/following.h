@@ -62,6 +62,7 @@ class FollowingPartition {
   bool synced_;
   TakeRole take_role_;
   State state_ = State::idle;
+  bool lost_ = false;  // the leader was, while the keeper was at work
   log::LogPoint end_;
   log::EpochList epochs_;
   std::shared_ptr<log::ReplicaWriter> writer_;

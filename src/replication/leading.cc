@@ -21,6 +21,13 @@ constexpr std::size_t kMaxQueuedBytes = 4 << 20;  // of one connection, all part
 
 }  // namespace
 
+void Throttle::refill(std::int64_t now_ns) {
+  constexpr double kBurstSeconds = 0.25;
+  const double rate = static_cast<double>(rate_);
+  tokens_ = std::min(tokens_ + rate * static_cast<double>(now_ns - refilled_ns_) / 1e9, rate * kBurstSeconds);
+  refilled_ns_ = now_ns;
+}
+
 LeadingPartition::LeadingPartition(ShipContext& context, const log::RoleOutcome& outcome, LeaderEpoch epoch,
                                    bool synced, std::uint32_t min_insync)
     : context_(context),
@@ -111,7 +118,10 @@ void LeadingPartition::on_follow(Link& link, const Message& message) {
 
 void LeadingPartition::on_ack(NodeId node, const Message& message) {
   const auto found = streams_.find(node);
-  if (found == streams_.end()) return;
+  if (found == streams_.end()) {
+    if (Link* link = context_.network->link(node)) refuse(*link, "nothing is being shipped to it");
+    return;
+  }
   Stream& stream = found->second;
   // It cannot have what was not shipped to it.
   if (message.at() > stream.sent || message.mark() > message.at()) {
@@ -208,6 +218,7 @@ bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
       return progress;
     }
     if (frames->behind) {
+      if (!context_.throttle.open()) return progress;
       begin_fetch(node, stream);
       return true;
     }
@@ -246,6 +257,7 @@ void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
       of.fetching = false;
       Link* const link = context_.network->link(node);
       if (link == nullptr) return end_stream(node);
+      context_.throttle.take(fetched->bytes.size());
       if (!fetched->bytes.empty()) send_frames(node, of, fetched->bytes, fetched->end);
       if (fetched->error) {
         refuse(*link, fetched->error->message);
@@ -253,6 +265,10 @@ void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
       }
     });
   });
+}
+
+bool LeadingPartition::is_behind() const {
+  return std::ranges::any_of(streams_, [](const auto& s) { return s.second.streaming && s.second.reader; });
 }
 
 bool LeadingPartition::arm_bell() {

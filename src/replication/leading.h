@@ -20,6 +20,22 @@
 
 namespace ringtail::replication {
 
+// How much may be read from files for followers that catch up: a bucket that fills up with time.
+class Throttle {
+ public:
+  // 0: no limit.
+  void set_rate(std::int64_t bytes_per_s) { rate_ = bytes_per_s; }
+  // To be told the time now and then.
+  void refill(std::int64_t now_ns);
+  bool open() const { return rate_ == 0 || tokens_ > 0; }
+  void take(std::size_t bytes) { tokens_ -= static_cast<double>(bytes); }
+
+ private:
+  std::int64_t rate_ = 0;
+  double tokens_ = 0;
+  std::int64_t refilled_ns_ = 0;
+};
+
 // What all partitions of a replicator share.
 struct ShipContext {
   NodeId self{0};
@@ -28,6 +44,7 @@ struct ShipContext {
   std::uint32_t slot = 0;                            // liveness slot of the replicator's readers
   std::function<void(std::function<void()>)> fetch;  // runs it on the thread that reads files
   std::function<void(std::function<void()>)> post;   // on the network's thread
+  Throttle throttle;
   std::uint64_t bytes_shipped = 0;
   std::uint64_t bytes_received = 0;
 };
@@ -59,6 +76,9 @@ class LeadingPartition {
   bool arm_bell();
   // Now and then: notes where the log ends, so that lag can be told.
   void mark(std::int64_t now_ns);
+
+  // Whether a follower has to be read for from files.
+  bool is_behind() const;
 
   log::LogPoint end();
   // The first trouble with its log, if any: it can ship no more.

@@ -255,6 +255,7 @@ void Connection::take(std::size_t bytes) {
   heard_ns_ = monotonic_ns();
   const auto keep = shared_from_this();
   while (open_) {
+    if (!up_ && read_end_ - read_begin_ > kMaxHelloBytes) return close("it did not begin with a hello");
     auto parsed = parse_message(std::span(read_).subspan(read_begin_, read_end_ - read_begin_), unpacked_);
     if (!parsed) return close(parsed.error().message);
     if (parsed->bytes == 0) break;

@@ -171,7 +171,9 @@ bool holds(std::span<const NodeId> nodes, NodeId node) {
 }
 
 // A crash of its host ends the life of a node's memory; what it has synced lives as long as its log directory.
-bool is_alive(const NodeRecord& node, const std::string& life) { return life == node.life || life == node.log_id; }
+bool is_alive(const NodeRecord& node, const std::string& life) {
+  return life == node.life || life == node.log_id;
+}
 
 // In the ISR with a life that it still has.
 bool in_sync(const PartitionRecord& record, const ClusterState& state, NodeId node) {

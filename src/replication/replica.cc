@@ -35,6 +35,8 @@ void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<No
     if (leading_ && wanted_ == reached_) confirm();
   }
   approach();
+  // Who died is not waited for any longer.
+  if (leading_) look_at_isr(monotonic_ns());
 }
 
 void Replica::confirm() {
@@ -116,6 +118,7 @@ void Replica::ask_lead() {
                           leading_ = std::move(*leading);
                           confirm();
                           approach();
+                          if (leading_) look_at_isr(monotonic_ns());
                         }});
 }
 
@@ -170,7 +173,7 @@ void Replica::on_progress() {
 
 // --- Now and then --------------------------------------------------------------------------------
 
-void Replica::tick(std::int64_t now_ns, std::int64_t lag_time_max_ns) {
+void Replica::tick(std::int64_t now_ns) {
   if (!asking_ && wanted_ != reached_ && now_ns >= retry_ns_) approach();
   if (following_) following_->ask();
   if (!leading_) return;
@@ -184,15 +187,15 @@ void Replica::tick(std::int64_t now_ns, std::int64_t lag_time_max_ns) {
     }
   }
   leading_->mark(now_ns);
-  look_at_isr(now_ns, lag_time_max_ns);
+  look_at_isr(now_ns);
 }
 
-void Replica::look_at_isr(std::int64_t now_ns, std::int64_t lag_time_max_ns) {
+void Replica::look_at_isr(std::int64_t now_ns) {
   if (committing_ || await_record_ || next_) return;
   std::set<NodeId> isr = leading_->progress().isr();
   const std::set<NodeId> before = isr;
   isr.insert(context_.self);
-  for (const NodeId node : leading_->progress().lagging(now_ns, lag_time_max_ns)) isr.erase(node);
+  for (const NodeId node : leading_->progress().lagging(now_ns, host_.lag_time_max_ns())) isr.erase(node);
   // Nobody waits for the dead.
   std::erase_if(
       isr, [&](NodeId node) { return node != context_.self && !host_.life_of(node, config_.acks_synced()); });

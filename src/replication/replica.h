@@ -26,6 +26,8 @@ class ReplicaHost {
   virtual void commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) = 0;
   // Until when this node may lead, CLOCK_BOOTTIME; its margin is taken off.
   virtual std::int64_t lease_deadline_ns() const = 0;
+  // How long an in-sync replica may lack records before it is none.
+  virtual std::int64_t lag_time_max_ns() const = 0;
   // The life of a node that counts for a partition; nothing if the node is not alive.
   virtual std::optional<std::string> life_of(NodeId node, bool synced) const = 0;
 };
@@ -42,7 +44,7 @@ class Replica {
   void set_record(const Stored<PartitionRecord>& record, std::optional<NodeId> leader,
                   const TopicConfig& config);
   // Lag, in-sync replicas, the lease; now and then.
-  void tick(std::int64_t now_ns, std::int64_t lag_time_max_ns);
+  void tick(std::int64_t now_ns);
   // This node's lease is gone: it leads nothing.
   void fence();
   // Gives the leadership to `next`, the record that names another leader: refuses appends, ships what is left, and
@@ -87,7 +89,7 @@ class Replica {
   void confirm();
   void on_committed(std::optional<bool> made);
   void begin_follow(const log::RoleOutcome& outcome);
-  void look_at_isr(std::int64_t now_ns, std::int64_t lag_time_max_ns);
+  void look_at_isr(std::int64_t now_ns);
   void propose(std::set<NodeId> isr);
   void step_hand_over();
 

@@ -46,7 +46,7 @@ struct ReplicaStatus {
 
 struct ReplicatorStatus {
   bool joined = false;
-  std::shared_ptr<const ClusterState> cluster;
+  std::shared_ptr<const ClusterState> cluster = std::make_shared<ClusterState>();
   std::vector<ReplicaStatus> partitions;
   std::map<NodeId, std::string> peers;  // "connected", or the last trouble
   std::uint64_t elections = 0;          // that this node won

@@ -1,0 +1,341 @@
+#include "replication/node.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include <future>
+
+#include "base/logger.h"
+#include "base/parse.h"
+#include "base/random.h"
+#include "replication/placement.h"
+#include "shm/process.h"
+
+namespace ringtail::replication {
+
+namespace {
+
+constexpr std::chrono::milliseconds kTick{100};
+constexpr std::size_t kLookAgain = 10;  // ticks: a bell may have rung unheard
+
+// What a crash of the host would take with it: the shared memory of this log, since this boot.
+std::string life_of_memory(const log::Attachment& attachment) {
+  struct ::stat status = {};
+  ::stat((attachment.place().shm_dir / "control").c_str(), &status);
+  const auto boot = shm::boot_id().value_or(std::array<std::uint64_t, 2>{});
+  return to_hex(boot[0] ^ boot[1] ^ status.st_ino * 0x9e3779b97f4a7c15 ^
+                static_cast<std::uint64_t>(status.st_ctim.tv_nsec) << 32 ^
+                static_cast<std::uint64_t>(status.st_ctim.tv_sec));
+}
+
+}  // namespace
+
+// --- Life ----------------------------------------------------------------------------------------
+
+Status Node::open() {
+  options_.network.self = options_.node.id;
+  options_.network.incarnation = options_.node.incarnation;
+  auto network =
+      Network::open(context_, options_.network,
+                    {.up =
+                         [this](Link& link) {
+                           logger().info("replication: connected to node {}", link.peer().value());
+                           for (auto& [id, replica] : replicas_) replica->on_link_up(link.peer());
+                         },
+                     .message = [this](Link& link, const Message& message) { on_message(link, message); },
+                     .down =
+                         [this](Link& link) {
+                           for (auto& [id, replica] : replicas_) replica->on_link_down(link.peer());
+                         },
+                     .writable =
+                         [this](Link&) {
+                           for (auto& [replica, since] : active_) replica->pump();
+                         }});
+  if (!network) return std::unexpected(network.error());
+  network_ = std::move(*network);
+  ship_.network = network_.get();
+  if (options_.node.replication.port == 0) options_.node.replication.port = network_->port();
+  options_.node.life = life_of_memory(log_->attachment());
+  log_->set_on_progress([this](std::uint32_t index) {
+    asio::post(context_, [this, index] {
+      if (const auto found = by_index_.find(index); found != by_index_.end()) {
+        found->second->on_progress();
+        activate(*found->second);
+      }
+    });
+  });
+  coordinator_->set_on_change([gate = gate_](std::shared_ptr<const ClusterState> state) {
+    std::lock_guard lock(gate->mutex);
+    if (Node* const node = gate->node)
+      asio::post(node->context_, [node, state = std::move(state)] { node->on_state(state); });
+  });
+  listen_to_bell();
+  tick();
+  thread_ = std::thread([this] { run(); });
+  auto joined =
+      coordinator_->join(options_.node, {.replace = options_.replace_node, .wait = options_.join_wait});
+  if (!joined && joined.error().code != Code::timed_out) return joined;
+  if (!joined) logger().warn("replication: {}; going on to try", to_string(joined.error()));
+  return {};
+}
+
+// Spins while there is something to ship, for it is soon followed by more; sleeps otherwise.
+void Node::run() {
+  pthread_setname_np(pthread_self(), "ringtail-ship");
+  const std::int64_t spin_ns = std::chrono::nanoseconds(options_.spin).count();
+  while (!stop_.load(std::memory_order_relaxed)) {
+    context_.poll();
+    const std::int64_t now_ns = monotonic_ns();
+    for (auto it = active_.begin(); it != active_.end();) {
+      auto& [replica, since_ns] = *it;
+      if (replica->pump()) {
+        since_ns = now_ns;
+      } else if (now_ns - since_ns > spin_ns) {
+        if (replica->leading() == nullptr || !replica->leading()->arm_bell()) {
+          it = active_.erase(it);
+          continue;
+        }
+        since_ns = now_ns;
+      }
+      ++it;
+    }
+    if (active_.empty() && !stop_.load(std::memory_order_relaxed)) context_.run_one();
+  }
+}
+
+void Node::activate(Replica& replica) {
+  if (replica.leading() != nullptr) active_.try_emplace(&replica, monotonic_ns());
+}
+
+void Node::listen_to_bell() {
+  bell_.async_wait(asio::posix::stream_descriptor::wait_read, [this](boost::system::error_code error) {
+    if (error) return;
+    std::uint32_t index = 0;
+    while (doorbell_.next(index))
+      if (const auto found = by_index_.find(index); found != by_index_.end()) activate(*found->second);
+    listen_to_bell();
+  });
+}
+
+void Node::tick() {
+  const std::int64_t now_ns = monotonic_ns();
+  const bool may_lead = is_registered() && boottime_ns() < lease_deadline_ns();
+  ship_.throttle.refill(now_ns);
+  std::size_t number = ++ticks_;
+  for (auto& [id, replica] : replicas_) {
+    if (!may_lead) replica->fence();
+    replica->tick(now_ns);
+    if (const auto index = replica->index()) by_index_[*index] = replica.get();
+    if (++number % kLookAgain == 0 || (replica->leading() != nullptr && replica->leading()->is_behind()))
+      activate(*replica);
+  }
+  hold_elections();
+  timer_.expires_after(kTick);
+  timer_.async_wait([this](boost::system::error_code error) {
+    if (!error) tick();
+  });
+}
+
+// Runs it on the network's thread; nothing if that has ended.
+template <class Result>
+std::optional<Result> Node::ask(std::function<Result()> question) {
+  auto promise = std::make_shared<std::promise<Result>>();
+  auto answer = promise->get_future();
+  asio::post(context_, [promise, question = std::move(question)] { promise->set_value(question()); });
+  while (answer.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready)
+    if (stop_.load(std::memory_order_relaxed)) return std::nullopt;
+  return answer.get();
+}
+
+bool Node::drain(std::chrono::milliseconds patience) {
+  const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(patience).count();
+  for (;;) {
+    const auto left = ask<std::size_t>([this] {
+      draining_ = true;
+      hold_elections();
+      return leaderships();
+    });
+    if (left.value_or(0) == 0) return left.has_value();
+    if (monotonic_ns() >= deadline_ns) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+std::size_t Node::leaderships() const {
+  std::size_t count = 0;
+  for (const auto& [id, replica] : replicas_)
+    if (replica->record().leader == options_.node.id && replica->record().replicas.size() > 1 &&
+        replica->record().isr.size() > 1)
+      ++count;
+  return count;
+}
+
+void Node::stop() {
+  if (stop_.exchange(true)) return;
+  log_->set_on_progress({});
+  {
+    std::lock_guard lock(gate_->mutex);
+    gate_->node = nullptr;
+  }
+  if (thread_.joinable()) {
+    asio::post(context_, [] {});
+    thread_.join();
+  }
+  // What it leads it must not lead without a lease.
+  for (auto& [id, replica] : replicas_) take_role(id, {.role = shm::ReplicaRole::fenced});
+  if (auto left = coordinator_->leave(); !left) logger().warn("replication: {}", to_string(left.error()));
+  replicas_.clear();
+  network_.reset();
+}
+
+// --- Messages ------------------------------------------------------------------------------------
+
+void Node::on_message(Link& link, const Message& message) {
+  Replica* const replica = find(stream_of(message.header));
+  FollowingPartition* const following = replica == nullptr ? nullptr : replica->following();
+  const bool from_leader =
+      following != nullptr && following->leader() == link.peer() && following->epoch() == message.epoch();
+  switch (message.header.type) {
+    case MessageType::follow: {
+      // One that went on after another took its id, or began anew, is not who the record means.
+      const auto live = state_->live.find(link.peer());
+      if (replica != nullptr && live != state_->live.end() && live->second == link.peer_incarnation())
+        return replica->on_follow(link, message);
+      MessageHeader refuse = message.header;
+      refuse.type = MessageType::refuse;
+      const std::string_view why = "this node does not know the partition, or not the follower";
+      return link.send(refuse, std::as_bytes(std::span(why)));
+    }
+    case MessageType::ack:
+      if (replica != nullptr) {
+        replica->on_ack(link.peer(), message);
+        activate(*replica);
+      }
+      return;
+    case MessageType::refuse:
+      if (from_leader)
+        following->on_refuse(message);
+      else if (replica != nullptr && replica->leading() != nullptr)
+        replica->leading()->end_stream(link.peer());
+      return;
+    case MessageType::start:
+      if (from_leader) following->on_start(message);
+      return;
+    case MessageType::frames:
+      if (from_leader) following->on_frames(message);
+      return;
+    case MessageType::hello:
+    case MessageType::ping: return;
+  }
+}
+
+// --- The keeper and the coordinator --------------------------------------------------------------
+
+void Node::take_role(const StreamId& id, log::RoleRequest request) {
+  if (auto done = std::move(request.done)) {
+    request.done = [this, done = std::move(done)](Result<log::RoleOutcome> outcome) {
+      if (stop_.load(std::memory_order_relaxed)) return;
+      asio::post(context_, [done, outcome = std::move(outcome)] { done(outcome); });
+    };
+  }
+  log_->request_role(id.topic_id, PartitionId(id.partition), std::move(request));
+}
+
+void Node::commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) {
+  Replica* const replica = find({record.topic_id, record.partition.value()});
+  const std::int64_t revision = replica == nullptr ? 0 : replica->revision();
+  decide_.submit([this, record, revision, done = std::move(done)] {
+    const Change change{record, revision};
+    const auto made = coordinator_->commit(std::span(&change, 1));
+    std::optional<bool> outcome;
+    if (made) outcome = *made;
+    if (!made) logger().debug("replication: {}", to_string(made.error()));
+    asio::post(context_, [done, outcome] { done(outcome); });
+  });
+}
+
+std::optional<std::string> Node::life_of(NodeId node, bool synced) const {
+  const NodeRecord* const record = find_live(*state_, node);
+  if (record == nullptr) return std::nullopt;
+  return synced ? record->log_id : record->life;
+}
+
+bool Node::is_registered() const {
+  const auto live = state_->live.find(options_.node.id);
+  return live != state_->live.end() && live->second == options_.node.incarnation;
+}
+
+std::optional<NodeId> Node::leader_of(const PartitionRecord& record) const {
+  if (!is_led(record, *state_)) return std::nullopt;
+  if (record.leader == options_.node.id && boottime_ns() >= lease_deadline_ns()) return std::nullopt;
+  return record.leader;
+}
+
+TopicConfig Node::config_of(const std::string& topic) const {
+  const auto found = state_->topics.find(topic);
+  if (found == state_->topics.end()) return {};
+  return parse_topic_config(found->second.record.configs).value_or(TopicConfig{});
+}
+
+// --- Status --------------------------------------------------------------------------------------
+
+ReplicatorStatus Node::status() {
+  return ask<ReplicatorStatus>([this] { return look(); }).value_or(ReplicatorStatus{});
+}
+
+ReplicatorStatus Node::look() const {
+  ReplicatorStatus status;
+  status.joined = is_registered();
+  status.cluster = state_;
+  status.elections = elections_;
+  status.bytes_shipped = ship_.bytes_shipped;
+  status.bytes_received = ship_.bytes_received;
+  status.coordinator = coordinator_->health();
+  for (const auto& [id, stored] : state_->nodes)
+    if (id != options_.node.id)
+      status.peers[id] = network_->link(id) != nullptr ? "connected" : network_->trouble(id);
+  for (const auto& [id, replica] : replicas_) {
+    const PartitionRecord& record = replica->record();
+    ReplicaStatus one;
+    one.partition = replica->name();
+    one.role = "fenced";
+    one.epoch = record.leader_epoch;
+    one.leader = record.leader;
+    one.replicas = record.replicas;
+    one.elections = replica->elections();
+    for (const IsrMember& member : record.isr) one.isr.push_back(member.node);
+    if (LeadingPartition* leading = replica->leading()) {
+      one.role = "leader";
+      one.log_end = leading->end().offset;
+      for (const auto& [node, follower] : leading->progress().followers())
+        if (node != options_.node.id && follower.streaming)
+          one.lag[node] = one.log_end > follower.end.offset ? one.log_end - follower.end.offset : 0;
+    } else if (FollowingPartition* following = replica->following()) {
+      one.role = "follower";
+      one.log_end = following->end().offset;
+    }
+    if (const auto index = replica->index())
+      one.high_watermark =
+          Offset(log_->control().partition(*index).high_watermark_offset.load(std::memory_order_relaxed));
+    status.partitions.push_back(std::move(one));
+  }
+  return status;
+}
+
+Result<std::unique_ptr<Replicator>> Replicator::start(std::shared_ptr<LogCore> log,
+                                                      std::shared_ptr<Coordinator> coordinator,
+                                                      ReplicatorOptions options) {
+  if (auto noted = log->note_cluster(options.network.cluster); !noted) return std::unexpected(noted.error());
+  auto doorbell = shm::Doorbell::open(log->attachment().place().shm_dir);
+  if (!doorbell) return std::unexpected(doorbell.error());
+  auto slot = shm::OwnedSlot::acquire(log->control(), log->locks(), shm::SlotRole::admin);
+  if (!slot) return std::unexpected(slot.error());
+  options.node.log_id = log->catalog().identity().id;
+  auto node = std::make_unique<Node>(std::move(log), std::move(coordinator), std::move(options),
+                                     std::move(*doorbell), std::move(*slot));
+  if (auto opened = node->open(); !opened) return std::unexpected(opened.error());
+  return node;
+}
+
+}  // namespace ringtail::replication

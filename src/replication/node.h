@@ -1,0 +1,135 @@
+// A node of a cluster at work: what stands behind Replicator.
+//
+//   node.cc             life, threads, messages, the keeper and the coordinator
+//   node_state.cc       what the cluster's records mean for this host
+//   node_elections.cc   who is to lead
+#pragma once
+
+#include <atomic>
+#include <boost/asio.hpp>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "replication/replica.h"
+#include "replication/replicator.h"
+#include "replication/worker.h"
+#include "shm/doorbell.h"
+
+namespace ringtail::replication {
+
+namespace asio = boost::asio;
+
+// Thread safety: as Replicator; members that are not of it, on the network's thread.
+class Node final : public Replicator, public ReplicaHost {
+ public:
+  Node(std::shared_ptr<LogCore> log, std::shared_ptr<Coordinator> coordinator, ReplicatorOptions options,
+       shm::Doorbell doorbell, shm::OwnedSlot slot)
+      : log_(std::move(log)),
+        coordinator_(std::move(coordinator)),
+        options_(std::move(options)),
+        slot_(std::move(slot)),
+        doorbell_(std::move(doorbell)),
+        bell_(context_, doorbell_.descriptor()),
+        timer_(context_),
+        decide_("ringtail-decide"),
+        fetch_("ringtail-fetch") {
+    gate_->node = this;
+    ship_.self = options_.node.id;
+    ship_.window_bytes = options_.window_bytes;
+    ship_.slot = slot_.index();
+    ship_.fetch = [this](std::function<void()> task) { fetch_.submit(std::move(task)); };
+    ship_.post = [this](std::function<void()> task) { asio::post(context_, std::move(task)); };
+  }
+  ~Node() override { stop(); }
+
+  Status open();
+  bool drain(std::chrono::milliseconds patience) override;
+  void stop() override;
+  ReplicatorStatus status() override;
+
+ private:
+  // ReplicaHost
+  void take_role(const StreamId& id, log::RoleRequest request) override;
+  void commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) override;
+  std::int64_t lease_deadline_ns() const override {
+    const std::int64_t deadline = coordinator_->lease_deadline_ns();
+    return deadline == 0 ? 0 : deadline - std::chrono::nanoseconds(options_.lease_margin).count();
+  }
+  std::int64_t lag_time_max_ns() const override {
+    return std::chrono::nanoseconds(options_.lag_time_max).count();
+  }
+  std::optional<std::string> life_of(NodeId node, bool synced) const override;
+
+  template <class Result>
+  std::optional<Result> ask(std::function<Result()> question);
+  void run();
+  void listen_to_bell();
+  void activate(Replica& replica);
+  void tick();
+
+  void on_state(std::shared_ptr<const ClusterState> state);
+  void connect();
+  void provide_topics();
+  void provide_topic(const TopicRecord& topic);
+  Status adapt_topic(const log::TopicEntry& known, const TopicRecord& topic) const;
+  void remove_topics();
+  void update_replicas();
+  void hold_elections();
+  void commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected);
+  bool is_registered() const;
+  std::optional<NodeId> leader_of(const PartitionRecord& record) const;
+  TopicConfig config_of(const std::string& topic) const;
+  std::size_t leaderships() const;
+  ReplicatorStatus look() const;
+
+  void on_message(Link& link, const Message& message);
+  Replica* find(const StreamId& id) {
+    const auto found = replicas_.find(id);
+    return found == replicas_.end() ? nullptr : found->second.get();
+  }
+
+  std::shared_ptr<LogCore> log_;
+  std::shared_ptr<Coordinator> coordinator_;
+  ReplicatorOptions options_;
+  shm::OwnedSlot slot_;
+  shm::Doorbell doorbell_;
+  asio::io_context context_{1};
+  asio::posix::stream_descriptor bell_;
+  asio::steady_timer timer_;
+  ShipContext ship_;
+  std::unique_ptr<Network> network_;
+
+  std::shared_ptr<const ClusterState> state_ = std::make_shared<ClusterState>();
+  std::map<StreamId, std::unique_ptr<Replica>> replicas_;
+  std::map<std::uint32_t, Replica*> by_index_;
+  std::map<Replica*, std::int64_t> active_;        // since when there has been nothing to ship
+  std::map<std::uint64_t, TopicRecord> provided_;  // topics that this host has, as it has them
+  std::set<std::uint64_t> providing_;
+  std::set<TopicPartition> electing_;
+  std::uint64_t elections_ = 0;
+  bool draining_ = false;
+  std::size_t ticks_ = 0;
+
+  // By which the coordinator's thread finds this node while it is there.
+  struct Gate {
+    std::mutex mutex;
+    Node* node;
+  };
+  std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
+
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+  Worker decide_;
+  Worker fetch_;
+};
+
+}  // namespace ringtail::replication

@@ -1,0 +1,78 @@
+#include "replication/node.h"
+
+#include <algorithm>
+#include <span>
+
+#include "base/logger.h"
+#include "replication/placement.h"
+
+namespace ringtail::replication {
+
+namespace {
+
+constexpr std::size_t kChangesAtOnce = 32;
+
+}  // namespace
+
+// Partitions that nobody leads, and that this node is to; and those it leads and is to give away.
+void Node::hold_elections() {
+  if (!is_registered() || boottime_ns() >= lease_deadline_ns()) return;
+  std::vector<std::pair<PartitionRecord, std::int64_t>> elected;
+  ClusterState drained;  // as if this node were
+  if (draining_) {
+    drained = *state_;
+    drained.nodes[options_.node.id].record.draining = true;
+  }
+  for (auto& [id, replica] : replicas_) {
+    const PartitionRecord& record = replica->record();
+    if (electing_.contains(replica->name())) continue;
+    const bool led = is_led(record, *state_);
+    const bool mine = led && record.leader == options_.node.id;
+    if (led && !(mine && draining_)) continue;
+    if (mine && replica->is_handing_over()) continue;
+    const TopicConfig config = config_of(replica->name().topic);
+    auto next = elect(record, mine ? drained : *state_, config.unclean_election == UncleanElection::allowed);
+    if (!next || !next->leader) continue;
+    // Of this node, that life counts which the topic's replicas vouch with.
+    for (IsrMember& member : next->isr)
+      if (const auto life = life_of(member.node, config.acks_synced());
+          life && member.node == options_.node.id)
+        member.life = *life;
+    if (mine) {
+      if (*next->leader != options_.node.id) replica->hand_over(*next);
+    } else if (*next->leader == options_.node.id) {
+      elected.emplace_back(std::move(*next), replica->revision());
+      electing_.insert(replica->name());
+    }
+  }
+  if (!elected.empty())
+    decide_.submit([this, elected = std::move(elected)]() mutable { commit_elections(std::move(elected)); });
+}
+
+void Node::commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected) {
+  std::uint64_t won = 0;
+  for (std::size_t begin = 0; begin < elected.size(); begin += kChangesAtOnce) {
+    const auto some = std::span(elected).subspan(begin, std::min(kChangesAtOnce, elected.size() - begin));
+    std::vector<Change> changes;
+    for (const auto& [record, revision] : some) changes.push_back({record, revision});
+    auto made = coordinator_->commit(changes);
+    if (made && *made) won += changes.size();
+    if (!made || *made || changes.size() == 1) continue;
+    // One of them was not as it was seen: then each by itself.
+    for (const Change& change : changes) {
+      auto one = coordinator_->commit(std::span(&change, 1));
+      if (one && *one) ++won;
+    }
+  }
+  for (const auto& [record, revision] : elected)
+    if (record.unclean)
+      logger().warn(
+          "{}-{}: unclean election of this node in epoch {}: records that were acknowledged may be lost",
+          record.topic, record.partition.value(), record.leader_epoch.value());
+  asio::post(context_, [this, won, elected = std::move(elected)] {
+    elections_ += won;
+    for (const auto& [record, revision] : elected) electing_.erase({record.topic, record.partition});
+  });
+}
+
+}  // namespace ringtail::replication

@@ -1,0 +1,143 @@
+#include "replication/node.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/logger.h"
+
+namespace ringtail::replication {
+
+void Node::on_state(std::shared_ptr<const ClusterState> state) {
+  // Records that were lost altogether, and begun anew, say nothing of the topics that are here.
+  if (state->cluster_id != state_->cluster_id) provided_.clear();
+  state_ = std::move(state);
+  ship_.throttle.set_rate(state_->settings.record.replication_throttle_bytes_per_s);
+  connect();
+  provide_topics();
+  update_replicas();
+  remove_topics();
+  hold_elections();
+}
+
+void Node::connect() {
+  std::map<NodeId, Address> peers;
+  for (const auto& [id, stored] : state_->nodes)
+    if (id != options_.node.id) peers[id] = stored.record.replication;
+  network_->set_peers(peers);
+}
+
+// Topics of which this node is to have a partition, and has none yet, or has it otherwise.
+void Node::provide_topics() {
+  std::set<std::string> wanted;
+  for (const auto& [name, stored] : state_->partitions)
+    if (std::ranges::find(stored.record.replicas, options_.node.id) != stored.record.replicas.end())
+      wanted.insert(name.topic);
+  for (const auto& [name, stored] : state_->topics) {
+    const std::uint64_t id = stored.record.topic_id;
+    const auto known = provided_.find(id);
+    if (!wanted.contains(name) || (known != provided_.end() && known->second == stored.record)) continue;
+    if (!providing_.insert(id).second) continue;
+    decide_.submit([this, topic = stored.record] { provide_topic(topic); });
+  }
+}
+
+void Node::provide_topic(const TopicRecord& topic) {
+  const log::Catalog& catalog = log_->catalog();
+  Status made;
+  auto known = catalog.load_topic(topic.name);
+  if (known)
+    made = adapt_topic(*known, topic);
+  else
+    made = catalog.adopt_topic({.name = topic.name,
+                                .topic_id = topic.topic_id,
+                                .partitions = topic.partitions,
+                                .replication_factor = topic.replication_factor,
+                                .overrides = topic.configs,
+                                .created_ns = topic.created_ns});
+  if (made) made = log_->apply_catalog();
+  if (!made)
+    logger().error("replication: topic '{}' cannot be had here: {}", topic.name, to_string(made.error()));
+  asio::post(context_, [this, topic, had = made.has_value()] {
+    if (had) provided_[topic.topic_id] = topic;
+    providing_.erase(topic.topic_id);
+    update_replicas();
+  });
+}
+
+// Makes a topic that is here what its record says.
+Status Node::adapt_topic(const log::TopicEntry& known, const TopicRecord& topic) const {
+  if (known.topic_id != topic.topic_id)
+    return fail(Code::already_exists,
+                fmt::format("this host has another topic of that name, with id {:016x}; delete it here with "
+                            "`ringtail topic delete {}`, or the cluster's",
+                            known.topic_id, topic.name));
+  if (topic.partitions > known.partitions)
+    if (auto added = log_->catalog().add_partitions(topic.name, topic.partitions); !added)
+      return std::unexpected(added.error());
+  TopicConfigs changes;
+  for (const auto& [name, value] : topic.configs)
+    if (const auto had = known.overrides.find(name); had == known.overrides.end() || had->second != value)
+      changes[name] = value;
+  for (const auto& [name, value] : known.overrides)
+    if (!topic.configs.contains(name)) changes[name] = "";
+  if (changes.empty()) return {};
+  auto altered = log_->catalog().alter_topic(topic.name, changes);
+  return altered ? Status{} : std::unexpected(altered.error());
+}
+
+// Topics that were deleted from the records. From these alone: records that are gone altogether delete nothing.
+void Node::remove_topics() {
+  for (auto it = provided_.begin(); it != provided_.end();) {
+    const auto found = state_->topics.find(it->second.name);
+    if (found != state_->topics.end() && found->second.record.topic_id == it->first) {
+      ++it;
+      continue;
+    }
+    decide_.submit([this, topic = it->second] {
+      auto known = log_->catalog().load_topic(topic.name);
+      if (!known || known->topic_id != topic.topic_id) return;
+      auto removed = log_->catalog().delete_topic(topic.name);
+      if (removed) removed = log_->apply_catalog();
+      if (removed)
+        logger().info("topic '{}' was deleted from the cluster, and so here", topic.name);
+      else
+        logger().error("topic '{}' was deleted from the cluster, and cannot be here: {}", topic.name,
+                       to_string(removed.error()));
+    });
+    it = provided_.erase(it);
+  }
+}
+
+void Node::update_replicas() {
+  std::map<std::string, TopicConfig> configs;
+  for (const auto& [id, topic] : provided_)
+    configs[topic.name] = parse_topic_config(topic.configs).value_or(TopicConfig{});
+  for (const auto& [name, stored] : state_->partitions) {
+    const PartitionRecord& record = stored.record;
+    if (std::ranges::find(record.replicas, options_.node.id) == record.replicas.end()) continue;
+    if (!provided_.contains(record.topic_id)) continue;
+    const StreamId id{record.topic_id, record.partition.value()};
+    auto& replica = replicas_[id];
+    if (!replica) replica = std::make_unique<Replica>(ship_, *this, name, id);
+    replica->set_record(stored, leader_of(record), configs[name.topic]);
+  }
+  // Those that are deleted, or are no business of this node any more.
+  for (auto it = replicas_.begin(); it != replicas_.end();) {
+    const auto found = state_->partitions.find(it->second->name());
+    const bool stays = found != state_->partitions.end() &&
+                       found->second.record.topic_id == it->first.topic_id &&
+                       std::ranges::find(found->second.record.replicas, options_.node.id) !=
+                           found->second.record.replicas.end();
+    if (stays) {
+      ++it;
+      continue;
+    }
+    take_role(it->first, {.role = shm::ReplicaRole::fenced});
+    if (const auto index = it->second->index()) by_index_.erase(*index);
+    active_.erase(it->second.get());
+    it = replicas_.erase(it);
+  }
+}
+
+}  // namespace ringtail::replication
