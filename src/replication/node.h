@@ -84,6 +84,7 @@ class Node final : public Replicator, public ReplicaHost {
   void remove_topics();
   void update_replicas();
   void hold_elections();
+  void carry_out_wishes(Replica& replica);
   void commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected);
   bool is_registered() const;
   std::optional<NodeId> leader_of(const PartitionRecord& record) const;

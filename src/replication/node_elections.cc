@@ -28,6 +28,7 @@ void Node::hold_elections() {
     if (electing_.contains(replica->name())) continue;
     const bool led = is_led(record, *state_);
     const bool mine = led && record.leader == options_.node.id;
+    if (mine && !draining_) carry_out_wishes(*replica);
     if (led && !(mine && draining_)) continue;
     if (mine && replica->is_handing_over()) continue;
     const TopicConfig config = config_of(replica->name().topic);
@@ -47,6 +48,33 @@ void Node::hold_elections() {
   }
   if (!elected.empty())
     decide_.submit([this, elected = std::move(elected)]() mutable { commit_elections(std::move(elected)); });
+}
+
+// Of a partition that this node leads: the next step of moving it to other replicas, or to the leader that somebody
+// has asked for.
+void Node::carry_out_wishes(Replica& replica) {
+  const PartitionRecord& record = replica.record();
+  if (replica.is_handing_over()) return;
+  auto next = step_reassignment(record, *state_);
+  if (!next && record.wanted_leader) {
+    next = record;
+    next->wanted_leader.reset();
+    ++next->partition_epoch;
+    const NodeRecord* const wanted = find_live(*state_, *record.wanted_leader);
+    const bool in_sync =
+        std::ranges::find(record.isr, *record.wanted_leader, &IsrMember::node) != record.isr.end();
+    if (*record.wanted_leader != options_.node.id) {
+      if (wanted == nullptr || !in_sync) return;  // it cannot lead yet
+      next->leader = record.wanted_leader;
+      next->leader_incarnation = wanted->incarnation;
+      next->leader_epoch = record.leader_epoch + 1;
+    }
+  }
+  if (!next) return;
+  if (next->leader == record.leader)
+    replica.change(*next);
+  else
+    replica.hand_over(*next);
 }
 
 void Node::commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected) {

@@ -232,6 +232,14 @@ void Replica::hand_over(const PartitionRecord& next) {
                         }});
 }
 
+void Replica::change(const PartitionRecord& next) {
+  if (!leading_ || next_ || committing_ || await_record_) return;
+  committing_ = true;
+  host_.commit(next, [this, alive = alive_](std::optional<bool> made) {
+    if (*alive) on_committed(made);
+  });
+}
+
 // Once the next leader has all that was appended.
 void Replica::step_hand_over() {
   if (!hand_over_at_ || committing_ || await_record_ || !leading_) return;

@@ -51,6 +51,8 @@ class Replica {
   // then commits it.
   void hand_over(const PartitionRecord& next);
   bool is_handing_over() const { return next_.has_value(); }
+  // Puts a changed record that names the same leader.
+  void change(const PartitionRecord& next);
 
   const PartitionRecord& record() const { return record_; }
   std::int64_t revision() const { return revision_; }
