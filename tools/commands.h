@@ -21,6 +21,14 @@ void add_log_dump(CLI::App& log, GlobalOptions& options, int& exit_code);
 void add_doctor(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_top(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_perf(CLI::App& root, GlobalOptions& options, int& exit_code);
+#ifdef RINGTAIL_WITH_CLUSTER
+void add_cluster(CLI::App& root, GlobalOptions& options, int& exit_code);
+void add_cluster_show(CLI::App& cluster, GlobalOptions& options, int& exit_code);
+void add_cluster_elect(CLI::App& cluster, GlobalOptions& options, int& exit_code);
+void add_cluster_drain(CLI::App& cluster, GlobalOptions& options, int& exit_code);
+void add_cluster_reassign(CLI::App& cluster, GlobalOptions& options, int& exit_code);
+void add_cluster_throttle(CLI::App& cluster, GlobalOptions& options, int& exit_code);
+#endif
 void add_completion(CLI::App& root, GlobalOptions& options, int& exit_code);
 
 // The bash completion script for everything below `root`.

@@ -46,6 +46,9 @@ void add_global_options(CLI::App& root, GlobalOptions& options) {
 
 void add_commands(CLI::App& root, GlobalOptions& options, int& exit_code) {
   for (const auto add : {add_topic, add_produce, add_consume, add_group, add_import, add_replay, add_log,
+#ifdef RINGTAIL_WITH_CLUSTER
+                         add_cluster,
+#endif
                          add_top, add_perf, add_doctor, add_completion}) {
     add(root, options, exit_code);
   }

@@ -8,6 +8,9 @@
 #include "tools/commands.h"
 #include "tools/output.h"
 #include "tools/session.h"
+#ifdef RINGTAIL_WITH_CLUSTER
+#include "tools/topic_cluster.h"
+#endif
 
 namespace ringtail::tools {
 namespace {
@@ -152,7 +155,47 @@ struct TopicArguments {
   std::uint32_t partitions = 1;
   std::optional<std::uint32_t> more_partitions;
   std::vector<std::string> configs;
+#ifdef RINGTAIL_WITH_CLUSTER
+  std::optional<std::uint32_t> replication_factor;
+  ClusterOptions cluster;
+#endif
 };
+
+// --- Here, or in a cluster -----------------------------------------------------------------------
+
+int create(const GlobalOptions& options, const TopicArguments& arguments) {
+  Result<TopicConfigs> configs = parse_configs(arguments.configs);
+  if (!configs) return report(options, configs.error());
+  const TopicSpec spec{arguments.name, arguments.partitions, std::move(*configs)};
+#ifdef RINGTAIL_WITH_CLUSTER
+  if (arguments.replication_factor)
+    return create_in_cluster(options, arguments.cluster, spec, *arguments.replication_factor);
+  if (arguments.cluster.given())
+    return report_usage(
+        options, "a topic of a cluster needs --replication-factor; see `ringtail topic create --help`");
+#endif
+  return create(options, spec);
+}
+
+int alter(const GlobalOptions& options, const TopicArguments& arguments) {
+  const Result<TopicConfigs> configs = parse_configs(arguments.configs);
+  if (!configs) return report(options, configs.error());
+#ifdef RINGTAIL_WITH_CLUSTER
+  if (arguments.cluster.given()) {
+    if (arguments.more_partitions)
+      return report_usage(options, "the partitions of a topic in a cluster are fixed at its creation");
+    if (!configs->empty()) return alter_in_cluster(options, arguments.cluster, arguments.name, *configs);
+  }
+#endif
+  return alter(options, arguments.name, *configs, arguments.more_partitions);
+}
+
+int remove(const GlobalOptions& options, const TopicArguments& arguments) {
+#ifdef RINGTAIL_WITH_CLUSTER
+  if (arguments.cluster.given()) return delete_in_cluster(options, arguments.cluster, arguments.name);
+#endif
+  return remove(options, arguments.name);
+}
 
 }  // namespace
 
@@ -181,11 +224,7 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
   create_command->footer(config_help() +
                          "\nExample:\n  ringtail topic create ticks --partitions 2 --config retention.ms=1h "
                          "--config on.full=fail");
-  create_command->callback([&options, &exit_code, arguments] {
-    Result<TopicConfigs> configs = parse_configs(arguments->configs);
-    exit_code = configs ? create(options, {arguments->name, arguments->partitions, std::move(*configs)})
-                        : report(options, configs.error());
-  });
+  create_command->callback([&options, &exit_code, arguments] { exit_code = create(options, *arguments); });
 
   CLI::App* list_command = topic->add_subcommand("list", "Print the topics' names, one a line");
   list_command->footer("Example:\n  ringtail topic list --json");
@@ -215,17 +254,22 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
       "partition than before.\n\n"
       "Example:\n  ringtail topic alter orders --config retention.ms=7d --config retention.bytes=\n"
       "  ringtail topic alter orders --partitions 8");
-  alter_command->callback([&options, &exit_code, arguments] {
-    const Result<TopicConfigs> configs = parse_configs(arguments->configs);
-    exit_code = configs ? alter(options, arguments->name, *configs, arguments->more_partitions)
-                        : report(options, configs.error());
-  });
+  alter_command->callback([&options, &exit_code, arguments] { exit_code = alter(options, *arguments); });
 
   CLI::App* delete_command = topic->add_subcommand("delete", "Delete a topic with its records");
   add_name(delete_command)->required();
   delete_command->footer("Example:\n  ringtail topic delete orders");
-  delete_command->callback(
-      [&options, &exit_code, arguments] { exit_code = remove(options, arguments->name); });
+  delete_command->callback([&options, &exit_code, arguments] { exit_code = remove(options, *arguments); });
+
+#ifdef RINGTAIL_WITH_CLUSTER
+  create_command
+      ->add_option("--replication-factor", arguments->replication_factor,
+                   "Create it in the cluster, with so many replicas of each partition")
+      ->check(CLI::Range(1, 64))
+      ->type_name("N");
+  for (CLI::App* command : {create_command, alter_command, delete_command})
+    add_cluster_options(*command, arguments->cluster, "--cluster-config");
+#endif
 }
 
 }  // namespace ringtail::tools

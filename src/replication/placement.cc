@@ -197,6 +197,7 @@ PartitionRecord led_by(const PartitionRecord& record, const ClusterState& state,
   next.leader_epoch = record.leader_epoch + 1;
   ++next.partition_epoch;
   next.unclean = false;
+  if (next.wanted_leader == leader) next.wanted_leader.reset();
   std::erase_if(next.isr, [&](const IsrMember& member) {
     const auto node = state.nodes.find(member.node);
     return node != state.nodes.end() && !is_alive(node->second.record, member.life);
@@ -316,6 +317,7 @@ std::optional<PartitionRecord> step_reassignment(const PartitionRecord& record, 
   std::erase_if(next.replicas, [&](NodeId node) { return holds(record.removing, node); });
   std::erase_if(next.isr, [&](const IsrMember& member) { return holds(record.removing, member.node); });
   if (next.isr.empty()) return std::nullopt;  // the last copy is on a node that goes
+  if (next.wanted_leader && !holds(next.replicas, *next.wanted_leader)) next.wanted_leader.reset();
   next.adding.clear();
   next.removing.clear();
   ++next.partition_epoch;

@@ -38,6 +38,10 @@ Address address_in(RecordFields& fields, const char* name) {
   return address;
 }
 
+NodeId node_in(RecordFields& fields, const char* name) {
+  return NodeId(static_cast<std::uint32_t>(fields.number(name, 1, kMaxNodeId)));
+}
+
 std::vector<NodeId> nodes_in(RecordFields& fields, const char* name) {
   std::vector<NodeId> nodes;
   for (const std::uint64_t number : fields.numbers(name, 1, kMaxNodeId)) {
@@ -79,6 +83,7 @@ void check_members(RecordFields& fields, const PartitionRecord& record) {
       fields.refuse(fmt::format("'isr' names node {} twice", member.node.value()));
   }
   if (record.leader) require(*record.leader, "leader");
+  if (record.wanted_leader) require(*record.wanted_leader, "wanted_leader");
   for (const NodeId node : record.adding) require(node, "adding");
   for (const NodeId node : record.removing) require(node, "removing");
 }
@@ -200,6 +205,7 @@ std::string encode(const PartitionRecord& record) {
             {"adding", json_of(record.adding)},
             {"removing", json_of(record.removing)}};
   if (record.leader) json["leader"] = record.leader->value();
+  if (record.wanted_leader) json["wanted_leader"] = record.wanted_leader->value();
   return dump(json);
 }
 
@@ -220,7 +226,7 @@ std::string encode_identity(std::string_view id, std::int64_t created_ns) {
 
 Result<NodeRecord> decode_node(std::string_view key, std::string_view value) {
   RecordFields fields(key, value);
-  NodeRecord record{.id = NodeId(static_cast<std::uint32_t>(fields.number("id", 1, kMaxNodeId))),
+  NodeRecord record{.id = node_in(fields, "id"),
                     .incarnation = fields.hex("incarnation"),
                     .started_ns = fields.signed_number("started_ns"),
                     .replication = address_in(fields, "replication"),
@@ -266,8 +272,8 @@ Result<PartitionRecord> decode_partition(std::string_view key, std::string_view 
       .unclean = fields.flag("unclean"),
       .adding = nodes_in(fields, "adding"),
       .removing = nodes_in(fields, "removing")};
-  if (fields.has("leader"))
-    record.leader = NodeId(static_cast<std::uint32_t>(fields.number("leader", 1, kMaxNodeId)));
+  if (fields.has("leader")) record.leader = node_in(fields, "leader");
+  if (fields.has("wanted_leader")) record.wanted_leader = node_in(fields, "wanted_leader");
   if (const auto name = check_topic_name(record.topic); !name) fields.refuse(name.error().message);
   check_members(fields, record);
   check_key(fields, key, partition_key(record.topic, record.partition));

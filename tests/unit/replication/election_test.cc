@@ -225,6 +225,23 @@ TEST_F(ElectionTest, AReplicaThatIsToGoLeadsOnlyIfNobodyElseCan) {
   EXPECT_EQ(elected()->leader, kTwo);
 }
 
+TEST_F(ElectionTest, AWishForALeaderEndsWhenItLeadsOrIsNoReplicaAnyMore) {
+  record_.wanted_leader = kTwo;
+  PartitionRecord behind = record_;
+  std::swap(behind.replicas[1], behind.replicas[2]);
+  kill(kOne);
+  EXPECT_EQ(elected()->wanted_leader, std::nullopt);
+  EXPECT_EQ(elect(behind, state_, false)->leader, kThree);
+  EXPECT_EQ(elect(behind, state_, false)->wanted_leader, kTwo);
+  const auto begun = begin_reassignment(behind, state_, std::vector{kOne, kThree});
+  ASSERT_TRUE(begun);
+  EXPECT_EQ(begun->wanted_leader, kTwo);
+  const auto done = step_reassignment(*begun, state_);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->wanted_leader, std::nullopt);
+  EXPECT_TRUE(check_record({*done}));
+}
+
 TEST_F(ElectionTest, AReassignmentToNobodyOrTwiceOrToStrangersIsRefused) {
   const auto refused = [&](const std::vector<NodeId>& target) {
     const auto begun = begin_reassignment(record_, state_, target);

@@ -35,6 +35,8 @@ TEST(RecordsTest, ComeBackAsTheyWere) {
   EXPECT_EQ(decode_topic("topics/t", encode(topic_record("t"))), topic_record("t"));
   PartitionRecord partition = partition_record("t.u-v_w", 4095, {3, 1, 2});
   EXPECT_EQ(decode_partition("partitions/t.u-v_w/4095", encode(partition)), partition);
+  EXPECT_FALSE(Json::parse(encode(partition)).contains("wanted_leader"));
+  partition.wanted_leader = NodeId(2);
   partition.leader.reset();
   partition.isr.clear();
   partition.adding = {NodeId(1)};
@@ -66,7 +68,7 @@ TEST(RecordsTest, EachMissingOrMalformedFieldIsNamedTogetherWithTheKey) {
     for (const auto& [name, ignored] : fields.items()) {
       for (const Json& other : {missing(), Json("x y"), Json(-1), Json(1e300), Json(nullptr),
                                 Json::array({"a"}), Json::object({{"a", Json::array()}})}) {
-        const bool may_miss = name == "leader" || name == "replication_throttle_bytes_per_s";
+        const bool may_miss = name == "leader" || name == "wanted_leader" || name == "replication_throttle_bytes_per_s";
         if (may_miss && other.is_discarded()) continue;
         // Any text is a rack or a release.
         if ((name == "rack" || name == "release") && other.is_string()) continue;
@@ -110,6 +112,7 @@ TEST(RecordsTest, NobodyButReplicasLeadsOrIsInSync) {
   EXPECT_THAT(refused([](auto& r) { r.isr.push_back({NodeId(3), "00"}); }), HasSubstr("isr"));
   EXPECT_THAT(refused([](auto& r) { r.isr.push_back(r.isr.front()); }), HasSubstr("twice"));
   EXPECT_THAT(refused([](auto& r) { r.replicas.push_back(NodeId(1)); }), HasSubstr("twice"));
+  EXPECT_THAT(refused([](auto& r) { r.wanted_leader = NodeId(3); }), HasSubstr("wanted_leader"));
   EXPECT_THAT(refused([](auto& r) { r.adding = {NodeId(3)}; }), HasSubstr("adding"));
   EXPECT_THAT(refused([](auto& r) { r.removing = {NodeId(3)}; }), HasSubstr("removing"));
   EXPECT_THAT(refused([](auto& r) { r.topic = "a/b"; }), HasSubstr("a/b"));

@@ -1,0 +1,70 @@
+#include "tools/topic_cluster.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "replication/administration.h"
+#include "tools/session.h"
+
+namespace ringtail::tools {
+
+using nlohmann::json;
+using namespace replication;
+
+int create_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const TopicSpec& spec,
+                      std::uint32_t replication_factor) {
+  const auto session = ClusterSession::open(cluster);
+  if (!session) return report_cluster(options, session.error());
+  const Result<std::uint64_t> id = random_token();
+  if (!id) return report(options, id.error());
+  auto creation = TopicCreation::plan(*(*session)->state(), {.name = spec.name,
+                                                             .topic_id = *id,
+                                                             .partitions = spec.partitions,
+                                                             .replication_factor = replication_factor,
+                                                             .configs = spec.configs,
+                                                             .created_ns = wall_clock_ns()});
+  if (!creation) return report(options, creation.error());
+  const auto made = (*session)->make([&](const ClusterState& state) { return creation->next(state); });
+  if (!made) return report_cluster(options, made.error());
+  return finish(
+      options,
+      {{"topic", spec.name},
+       {"partitions", spec.partitions},
+       {"replication_factor", replication_factor},
+       {"cluster", (*session)->name()},
+       {"created", true}},
+      fmt::format("created topic '{}' with {} partition{} and {} replica{} of each in cluster '{}'\n",
+                  spec.name, spec.partitions, spec.partitions == 1 ? "" : "s", replication_factor,
+                  replication_factor == 1 ? "" : "s", (*session)->name()));
+}
+
+int alter_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const std::string& name,
+                     const TopicConfigs& changes) {
+  const auto session = ClusterSession::open(cluster);
+  if (!session) return report_cluster(options, session.error());
+  const auto made =
+      (*session)->make([&](const ClusterState& state) { return alteration_of(state, name, changes); });
+  if (!made) return report_cluster(options, made.error());
+  return finish(options, {{"topic", name}, {"altered", changes}, {"cluster", (*session)->name()}},
+                fmt::format("altered topic '{}' in cluster '{}'\n", name, (*session)->name()));
+}
+
+int delete_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const std::string& name) {
+  const auto session = ClusterSession::open(cluster);
+  if (!session) return report_cluster(options, session.error());
+  const auto topic = find_topic(*(*session)->state(), name);
+  if (!topic) return report(options, topic.error());
+  // A topic of the same name that somebody creates meanwhile stays.
+  const auto made = (*session)->make([&](const ClusterState& state) -> Result<std::vector<Change>> {
+    return removal_of(state, name, topic->record.topic_id);
+  });
+  if (!made) return report_cluster(options, made.error());
+  return finish(options, {{"topic", name}, {"deleted", true}, {"cluster", (*session)->name()}},
+                fmt::format("deleted topic '{}' in cluster '{}'\n", name, (*session)->name()));
+}
+
+}  // namespace ringtail::tools
