@@ -9,12 +9,11 @@ namespace ringtail::replication {
 using log::LogPoint;
 
 FollowingPartition::FollowingPartition(ShipContext& context, const log::RoleOutcome& outcome, NodeId leader,
-                                       LeaderEpoch epoch, bool synced, TakeRole take_role)
+                                       LeaderEpoch epoch, TakeRole take_role)
     : context_(context),
       partition_(outcome.partition),
       leader_(leader),
       epoch_(epoch),
-      synced_(synced),
       take_role_(std::move(take_role)),
       end_(outcome.end),
       epochs_(outcome.epochs) {}

@@ -20,7 +20,7 @@ class FollowingPartition {
 
   // `outcome`: of the fence that came before; the epoch and its leader as the record has them.
   FollowingPartition(ShipContext& context, const log::RoleOutcome& outcome, NodeId leader, LeaderEpoch epoch,
-                     bool synced, TakeRole take_role);
+                     TakeRole take_role);
   ~FollowingPartition();
 
   NodeId leader() const { return leader_; }
@@ -59,7 +59,6 @@ class FollowingPartition {
   log::PartitionRef partition_;
   NodeId leader_;
   LeaderEpoch epoch_;
-  bool synced_;
   TakeRole take_role_;
   State state_ = State::idle;
   bool lost_ = false;  // the leader was, while the keeper was at work
@@ -68,7 +67,6 @@ class FollowingPartition {
   std::shared_ptr<log::ReplicaWriter> writer_;
   std::deque<Pending> pending_;  // shipped, and no room in the ring yet: at most the leader's window
   log::LogPoint watermark_;      // as the leader says
-  log::LogPoint acked_synced_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -34,7 +34,6 @@ LeadingPartition::LeadingPartition(ShipContext& context, const log::RoleOutcome&
       partition_(outcome.partition),
       epoch_(epoch),
       epochs_(outcome.epochs),
-      synced_(synced),
       progress_(context.self, min_insync, synced) {
   const shm::Partition& entry = partition_.entry();
   watermark_ = {Position(entry.high_watermark.load(memory_order_relaxed)),

@@ -112,7 +112,6 @@ class LeadingPartition {
   log::PartitionRef partition_;
   LeaderEpoch epoch_;
   log::EpochList epochs_;
-  bool synced_;
   LeaderProgress progress_;
   std::unique_ptr<log::PartitionReader> head_;
   std::map<NodeId, Stream> streams_;

@@ -127,7 +127,7 @@ void Replica::begin_follow(const log::RoleOutcome& outcome) {
   entry.replicas.store(static_cast<std::uint32_t>(record_.replicas.size()), std::memory_order_relaxed);
   entry.in_sync.store(static_cast<std::uint32_t>(record_.isr.size()), std::memory_order_relaxed);
   following_ = std::make_unique<FollowingPartition>(
-      context_, outcome, wanted_.leader, wanted_.epoch, config_.acks_synced(),
+      context_, outcome, wanted_.leader, wanted_.epoch,
       [this](log::RoleRequest request) { host_.take_role(id_, std::move(request)); });
   following_->ask();
 }
