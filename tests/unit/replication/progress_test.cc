@@ -155,7 +155,8 @@ TEST_F(Progress, RandomHistoriesKeepWhatIsBelowTheWatermarkOnAllWhoCouldLead) {
       switch (random() % 5) {
         case 0:
         case 1:
-          has[node] = std::min(has[node] + random() % 5, node == NodeId(1) ? ~0ull : has[NodeId(1)]);
+          has[node] = node == NodeId(1) ? has[node] + random() % 5
+                                        : std::min(has[node] + random() % 5, has[NodeId(1)]);
           progress.on_ack(node, at(has[node]), at(0));
           break;
         case 2:
