@@ -292,8 +292,14 @@ Result<PartitionRecord> begin_reassignment(const PartitionRecord& record, const 
   next.replicas.assign(target.begin(), target.end());
   next.adding.clear();
   next.removing.clear();
+  // Who was about to go without ever having caught up is as new as those that come.
+  const auto goes_in_vain = [&](NodeId node) {
+    return holds(record.removing, node) &&
+           std::ranges::find(record.isr, node, &IsrMember::node) == record.isr.end();
+  };
   for (const NodeId node : target)
-    if (!holds(record.replicas, node) || holds(record.adding, node)) next.adding.push_back(node);
+    if (!holds(record.replicas, node) || holds(record.adding, node) || goes_in_vain(node))
+      next.adding.push_back(node);
   for (const NodeId node : record.replicas) {
     if (holds(target, node)) continue;
     next.replicas.push_back(node);

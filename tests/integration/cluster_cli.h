@@ -17,6 +17,7 @@
 namespace ringtail::test {
 
 using namespace replication;
+using nlohmann::json;
 
 class CliClusterTest : public CliTest {
  protected:

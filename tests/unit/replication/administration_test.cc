@@ -7,6 +7,7 @@
 
 #include "replication/placement.h"
 #include "replication/records.h"
+#include "support/crash_process.h"
 #include "unit/replication/cluster_test_support.h"
 
 namespace ringtail::replication {
@@ -238,9 +239,7 @@ TEST(TopicCreationTest, TheLeftoversOfOneThatWasInterruptedAreTakenOver) {
 // Each looks at the state at some time and commits what it decided on at another; some commits are done although
 // their author does not know. In the end there is one topic, and it is whole.
 TEST(TopicCreationTest, OfSeveralAtATimeOneSucceedsAndNothingIsMixed) {
-  const std::uint64_t seed = std::random_device{}();
-  SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937_64 random(seed);
+  std::mt19937_64 random(test::print_seed());
   for (int round = 0; round < 40; ++round) {
     ClusterState state = cluster_of(3);
     struct Creator {

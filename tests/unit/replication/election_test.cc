@@ -217,6 +217,17 @@ TEST_F(ElectionTest, AReassignmentIsCancelledByTheOldReplicas) {
   EXPECT_EQ(done->leader_epoch, record_.leader_epoch);
 }
 
+TEST_F(ElectionTest, WhoIsWantedAgainAfterACancelledReassignmentMustCatchUpAsBefore) {
+  const auto begun = begin_reassignment(record_, state_, std::vector{kTwo, kFour});
+  ASSERT_TRUE(begun);
+  const auto back = begin_reassignment(*begun, state_, record_.replicas);
+  ASSERT_TRUE(back);
+  const auto again = begin_reassignment(*back, state_, std::vector{kTwo, kFour});
+  ASSERT_TRUE(again);
+  EXPECT_THAT(again->adding, ElementsAre(kFour));
+  EXPECT_EQ(step_reassignment(*again, state_), std::nullopt);
+}
+
 TEST_F(ElectionTest, AReplicaThatIsToGoLeadsOnlyIfNobodyElseCan) {
   record_.removing = {kOne, kTwo};
   kill(kOne);

@@ -68,7 +68,8 @@ TEST(RecordsTest, EachMissingOrMalformedFieldIsNamedTogetherWithTheKey) {
     for (const auto& [name, ignored] : fields.items()) {
       for (const Json& other : {missing(), Json("x y"), Json(-1), Json(1e300), Json(nullptr),
                                 Json::array({"a"}), Json::object({{"a", Json::array()}})}) {
-        const bool may_miss = name == "leader" || name == "wanted_leader" || name == "replication_throttle_bytes_per_s";
+        const bool may_miss =
+            name == "leader" || name == "wanted_leader" || name == "replication_throttle_bytes_per_s";
         if (may_miss && other.is_discarded()) continue;
         // Any text is a rack or a release.
         if ((name == "rack" || name == "release") && other.is_string()) continue;
