@@ -40,7 +40,7 @@ class ClusterService final : public Service, public monitor::ClusterSource {
   ~ClusterService() override { stop(); }
 
   Status start() override;
-  void reload(const Config&) override {}
+  void reload(const Config& config) override { replicator_->set_throttle(config.replication.throttle); }
   void drain(std::chrono::steady_clock::time_point deadline) override;
   void stop() override {
     if (replicator_) replicator_->stop();
@@ -75,6 +75,7 @@ ReplicatorOptions ClusterService::options() const {
         PeerTls{config_.replication.tls.ca, config_.replication.tls.certificate, config_.replication.tls.key};
   options.lease_margin = std::chrono::duration_cast<milliseconds>(config_.cluster.lease_margin);
   options.lag_time_max = std::chrono::duration_cast<milliseconds>(config_.replication.lag_time_max);
+  options.throttle_bytes_per_s = config_.replication.throttle;
   options.spin = std::chrono::duration_cast<std::chrono::microseconds>(config_.replication.spin);
   return options;
 }

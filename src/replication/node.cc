@@ -171,6 +171,13 @@ std::size_t Node::leaderships() const {
   return count;
 }
 
+void Node::set_throttle(std::int64_t bytes_per_s) {
+  asio::post(context_, [this, bytes_per_s] {
+    options_.throttle_bytes_per_s = bytes_per_s;
+    apply_throttle();
+  });
+}
+
 void Node::stop() {
   if (stop_.exchange(true)) return;
   log_->set_on_progress({});

@@ -54,6 +54,7 @@ class Node final : public Replicator, public ReplicaHost {
   Status open();
   bool drain(std::chrono::milliseconds patience) override;
   void stop() override;
+  void set_throttle(std::int64_t bytes_per_s) override;
   ReplicatorStatus status() override;
 
  private:
@@ -78,6 +79,7 @@ class Node final : public Replicator, public ReplicaHost {
 
   void on_state(std::shared_ptr<const ClusterState> state);
   void connect();
+  void apply_throttle();
   void provide_topics();
   void provide_topic(const TopicRecord& topic);
   Status adapt_topic(const log::TopicEntry& known, const TopicRecord& topic) const;

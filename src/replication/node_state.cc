@@ -12,12 +12,17 @@ void Node::on_state(std::shared_ptr<const ClusterState> state) {
   // Records that were lost altogether, and begun anew, say nothing of the topics that are here.
   if (state->cluster_id != state_->cluster_id) provided_.clear();
   state_ = std::move(state);
-  ship_.throttle.set_rate(state_->settings.record.replication_throttle_bytes_per_s);
+  apply_throttle();
   connect();
   provide_topics();
   update_replicas();
   remove_topics();
   hold_elections();
+}
+
+void Node::apply_throttle() {
+  const std::int64_t of_cluster = state_->settings.record.replication_throttle_bytes_per_s;
+  ship_.throttle.set_rate(of_cluster > 0 ? of_cluster : options_.throttle_bytes_per_s);
 }
 
 void Node::connect() {

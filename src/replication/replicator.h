@@ -25,6 +25,7 @@ struct ReplicatorOptions {
   std::chrono::milliseconds lag_time_max{10'000};  // replica.lag.time.max.ms
   std::chrono::microseconds spin{20};              // how long to look for records before sleeping
   std::size_t window_bytes = 4 << 20;              // shipped to a follower and not acknowledged, a partition
+  std::int64_t throttle_bytes_per_s = 0;  // where the cluster has none; 0: no limit
   bool replace_node = false;                       // JoinOptions::replace
   std::chrono::milliseconds join_wait{10'000};
 };
@@ -68,6 +69,8 @@ class Replicator {
   // Hands over what this node leads, each partition to a replica that has all of it; what nobody else can
   // lead is kept. True when nothing is left. Blocks up to `patience`.
   virtual bool drain(std::chrono::milliseconds patience) = 0;
+  // As ReplicatorOptions has it, from now on.
+  virtual void set_throttle(std::int64_t bytes_per_s) = 0;
   // Leaves the cluster and ends all work. Blocks.
   virtual void stop() = 0;
   virtual ReplicatorStatus status() = 0;
