@@ -46,11 +46,16 @@ void Replica::confirm() {
   leading_->confirm(std::move(isr), record_.replicas.size());
 }
 
-// Whether it was made or refused, the record is another now, and will be told. When that is not known, the next
-// change tells: it is compared with what this node has seen, too.
+void Replica::begin_commit() {
+  committing_ = true;
+  commit_revision_ = revision_;
+}
+
+// Whether it was made or refused, the record is another now, and will be told, if it has not been already. When
+// the outcome is not known, the next change tells: it is compared with what this node has seen, too.
 void Replica::on_committed(std::optional<bool> made) {
   committing_ = false;
-  await_record_ = made.has_value();
+  await_record_ = made.has_value() && revision_ == commit_revision_;
 }
 
 void Replica::fence() {
@@ -210,7 +215,7 @@ void Replica::propose(std::set<NodeId> isr) {
   for (const NodeId node : isr)
     if (auto life = host_.life_of(node, config_.acks_synced())) next.isr.push_back({node, *life});
   ++next.partition_epoch;
-  committing_ = true;
+  begin_commit();
   leading_->progress().propose(isr);
   host_.commit(next, [this, alive = alive_](std::optional<bool> made) {
     if (*alive) on_committed(made);
@@ -245,7 +250,7 @@ void Replica::step_hand_over() {
   if (!hand_over_at_ || committing_ || await_record_ || !leading_) return;
   const auto* follower = leading_->progress().find(*next_->leader);
   if (follower == nullptr || !follower->streaming || follower->end < *hand_over_at_) return;
-  committing_ = true;
+  begin_commit();
   host_.commit(*next_, [this, alive = alive_](std::optional<bool> made) {
     if (!*alive) return;
     on_committed(made);

@@ -89,6 +89,7 @@ class Replica {
   void ask_fence();
   void ask_lead();
   void confirm();
+  void begin_commit();
   void on_committed(std::optional<bool> made);
   void begin_follow(const log::RoleOutcome& outcome);
   void look_at_isr(std::int64_t now_ns);
@@ -112,6 +113,7 @@ class Replica {
   std::optional<PartitionRecord> next_;        // the leadership is being given to its leader
   std::optional<log::LogPoint> hand_over_at_;  // where the log ended when appends were refused
   bool committing_ = false;
+  std::int64_t commit_revision_ = -1;  // of the record that the commit changes
   bool await_record_ = false;  // a change of the record was made, by this node or another: it will be told
   std::int64_t retry_ns_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
