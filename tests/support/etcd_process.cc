@@ -24,8 +24,8 @@ bool is_installed(const std::string& program) {
   return run_command({"sh", "-c", "command -v " + program}).exit_code == 0;
 }
 
-std::string loopback(const std::string& scheme) {
-  return scheme + "://127.0.0.1:" + std::to_string(find_free_port());
+std::string address_on(const std::string& host, const std::string& scheme) {
+  return scheme + "://" + host + ":" + std::to_string(find_free_port());
 }
 
 }  // namespace
@@ -45,8 +45,11 @@ std::uint16_t find_free_port() {
   return ntohs(address.sin_port);
 }
 
-EtcdProcess::EtcdProcess(std::vector<std::string> flags, std::string scheme)
-    : flags_(std::move(flags)), endpoint_(loopback(scheme)), peer_(loopback("http")) {
+EtcdProcess::EtcdProcess(std::vector<std::string> flags, std::string scheme, std::string host)
+    : flags_(std::move(flags)),
+      host_(std::move(host)),
+      endpoint_(address_on(host_, scheme)),
+      peer_(address_on("127.0.0.1", "http")) {
   std::string name = (std::filesystem::temp_directory_path() / "ringtail-etcd-XXXXXX").string();
   if (::mkdtemp(name.data()) == nullptr) {
     std::perror("mkdtemp");
@@ -95,8 +98,8 @@ bool EtcdProcess::start() {
     trouble_ = "etcd did not start; it said:\n" + log_text().substr(seen);
     if (starts_ > 0) continue;
     lose_data();
-    endpoint_ = loopback(endpoint_.substr(0, endpoint_.find(':')));
-    peer_ = loopback("http");
+    endpoint_ = address_on(host_, endpoint_.substr(0, endpoint_.find(':')));
+    peer_ = address_on("127.0.0.1", "http");
   }
   return false;
 }

@@ -16,8 +16,10 @@ namespace ringtail::test {
 
 class EtcdProcess {
  public:
-  // `flags` are added to those it is always started with; `scheme` is that of its clients' address.
-  explicit EtcdProcess(std::vector<std::string> flags = {}, std::string scheme = "http");
+  // `flags` are added to those it is always started with; `scheme` is that of its clients' address, and `host` one
+  // of this machine's.
+  explicit EtcdProcess(std::vector<std::string> flags = {}, std::string scheme = "http",
+                       std::string host = "127.0.0.1");
   EtcdProcess(const EtcdProcess&) = delete;
   EtcdProcess& operator=(const EtcdProcess&) = delete;
   ~EtcdProcess();
@@ -39,6 +41,7 @@ class EtcdProcess {
 
   std::filesystem::path dir_;
   std::vector<std::string> flags_;
+  std::string host_;
   std::string endpoint_;
   std::string peer_;
   std::string trouble_;

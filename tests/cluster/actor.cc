@@ -1,0 +1,121 @@
+// A process on one host of a cluster that notes what it does and sees, a line each (cluster/checker.h):
+//
+//     cluster_actor produce|read DIR TOPIC NAME HISTORY
+//
+// `produce` appends to partition 0 with acks=all whenever the host leads, and never a value twice; `read` reads
+// partition 0 from its beginning on. Each goes on until it is killed: every line is whole when it is followed by
+// another, and a send without a second line is one of unknown outcome.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <thread>
+
+#include "cluster/checker.h"
+#include "ringtail/ringtail.h"
+
+namespace {
+
+using namespace std::chrono_literals;
+using ringtail::SendError;
+using ringtail::test::Event;
+using Kind = Event::Kind;
+
+constexpr auto kBetweenSends = 2ms;
+constexpr auto kAfterFailure = 20ms;
+
+struct Actor {
+  ringtail::Log log;
+  std::string topic;
+  std::string name;
+  int history = -1;
+
+  ringtail::TopicPartition partition() const { return {topic, ringtail::PartitionId(0)}; }
+  void note(Event event) const {
+    event.who = name;
+    event.time_ns = std::chrono::steady_clock::now().time_since_epoch().count();
+    const std::string line = to_line(event) + '\n';
+    if (::write(history, line.data(), line.size()) != static_cast<ssize_t>(line.size())) std::abort();
+  }
+};
+
+int give_up(const ringtail::Error& error) {
+  std::fprintf(stderr, "%s\n", to_string(error).c_str());
+  return 1;
+}
+
+// Whether the error says that nothing was appended.
+bool is_refusal(SendError error) {
+  switch (error) {
+    case SendError::would_block:
+    case SendError::claim_expired:
+    case SendError::not_enough_replicas:
+    case SendError::not_leader: return true;
+    default: return false;
+  }
+}
+
+void send(const Actor& actor, ringtail::Producer& producer, const std::string& value,
+          ringtail::LeaderEpoch epoch) {
+  actor.note({.kind = Kind::invoked, .value = value, .epoch = epoch.value()});
+  const auto sent = producer.send({.value = value, .partition = ringtail::PartitionId(0)});
+  if (sent) {
+    actor.note({.kind = Kind::acked, .value = value, .offset = sent->offset.value(), .epoch = epoch.value()});
+    std::this_thread::sleep_for(kBetweenSends);
+    return;
+  }
+  actor.note({.kind = is_refusal(sent.error()) ? Kind::failed : Kind::unknown,
+              .value = value,
+              .epoch = epoch.value(),
+              .detail = std::string(to_string(sent.error()))});
+  std::this_thread::sleep_for(kAfterFailure);
+}
+
+int produce(const Actor& actor) {
+  auto role = actor.log.watch_role(actor.partition());
+  if (!role) return give_up(role.error());
+  auto producer = ringtail::Producer::open(
+      actor.log, {.topic = actor.topic, .acks = ringtail::Acks::all, .max_block = 2s});
+  if (!producer) return give_up(producer.error());
+  for (std::uint64_t number = 0;;) {
+    const auto leading = role->wait_until_leader(1s);
+    if (leading)
+      send(actor, *producer, actor.name + '-' + std::to_string(number++), leading->epoch);
+    else if (leading.error().code != ringtail::Code::timed_out)
+      return give_up(leading.error());
+  }
+}
+
+int read(const Actor& actor) {
+  auto consumer = ringtail::Consumer::open(actor.log);
+  if (!consumer) return give_up(consumer.error());
+  const ringtail::TopicPartition partition = actor.partition();
+  if (auto assigned = consumer->assign(std::span(&partition, 1)); !assigned) return give_up(assigned.error());
+  for (;;) {
+    const auto records = consumer->poll(1s);
+    if (!records) return give_up(records.error());
+    for (const ringtail::Record& record : *records)
+      actor.note({.kind = Kind::read, .value = std::string(record.value), .offset = record.offset.value()});
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string what = argc == 6 ? argv[1] : "";
+  if (what != "produce" && what != "read") {
+    std::fprintf(stderr, "usage: cluster_actor produce|read DIR TOPIC NAME HISTORY\n");
+    return 2;
+  }
+  const int history = ::open(argv[5], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (history < 0) return std::perror(argv[5]), 1;
+  auto log =
+      ringtail::Log::open({.dir = argv[2], .create_if_missing = false, .keeper = ringtail::KeeperMode::none});
+  if (!log) return give_up(log.error());
+  const Actor actor{.log = *log, .topic = argv[3], .name = argv[4], .history = history};
+  return what == "produce" ? produce(actor) : read(actor);
+}

@@ -1,0 +1,95 @@
+// Three hosts, and one thing at a time that happens to them: no acknowledged record is lost, no offset has two
+// contents, and somebody leads again.
+#include "cluster/scene.h"
+
+namespace ringtail::test {
+namespace {
+
+using ::testing::Ne;
+using ::testing::Optional;
+
+class FailoverTest : public ClusterTest {};
+
+TEST_F(FailoverTest, AnotherLeadsWhenTheLeaderIsKilled) {
+  const int first = *cluster_.leader(kTopic);
+  cluster_.kill_node(first);
+  EXPECT_THAT(cluster_.wait_for_leader_but(kTopic, first), Optional(Ne(first))) << cluster_.describe();
+  wait_for_acks(100);
+  cluster_.start_node(first);
+  expect_promises_kept();
+}
+
+TEST_F(FailoverTest, TheSameHostLeadsWhenItIsBackBeforeItsLeaseHasRunOut) {
+  const int first = *cluster_.leader(kTopic);
+  cluster_.kill_node(first);
+  cluster_.start_node(first);
+  wait_for_acks(100);
+  expect_promises_kept();
+}
+
+TEST_F(FailoverTest, ALeaderThatStandsStillIsReplacedAndLeadsNothingWhenItGoesOn) {
+  const int first = *cluster_.leader(kTopic);
+  cluster_.signal_node(first, SIGSTOP);
+  EXPECT_THAT(cluster_.wait_for_leader_but(kTopic, first), Optional(Ne(first))) << cluster_.describe();
+  wait_for_acks(100);
+  cluster_.signal_node(first, SIGCONT);
+  wait_for_acks(100);
+  expect_promises_kept();
+}
+
+TEST_F(FailoverTest, AHostThatStandsStillWithAllItsProcessesWakesUpToItsSuccessor) {
+  const int first = *cluster_.leader(kTopic);
+  signal_actors(first, SIGSTOP);
+  cluster_.signal_node(first, SIGSTOP);
+  EXPECT_THAT(cluster_.wait_for_leader_but(kTopic, first), Optional(Ne(first))) << cluster_.describe();
+  wait_for_acks(100);
+  signal_actors(first, SIGCONT);  // its producers are the first to go on
+  pause_for(milliseconds(200));
+  cluster_.signal_node(first, SIGCONT);
+  wait_for_acks(100);
+  expect_promises_kept();
+}
+
+TEST_F(FailoverTest, ALeaderThatIsToldToEndHandsOver) {
+  const int first = *cluster_.leader(kTopic);
+  EXPECT_EQ(cluster_.stop_node(first), 0);
+  EXPECT_THAT(cluster_.wait_for_leader_but(kTopic, first), Optional(Ne(first))) << cluster_.describe();
+  wait_for_acks(100);
+  cluster_.start_node(first);
+  expect_promises_kept();
+}
+
+TEST_F(FailoverTest, NobodyAcknowledgesAnythingWithoutEtcdForLongAndAllGoOnWhenItIsBack) {
+  cluster_.etcd().kill();
+  pause_for(milliseconds(4'000));  // the lease has run out
+  const std::size_t before = acks();
+  pause_for(milliseconds(1'000));
+  EXPECT_EQ(acks(), before);
+  ASSERT_TRUE(cluster_.etcd().start()) << cluster_.etcd().trouble();
+  wait_for_acks(100);
+  expect_promises_kept();
+}
+
+TEST_F(FailoverTest, ALeaderThatIsCutOffIsReplaced) {
+  if (cluster_.network() == nullptr) GTEST_SKIP() << cluster_.no_network();
+  const int first = *cluster_.leader(kTopic);
+  cluster_.network()->isolate(first);
+  EXPECT_THAT(cluster_.wait_for_leader_but(kTopic, first), Optional(Ne(first))) << cluster_.describe();
+  wait_for_acks(100);
+  cluster_.network()->rejoin(first);
+  expect_promises_kept();
+}
+
+// Its lease stands, and it sends; but it hears neither of its followers.
+TEST_F(FailoverTest, ALeaderThatNobodyAnswersShrinksTheIsrAndNothingIsLost) {
+  if (cluster_.network() == nullptr) GTEST_SKIP() << cluster_.no_network();
+  const int first = *cluster_.leader(kTopic);
+  const int other = first % cluster_.size() + 1;
+  cluster_.network()->cut(other, first);
+  wait_for_acks(100);
+  cluster_.network()->heal(other, first);
+  expect_promises_kept();
+}
+
+}  // namespace
+}  // namespace ringtail::test
