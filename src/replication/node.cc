@@ -121,6 +121,9 @@ void Node::listen_to_bell() {
 void Node::tick() {
   const std::int64_t now_ns = monotonic_ns();
   const bool may_lead = is_registered() && boottime_ns() < lease_deadline_ns();
+  // The lease is renewed, and no record has changed: what was fenced meanwhile is led again.
+  if (may_lead && !may_lead_) update_replicas();
+  may_lead_ = may_lead;
   ship_.throttle.refill(now_ns);
   std::size_t number = ++ticks_;
   for (auto& [id, replica] : replicas_) {

@@ -120,6 +120,7 @@ class Node final : public Replicator, public ReplicaHost {
   std::set<TopicPartition> electing_;
   std::uint64_t elections_ = 0;
   bool draining_ = false;
+  bool may_lead_ = false;  // the lease stood at the last tick
   std::size_t ticks_ = 0;
 
   // By which the coordinator's thread finds this node while it is there.

@@ -239,7 +239,7 @@ void Replica::hand_over(const PartitionRecord& next) {
 
 void Replica::change(const PartitionRecord& next) {
   if (!leading_ || next_ || committing_ || await_record_) return;
-  committing_ = true;
+  begin_commit();
   host_.commit(next, [this, alive = alive_](std::optional<bool> made) {
     if (*alive) on_committed(made);
   });
