@@ -9,7 +9,6 @@
 namespace ringtail::replication {
 
 using log::LogPoint;
-using std::memory_order_acquire;
 using std::memory_order_relaxed;
 
 namespace {
