@@ -117,7 +117,8 @@ void LeadingPartition::on_follow(Link& link, const Message& message) {
 void LeadingPartition::on_ack(NodeId node, const Message& message) {
   const auto found = streams_.find(node);
   if (found == streams_.end()) {
-    if (Link* link = context_.network->link(node)) refuse(*link, "nothing is being shipped to it");
+    // The stream ended while the follower made itself ready for it: it asks anew.
+    if (Link* link = context_.network->link(node)) refuse(*link, "nothing is shipped to this node");
     return;
   }
   Stream& stream = found->second;

@@ -121,6 +121,10 @@ void Replica::ask_lead() {
                             return;
                           }
                           leading_ = std::move(*leading);
+                          // Streams of an earlier leadership in the same epoch ended with it: followers ask anew.
+                          for (const NodeId node : record_.replicas)
+                            if (Link* const link = context_.network->link(node))
+                              refuse(*link, aim.epoch, "the leader begins anew");
                           confirm();
                           approach();
                           if (leading_) look_at_isr(monotonic_ns());
@@ -148,11 +152,14 @@ bool Replica::pump() {
 
 void Replica::on_follow(Link& link, const Message& message) {
   if (leading_ && leading_->epoch() == message.epoch()) return leading_->on_follow(link, message);
-  const std::string_view why = "this node does not lead in that epoch";
+  refuse(link, message.epoch(), "this node does not lead in that epoch");
+}
+
+void Replica::refuse(Link& link, LeaderEpoch epoch, std::string_view why) const {
   link.send({.type = MessageType::refuse,
              .topic_id = id_.topic_id,
              .partition = id_.partition,
-             .leader_epoch = message.header.leader_epoch},
+             .leader_epoch = epoch.value()},
             std::as_bytes(std::span(why)));
 }
 
