@@ -137,6 +137,7 @@ class ClusterTest : public ::testing::Test {
   // Ends all producers, waits until every host has everything and readers have read it, and takes the leader's
   // log for the truth. To be called when all faults are over.
   void settle() {
+    if (HasFatalFailure()) return;
     ASSERT_TRUE(cluster_.wait_until_whole(kTopic)) << cluster_.describe();
     expect_actors_alive();
     for (Actor& actor : actors_)
