@@ -50,6 +50,7 @@ void FollowingPartition::on_refuse(const Message& message) {
   logger().debug("replication: {}-{}: node {} refuses: {}", partition_.topic, partition_.partition.value(),
                  leader_.value(), why);
   on_link_down();
+  if ((message.header.flags & kAskAgain) != 0) ask();
 }
 
 void FollowingPartition::on_start(const Message& message) {

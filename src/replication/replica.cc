@@ -124,7 +124,7 @@ void Replica::ask_lead() {
                           // Streams of an earlier leadership in the same epoch ended with it: followers ask anew.
                           for (const NodeId node : record_.replicas)
                             if (Link* const link = context_.network->link(node))
-                              refuse(*link, aim.epoch, "the leader begins anew");
+                              refuse(*link, aim.epoch, "the leader begins anew", kAskAgain);
                           confirm();
                           approach();
                           if (leading_) look_at_isr(monotonic_ns());
@@ -155,11 +155,12 @@ void Replica::on_follow(Link& link, const Message& message) {
   refuse(link, message.epoch(), "this node does not lead in that epoch");
 }
 
-void Replica::refuse(Link& link, LeaderEpoch epoch, std::string_view why) const {
+void Replica::refuse(Link& link, LeaderEpoch epoch, std::string_view why, std::uint8_t flags) const {
   link.send({.type = MessageType::refuse,
              .topic_id = id_.topic_id,
              .partition = id_.partition,
-             .leader_epoch = epoch.value()},
+             .leader_epoch = epoch.value(),
+             .flags = flags},
             std::as_bytes(std::span(why)));
 }
 

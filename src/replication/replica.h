@@ -92,7 +92,7 @@ class Replica {
   void confirm();
   void begin_commit();
   void on_committed(std::optional<bool> made);
-  void refuse(Link& link, LeaderEpoch epoch, std::string_view why) const;
+  void refuse(Link& link, LeaderEpoch epoch, std::string_view why, std::uint8_t flags = 0) const;
   void begin_follow(const log::RoleOutcome& outcome);
   void look_at_isr(std::int64_t now_ns);
   void propose(std::set<NodeId> isr);

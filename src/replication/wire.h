@@ -36,7 +36,8 @@ enum class MessageType : std::uint8_t {
 };
 
 enum MessageFlags : std::uint8_t {
-  kRestart = 1u << 0,  // start: the follower's log has nothing in common with this one, and begins anew
+  kRestart = 1u << 0,   // start: the follower's log has nothing in common with this one, and begins anew
+  kAskAgain = 1u << 1,  // refuse: the leader is ready now
 };
 
 enum class Compression : std::uint8_t { none = 0, lz4 = 1, zstd = 2 };
