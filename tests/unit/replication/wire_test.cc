@@ -106,8 +106,8 @@ TEST(WireErrors, RandomBytesNeverComeOutAsAMessage) {
     std::vector<std::byte> bytes(random() % 300);
     for (std::byte& b : bytes) b = std::byte(random());
     MessageHeader header{.type = MessageType(random() % 9), .compression = Compression(random() % 3)};
-    header.body_bytes = random() % 200;
-    header.raw_bytes = random() % 400;
+    header.body_bytes = static_cast<std::uint32_t>(random() % 200);
+    header.raw_bytes = static_cast<std::uint32_t>(random() % 400);
     if (bytes.size() >= sizeof header) std::memcpy(bytes.data(), &header, 16);
     const auto parsed = parse_message(bytes, unpacked);
     ASSERT_TRUE(!parsed || parsed->bytes == 0);
