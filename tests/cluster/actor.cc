@@ -25,7 +25,8 @@ using ringtail::SendError;
 using ringtail::test::Event;
 using Kind = Event::Kind;
 
-constexpr auto kBetweenSends = 2ms;
+constexpr auto kBetweenSends = 1ms;
+constexpr std::size_t kKeyBytes = 1'000;  // so that terms and segments come to their ends, too
 constexpr auto kAfterFailure = 20ms;
 
 struct Actor {
@@ -62,7 +63,8 @@ bool is_refusal(SendError error) {
 void send(const Actor& actor, ringtail::Producer& producer, const std::string& value,
           ringtail::LeaderEpoch epoch) {
   actor.note({.kind = Kind::invoked, .value = value, .epoch = epoch.value()});
-  const auto sent = producer.send({.value = value, .partition = ringtail::PartitionId(0)});
+  static const std::string key(kKeyBytes, 'k');
+  const auto sent = producer.send({.key = key, .value = value, .partition = ringtail::PartitionId(0)});
   if (sent) {
     actor.note({.kind = Kind::acked, .value = value, .offset = sent->offset.value(), .epoch = epoch.value()});
     std::this_thread::sleep_for(kBetweenSends);

@@ -112,7 +112,7 @@ class Checker {
     std::vector<const Event*> by_time;
     for (const Event& event : history_)
       if (event.kind == Kind::invoked || event.kind == Kind::acked) by_time.push_back(&event);
-    std::ranges::stable_sort(by_time, {}, &Event::time_ns);
+    std::ranges::sort(by_time, {}, &Event::time_ns);
     const Event* highest = nullptr;
     for (const Event* const event : by_time) {
       if (event->kind == Kind::acked) {

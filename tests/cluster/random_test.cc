@@ -130,11 +130,22 @@ class Nemesis {
   int begun_ = 0;
 };
 
-class RandomFaultsTest : public ClusterTest {};
+// By what a replica needs to have a record: it has synced it, or it has it in memory.
+class RandomFaultsTest : public ClusterTest, public ::testing::WithParamInterface<std::string> {
+ protected:
+  TopicConfigs configs() const override {
+    TopicConfigs configs = ClusterTest::configs();
+    configs["replica.ack"] = GetParam();
+    return configs;
+  }
+};
 
-TEST_F(RandomFaultsTest, LoseNothingThatWasAcknowledged) {
+INSTANTIATE_TEST_SUITE_P(Acks, RandomFaultsTest, ::testing::Values("durable", "memory"),
+                         [](const auto& test) { return test.param; });
+
+TEST_P(RandomFaultsTest, LoseNothingThatWasAcknowledged) {
   const std::uint64_t seed = print_seed();
-  const std::chrono::seconds time(number_from_environment("RINGTAIL_CLUSTER_SECONDS", 25));
+  const std::chrono::seconds time(number_from_environment("RINGTAIL_CLUSTER_SECONDS", 20));
   Nemesis nemesis(cluster_, seed, [this](int node, int number) { signal_actors(node, number); });
   for (const auto until = Clock::now() + time; Clock::now() < until;) {
     nemesis.step();

@@ -33,18 +33,20 @@ class ClusterTest : public ::testing::Test {
     ASSERT_TRUE(cluster_.start()) << cluster_.trouble();
     if (cluster_.network() == nullptr)
       std::printf("[ no cuts  ] all nodes are on the loopback: %s\n", cluster_.no_network().c_str());
-    ASSERT_TRUE(cluster_.create_topic(kTopic, 1,
-                                      {{"min.insync.replicas", "2"},
-                                       {"term.bytes", "256KiB"},
-                                       {"segment.bytes", "1MiB"},
-                                       {"retention.ms", "-1"}}))
-        << cluster_.describe();
+    ASSERT_TRUE(cluster_.create_topic(kTopic, 1, configs())) << cluster_.trouble() << cluster_.describe();
     for (int node = 1; node <= cluster_.size(); ++node) {
       for (int i = 1; i <= kProducersPerHost; ++i)
         start_actor("produce", node, "p" + std::to_string(node) + std::to_string(i));
       start_actor("read", node, "r" + std::to_string(node));
     }
     wait_for_acks(50);
+  }
+
+  virtual TopicConfigs configs() const {
+    return {{"min.insync.replicas", "2"},
+            {"term.bytes", "256KiB"},
+            {"segment.bytes", "1MiB"},
+            {"retention.ms", "-1"}};
   }
 
   struct Actor {

@@ -192,7 +192,7 @@ void Cluster::signal_node(int node, int number) const { at(node).process->signal
 
 void Cluster::remove_shared_memory(const Node& node) const {
   const std::string text = text_of(node.dir / "log" / "ringtail.toml");
-  const std::size_t name = text.find("log_id");
+  const std::size_t name = text.find("\nlog_id");
   const std::size_t quote = name == std::string::npos ? name : text.find('"', name);
   if (quote == std::string::npos) return;
   std::error_code ignored;
