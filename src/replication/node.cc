@@ -1,5 +1,6 @@
 #include "replication/node.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -19,14 +20,17 @@ namespace {
 constexpr std::chrono::milliseconds kTick{100};
 constexpr std::size_t kLookAgain = 10;  // ticks: a bell may have rung unheard
 
-// What a crash of the host would take with it: the shared memory of this log, since this boot.
+// What a crash of the host would take with it: the shared memory of this log, since this boot. The file is known by
+// its birth; every process that attaches moves the time of its last change, which counts only where that is all
+// there is.
 std::string life_of_memory(const log::Attachment& attachment) {
-  struct ::stat status = {};
-  ::stat((attachment.place().shm_dir / "control").c_str(), &status);
+  struct ::statx status = {};
+  ::statx(AT_FDCWD, (attachment.place().shm_dir / "control").c_str(), 0,
+          STATX_INO | STATX_BTIME | STATX_CTIME, &status);
+  const auto& born = (status.stx_mask & STATX_BTIME) != 0 ? status.stx_btime : status.stx_ctime;
   const auto boot = shm::boot_id().value_or(std::array<std::uint64_t, 2>{});
-  return to_hex(boot[0] ^ boot[1] ^ status.st_ino * 0x9e3779b97f4a7c15 ^
-                static_cast<std::uint64_t>(status.st_ctim.tv_nsec) << 32 ^
-                static_cast<std::uint64_t>(status.st_ctim.tv_sec));
+  return to_hex(boot[0] ^ boot[1] ^ status.stx_ino * 0x9e3779b97f4a7c15 ^ std::uint64_t{born.tv_nsec} << 32 ^
+                static_cast<std::uint64_t>(born.tv_sec));
 }
 
 }  // namespace

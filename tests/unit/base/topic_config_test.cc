@@ -197,7 +197,7 @@ TEST(TopicConfig, ReferenceListsKafkasNamesWithDefaultsThatHold) {
                            "delete.retention.ms"}) {
     EXPECT_TRUE(defaults.contains(name)) << name;
   }
-  EXPECT_EQ(defaults.size(), 20u);
+  EXPECT_EQ(defaults.size(), 22u);
 }
 
 TEST(TopicName, AllowsWhatKafkaAllows) {
