@@ -70,6 +70,32 @@ TEST_F(FailoverTest, NobodyAcknowledgesAnythingWithoutEtcdForLongAndAllGoOnWhenI
   expect_promises_kept();
 }
 
+// Its records are in memory, which its daemon's death does not take.
+class MemoryFailoverTest : public ClusterTest {
+ protected:
+  TopicConfigs configs() const override {
+    TopicConfigs configs = ClusterTest::configs();
+    configs["replica.ack"] = "memory";
+    configs["min.insync.replicas"] = "1";
+    return configs;
+  }
+};
+
+TEST_F(MemoryFailoverTest, TheLastOneInSyncLeadsAgainWhenItsDaemonIsBack) {
+  const int last = *cluster_.leader(kTopic);
+  for (int node = 1; node <= cluster_.size(); ++node)
+    if (node != last) cluster_.kill_node(node);
+  ASSERT_TRUE(Cluster::wait_until([&] { return cluster_.partition(kTopic)->isr.size() == 1; }))
+      << cluster_.describe();
+  wait_for_acks(50);
+  cluster_.kill_node(last);
+  cluster_.start_node(last);
+  wait_for_acks(50);
+  for (int node = 1; node <= cluster_.size(); ++node)
+    if (node != last) cluster_.start_node(node);
+  expect_promises_kept();
+}
+
 TEST_F(FailoverTest, ALeaderThatIsCutOffIsReplaced) {
   if (cluster_.network() == nullptr) GTEST_SKIP() << cluster_.no_network();
   const int first = *cluster_.leader(kTopic);

@@ -95,8 +95,8 @@ class Cluster {
 
   ClusterOptions options_;
   std::filesystem::path directory_;
+  std::string no_network_;  // before the network, whose making says why there is none
   std::unique_ptr<HostNetwork> network_;
-  std::string no_network_;
   std::string trouble_;
   std::unique_ptr<EtcdProcess> etcd_;
   std::unique_ptr<replication::EtcdCoordinator> coordinator_;
