@@ -80,12 +80,14 @@ Status Node::adapt_topic(const log::TopicEntry& known, const TopicRecord& topic)
   if (topic.partitions > known.partitions)
     if (auto added = log_->catalog().add_partitions(topic.name, topic.partitions); !added)
       return std::unexpected(added.error());
+  const auto wanted = merge_topic_configs({}, topic.configs);  // in the spelling of those that are known
+  if (!wanted) return std::unexpected(wanted.error());
   TopicConfigs changes;
-  for (const auto& [name, value] : topic.configs)
+  for (const auto& [name, value] : *wanted)
     if (const auto had = known.overrides.find(name); had == known.overrides.end() || had->second != value)
       changes[name] = value;
   for (const auto& [name, value] : known.overrides)
-    if (!topic.configs.contains(name)) changes[name] = "";
+    if (!wanted->contains(name)) changes[name] = "";
   if (changes.empty()) return {};
   auto altered = log_->catalog().alter_topic(topic.name, changes);
   return altered ? Status{} : std::unexpected(altered.error());

@@ -243,15 +243,5 @@ TEST_F(DaemonTest, TellsSystemdWhatItIsDoing) {
   ::close(inbox);
 }
 
-TEST_F(DaemonTest, RefusesAClusterItCannotServe) {
-  configure(
-      "[cluster]\nname = \"main\"\netcd = [\"http://127.0.0.1:2379\"]\n[replication]\nplain = true\n"
-      "[node]\nid = 1\nreplication_listen = \"127.0.0.1:9465\"\n");
-  EXPECT_EQ(run_command(daemon_line({"--check"})).exit_code, 0);
-  const CommandResult result = run_command(daemon_line({"--set", "logging.file="}));
-  EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.err, HasSubstr("has no replication"));
-}
-
 }  // namespace
 }  // namespace ringtail::test
