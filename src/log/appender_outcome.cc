@@ -61,8 +61,8 @@ SendResult<void> Appender::check_replicas() {
 bool Appender::still_leads() const {
   // SYNC: pairs with PartitionKeeper's stores of role and epoch, which come before anything it does with the
   // log or the watermark in another role.
-  return entry_->leader_epoch.load(memory_order_acquire) == leader_epoch_ &&
-         entry_->role.load(memory_order_acquire) == static_cast<std::uint32_t>(shm::ReplicaRole::leader) &&
+  return entry_->role.load(memory_order_acquire) == static_cast<std::uint32_t>(shm::ReplicaRole::leader) &&
+         entry_->leader_epoch.load(memory_order_acquire) == leader_epoch_ &&
          boottime_ns() < entry_->lease_deadline_ns.load(memory_order_acquire);
 }
 

@@ -43,9 +43,10 @@ ReplicaRole PartitionKeeper::role() const {
 }
 
 void PartitionKeeper::publish_role(ReplicaRole role, LeaderEpoch epoch, std::uint32_t leader_node) {
-  // SYNC: the role before the epoch and both before all that follows; pairs with Appender::still_leads.
-  entry_.role.store(static_cast<std::uint32_t>(role), std::memory_order_seq_cst);
+  // SYNC: the epoch before the role: who sees a new leadership sees no older epoch with it. Both before all that
+  // follows. Pairs with Appender::still_leads, which looks in the reverse order.
   entry_.leader_epoch.store(epoch.value(), std::memory_order_seq_cst);
+  entry_.role.store(static_cast<std::uint32_t>(role), std::memory_order_seq_cst);
   entry_.leader_node.store(leader_node, memory_order_relaxed);
   bump_version();
 }
