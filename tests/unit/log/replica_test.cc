@@ -152,7 +152,7 @@ TEST_P(Replicated, ARecordOfAllReplicasIsConfirmedByTheWatermark) {
 TEST_P(Replicated, NothingIsConfirmedOnceTheLeadershipIsLost) {
   a_.lead(1);
   a_.entry().in_sync.store(1);
-  auto producer = a_.new_producer();
+  auto producer = a_.new_producer(milliseconds(10'000));
   ASSERT_TRUE((*producer)->check_replicas());
   const auto sent = (*producer)->append({.value = "v"});
   ASSERT_TRUE(sent);

@@ -163,7 +163,7 @@ class ReplicaHost {
     Appender* operator->() { return &*appender; }
   };
   std::unique_ptr<Producer> new_producer(
-      std::chrono::milliseconds max_block = std::chrono::milliseconds(10'000)) {
+      std::chrono::milliseconds max_block = std::chrono::milliseconds(1)) {
     auto producer = std::make_unique<Producer>();
     producer->slot = shm::OwnedSlot::acquire(control_, locks_, shm::SlotRole::producer).value();
     producer->appender = Appender::open(ref_, producer->slot, producer->clock, max_block).value();
