@@ -41,6 +41,12 @@ struct ProducerOptions {
   // Numbers the records of each partition, so that a repeated send of the same number is no second record
   // (ProducerRecord::sequence).
   bool enable_idempotence = false;
+  // With enable_idempotence: whose numbers these are; not 0 or ~0. Processes that share an id are one producer, one
+  // after another: a process that begins again, or a standby on the next leader's host, goes on behind the last
+  // number that the partition has of the id, and repeats a send whose outcome was unknown under its number. What
+  // the last 64 MiB or so of a partition have is known; where they have nothing of the id, the first number sent
+  // is taken as it is given. Only one of them may send at a time. 0: an id of its own.
+  std::uint64_t producer_id = 0;
   // Makes transactions possible, and numbers records as above. At most 255 bytes. Only one producer holds an
   // id: whoever opens it anew aborts what the one before left open, and fences that.
   std::string transactional_id = {};
@@ -131,7 +137,8 @@ class Claim {
 // (on.full=block with a full ring; acks=all; durable).
 class Producer {
  public:
-  // Errors: not_found, limit_exceeded (all slots taken), closed, no_keeper, unsupported.
+  // With a producer_id it reads the end of each partition. Errors: not_found, limit_exceeded (all slots taken),
+  // closed, no_keeper, unsupported, invalid_argument, and with a producer_id those of reading.
   static Result<Producer> open(const Log& log, ProducerOptions options);
 
   // Another producer, of another topic, with the same options, that shares this one's liveness slot, and its
@@ -180,7 +187,8 @@ class Producer {
   // Undoes it. Waits until that is visible. Errors: fenced, timed_out, invalid_argument, no_keeper.
   Status abort();
 
-  // Of producers that number their records: the next number in a partition.
+  // Of producers that number their records: the next number in a partition. On a replicated topic the log is asked
+  // when another epoch has begun since: it may have lost records, or have some of another that shares producer_id.
   std::uint64_t next_sequence(PartitionId partition) const;
 
   // The partition that `send` would choose for a record with this key.

@@ -35,7 +35,20 @@ std::string_view to_string(SendError error) {
 namespace {
 
 constexpr std::chrono::milliseconds kLongestBlock = std::chrono::hours(24 * 365);
-constexpr std::size_t kRememberedSends = 1024;  // a partition, of producers that number their records
+constexpr LeaderEpoch kNeverRecalled{~std::uint32_t{0}};
+
+// Of a partition that is not replicated: 0.
+LeaderEpoch epoch_of(const shm::Partition& entry) {
+  // SYNC: role before epoch, as in Appender::check_replicas.
+  const auto role = static_cast<shm::ReplicaRole>(entry.role.load(std::memory_order_acquire));
+  const LeaderEpoch epoch(entry.leader_epoch.load(std::memory_order_acquire));
+  return role == shm::ReplicaRole::alone ? LeaderEpoch(0) : epoch;
+}
+
+bool may_append(const shm::Partition& entry) {
+  const auto role = static_cast<shm::ReplicaRole>(entry.role.load(std::memory_order_relaxed));
+  return role == shm::ReplicaRole::alone || role == shm::ReplicaRole::leader;
+}
 
 }  // namespace
 
@@ -69,10 +82,22 @@ Result<std::unique_ptr<ProducerCore>> ProducerCore::for_topic(std::string name) 
   return core;
 }
 
+Status ProducerCore::check_producer_id() const {
+  if (options_.producer_id == 0) return {};
+  if (!options_.enable_idempotence || !options_.transactional_id.empty())
+    return fail(
+        Code::invalid_argument,
+        "a producer_id is for enable_idempotence, without a transactional_id; set that, or no producer_id");
+  if (options_.producer_id == format::kEveryProducer)
+    return fail(Code::invalid_argument, "producer_id must be below 2^64 - 1");
+  return {};
+}
+
 Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
+  if (auto usable = check_producer_id(); !usable) return usable;
   numbers_ = share_->has_id() || options_.enable_idempotence;
   if (numbers_ && !share_->has_id()) {
-    const auto id = random_token();
+    const auto id = options_.producer_id != 0 ? Result<std::uint64_t>(options_.producer_id) : random_token();
     if (!id) return std::unexpected(id.error());
     own_stamp_.producer_id = *id;
   }
@@ -88,6 +113,8 @@ Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
             fmt::format("topic '{}' has storage=memory: its records are never durable", options_.topic));
   }
   share_->add(this);
+  for (log::Appender& appender : appenders_)
+    if (auto recalled = recall_given(appender); !recalled) return recalled;
   take_up_new_partitions();  // that came before the appenders were there to notice
   return {};
 }
@@ -107,7 +134,9 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
   if (share_->has_id()) appender->set_next_sequence(share_->next_sequence(*ref));
   appenders_.push_back(std::move(*appender));
   enlisted_.push_back(0);
-  sent_.emplace_back();
+  // One with an id of its own has sent nothing; what others have sent under a given id, the log knows.
+  const bool given = !share_->has_id() && options_.producer_id != 0;
+  numbered_.push_back({.epoch = given ? kNeverRecalled : epoch_of(ref->entry())});
   return {};
 }
 
@@ -163,9 +192,53 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   }
   if (share_->has_id())
     if (auto error = enlist(appender)) return error;
-  if (options_.acks != Acks::all) return std::nullopt;
-  if (auto enough = appender.check_replicas(); !enough) return enough.error();
+  if (options_.acks == Acks::all)
+    if (auto enough = appender.check_replicas(); !enough) return enough.error();
+  return numbers_ ? recall(appender) : std::nullopt;
+}
+
+// Since another epoch began, the log may have lost records of this producer, and got some of another that goes by
+// its id: what it has counts. Nothing to do within an epoch.
+std::optional<SendError> ProducerCore::recall(log::Appender& appender) {
+  const shm::Partition& entry = appender.partition().entry();
+  Numbered& numbered = numbered_[appender.partition().partition.value()];
+  const LeaderEpoch epoch = options_.acks == Acks::all ? appender.checked_epoch() : epoch_of(entry);
+  if (numbered.epoch == epoch) [[likely]]
+    return std::nullopt;
+  if (!may_append(entry)) return SendError::not_leader;
+  if (auto recalled = read_back(appender); !recalled) {
+    logger().warn("a producer cannot read what it has sent: {}", to_string(recalled.error()));
+    return recalled.error().code == Code::timed_out ? SendError::timed_out : SendError::storage_failed;
+  }
+  if (!may_append(entry) || epoch_of(entry) != epoch) return SendError::not_leader;
+  numbered.epoch = epoch;
   return std::nullopt;
+}
+
+// At the beginning, so that what is in the way of it is told then. A host that leads or is alone is through with
+// it; another one reads again when it leads.
+Status ProducerCore::recall_given(log::Appender& appender) {
+  const shm::Partition& entry = appender.partition().entry();
+  Numbered& numbered = numbered_[appender.partition().partition.value()];
+  if (numbered.epoch != kNeverRecalled) return {};
+  const LeaderEpoch epoch = epoch_of(entry);
+  const bool may = may_append(entry);
+  auto recalled = read_back(appender);
+  if (recalled && may && may_append(entry) && epoch_of(entry) == epoch) numbered.epoch = epoch;
+  return recalled;
+}
+
+Status ProducerCore::read_back(log::Appender& appender) {
+  Numbered& numbered = numbered_[appender.partition().partition.value()];
+  const bool given = !share_->has_id() && options_.producer_id != 0;
+  if (!given && appender.next_sequence() == 0) return {};  // it has sent nothing
+  const std::uint64_t id = share_->has_id() ? share_->stamp().producer_id : own_stamp_.producer_id;
+  const auto next =
+      numbered.sent.recall(appender.partition(), share_->slot().index(), id, options_.max_block);
+  if (!next) return std::unexpected(next.error());
+  numbered.known = next->has_value();
+  if (*next) appender.set_next_sequence(**next);
+  return {};
 }
 
 // Before the first append of a transaction to a partition.
@@ -222,16 +295,20 @@ SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& recor
 
 // A number that was sent before gives what it gave then.
 SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const ProducerRecord& record) {
-  auto& sent = sent_[to.partition().partition.value()];
-  if (sent.empty()) sent.resize(kRememberedSends);
+  Numbered& numbered = numbered_[to.partition().partition.value()];
+  if (!numbered.known && record.sequence) to.set_next_sequence(*record.sequence);
   const std::uint64_t next = to.next_sequence();
   const std::uint64_t sequence = record.sequence.value_or(next);
-  Sent& slot = sent[sequence % kRememberedSends];
-  if (sequence > next || (sequence < next && slot.sequence != sequence))
-    return refuse(SendError::out_of_order_sequence, &to);
-  if (sequence < next) return after_append(to, slot.metadata);
+  if (sequence > next) return refuse(SendError::out_of_order_sequence, &to);
+  if (sequence < next) {
+    const RecordMetadata* const sent = numbered.sent.find(sequence);
+    return sent != nullptr ? after_append(to, *sent) : refuse(SendError::out_of_order_sequence, &to);
+  }
   auto appended = to.append(record);
-  if (appended) slot = {sequence, *appended};
+  if (appended) {
+    numbered.sent.note(sequence, *appended);
+    numbered.known = true;
+  }
   return after_append(to, appended);
 }
 
@@ -288,8 +365,12 @@ SendResult<void> ProducerCore::flush() {
   return {};
 }
 
-std::uint64_t ProducerCore::next_sequence(PartitionId partition) const {
-  return partition.value() < appenders_.size() ? appenders_[partition.value()].next_sequence() : 0;
+std::uint64_t ProducerCore::next_sequence(PartitionId partition) {
+  log::Appender* const of = appender(partition);
+  if (of == nullptr || !is_mine()) return 0;
+  // What a send would be refused for, the send will tell.
+  if (numbers_ && (options_.acks != Acks::all || of->check_replicas())) recall(*of);
+  return of->next_sequence();
 }
 
 PartitionId ProducerCore::partition_for(std::string_view key) {

@@ -12,6 +12,7 @@
 #include "client/log_core.h"
 #include "client/producer_share.h"
 #include "log/appender.h"
+#include "log/sent_records.h"
 #include "ringtail/producer.h"
 #include "shm/process.h"
 
@@ -40,7 +41,7 @@ class ProducerCore {
   }
   Status commit() { return share_->commit(); }
   Status abort() { return share_->abort(); }
-  std::uint64_t next_sequence(PartitionId partition) const;
+  std::uint64_t next_sequence(PartitionId partition);
 
   // Whether sends may go the direct way; to be asked when one that shares opens or ends a claim.
   void choose_path();
@@ -57,6 +58,7 @@ class ProducerCore {
         options_(std::move(options)),
         fork_generation_(shm::fork_generation()) {}
 
+  Status check_producer_id() const;
   Status open_appenders(const log::TopicEntry& topic);
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
   Status add_appender(const log::TopicEntry& topic, PartitionId partition);
@@ -70,6 +72,9 @@ class ProducerCore {
   }
   std::optional<SendError> before_append(log::Appender& appender);
   SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
+  std::optional<SendError> recall(log::Appender& appender);
+  Status recall_given(log::Appender& appender);
+  Status read_back(log::Appender& appender);
   std::optional<SendError> enlist(const log::Appender& appender);
   SendResult<RecordMetadata> after_append(log::Appender& appender, SendResult<RecordMetadata> appended);
   std::unexpected<SendError> refuse(SendError error, const log::Appender* appender = nullptr);
@@ -90,11 +95,12 @@ class ProducerCore {
   // share, otherwise this one.
   log::Stamp own_stamp_;
   bool numbers_ = false;
-  struct Sent {
-    std::uint64_t sequence = ~std::uint64_t{0};
-    RecordMetadata metadata;
+  struct Numbered {
+    log::SentRecords sent = {};
+    LeaderEpoch epoch{0};  // under which `sent` and the next number are what the log says
+    bool known = true;     // otherwise the next number is whatever it is given
   };
-  std::vector<std::vector<Sent>> sent_;  // by partition, then by sequence: the last ones
+  std::vector<Numbered> numbered_;  // by partition
   // By partition: the last transaction that has records there, by ProducerShare::transaction.
   std::vector<std::uint64_t> enlisted_;
 

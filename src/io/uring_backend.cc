@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <system_error>
@@ -49,12 +50,17 @@ bool raise_memlock_limit() {
   return ::setrlimit(RLIMIT_MEMLOCK, &limit) == 0;
 }
 
+// How many rings are gone. The kernel may map a new one where another thread's has been, and orders the two.
+std::atomic<std::uint64_t> unmapped{0};
+
 }  // namespace
 
 Result<std::unique_ptr<UringBackend>> UringBackend::make(unsigned depth) {
   // No SINGLE_ISSUER, COOP_TASKRUN or DEFER_TASKRUN: they gain nothing with transfers of this size,
   // bind the ring to one thread, and hold a linked sync back until that thread next enters the kernel.
   io_uring ring;
+  // SYNC: pairs with the destructor's increment. The kernel has ordered them; ThreadSanitizer cannot see that.
+  unmapped.load(std::memory_order_acquire);
   int result = io_uring_queue_init(depth * 2, &ring, 0);
   if (result == -ENOMEM && raise_memlock_limit()) result = io_uring_queue_init(depth * 2, &ring, 0);
   if (result == 0) return std::unique_ptr<UringBackend>(new UringBackend(ring, depth));
@@ -74,6 +80,7 @@ UringBackend::~UringBackend() {
     while (in_kernel() > 0) wait_for_one();
   }
   io_uring_queue_exit(&ring_);
+  unmapped.fetch_add(1, std::memory_order_release);  // SYNC: pairs with make's load
 }
 
 void UringBackend::submit_write(const File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,

@@ -96,6 +96,8 @@ class Appender {
   // Before an append that is to be confirmed by all replicas: whether that can be had now; on a host without
   // replication that is min.insync.replicas=1. Errors: not_enough_replicas, not_leader, and those of append.
   SendResult<void> check_replicas();
+  // The epoch under which the last check_replicas found this host to lead; 0: the partition is not replicated.
+  LeaderEpoch checked_epoch() const { return LeaderEpoch(leader_epoch_); }
   // Waits on a futex until every in-sync replica has all below `end`, which was appended since check_replicas.
   // At once in a partition that is not replicated. Errors: timed_out, lost_leadership, storage_failed, closed.
   SendResult<void> wait_replicated(Position end);

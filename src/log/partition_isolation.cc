@@ -17,6 +17,12 @@ Result<PartitionReader::Taken> PartitionReader::take_record(const std::byte* fra
     if (!taken || *taken != Taken::wanted) return taken;
   }
   record = format::decode_record(frame, &source_);
+  if (on_stamped_ && (attributes & format::kHasExtension)) {
+    const std::uint64_t extent = format::word_extent(format::load_state_word(frame, memory_order_relaxed));
+    on_stamped_(*format::extension_of(frame),
+                {source_.partition, record.offset, compacted_ ? Position(0) : position_ + extent,
+                 record.timestamp_ns});
+  }
   return Taken::wanted;
 }
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "log/epoch_list.h"
 #include "log/partition_ref.h"
@@ -59,6 +61,12 @@ class PartitionReader {
     bool behind = false;
   };
   Result<Frames> poll_frames(std::size_t max_bytes, bool may_block);
+
+  // Called by poll for each record that a producer has numbered, ahead of its being handed out. What compaction has
+  // moved ends at position 0: whatever is waited for has come to pass for it.
+  void set_on_stamped(std::function<void(const format::Extension&, const RecordMetadata&)> on_stamped) {
+    on_stamped_ = std::move(on_stamped);
+  }
 
   // Whether poll would find something to look at. Lock-free.
   bool has_data() const;
@@ -183,6 +191,7 @@ class PartitionReader {
   bool ships_ = false;
   bool may_jump_ = false;  // the frame before did not tell for sure how many offsets it uses up
   std::uint64_t missed_ = 0;
+  std::function<void(const format::Extension&, const RecordMetadata&)> on_stamped_;
   std::optional<std::int64_t> last_timestamp_ns_;  // of the last record taken from a file
 
   Ring current_;                      // the newest ring this reader has mapped

@@ -1,0 +1,51 @@
+// What one producer has appended to a partition under which sequence number: the last of it. Its source is the
+// log itself, so a process that begins anew, or on another host, knows what the one before has sent.
+//
+// Thread safety: one thread at a time. A plain value otherwise.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "log/partition_ref.h"
+#include "ringtail/error.h"
+#include "ringtail/record.h"
+
+namespace ringtail::log {
+
+class SentRecords {
+ public:
+  static constexpr std::size_t kRemembered = 1024;
+  // How far back from its end the log is read, about.
+  static constexpr std::uint64_t kRecalledBytes = 64 << 20;
+
+  // The record of that number, if it is one of the last kRemembered. Lock-free.
+  const RecordMetadata* find(std::uint64_t sequence) const {
+    if (records_.empty()) return nullptr;
+    const Sent& slot = records_[sequence % kRemembered];
+    return slot.sequence == sequence ? &slot.metadata : nullptr;
+  }
+  // Lock-free but for the first.
+  void note(std::uint64_t sequence, const RecordMetadata& metadata) {
+    if (records_.empty()) records_.resize(kRemembered);
+    records_[sequence % kRemembered] = {sequence, metadata};
+  }
+
+  // Forgets all, and reads what the log has of `producer_id` near its end, records that are not replicated yet
+  // among them; returns the number behind the last one, nothing where there is none. Waits up to `patience` for
+  // claims under way. Takes a reader entry for `slot` meanwhile. Blocks: memory is read at some GB/s, files if
+  // the ring does not reach as far. Errors: as PartitionReader::poll, and timed_out.
+  Result<std::optional<std::uint64_t>> recall(const PartitionRef& partition, std::uint32_t slot,
+                                              std::uint64_t producer_id, std::chrono::milliseconds patience);
+
+ private:
+  struct Sent {
+    std::uint64_t sequence = ~std::uint64_t{0};
+    RecordMetadata metadata;
+  };
+  std::vector<Sent> records_;  // by number, modulo kRemembered
+};
+
+}  // namespace ringtail::log

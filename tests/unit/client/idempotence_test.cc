@@ -1,0 +1,269 @@
+// What a producer's numbers promise: of one process, of those after it, and when a partition's leader changes.
+#include <future>
+
+#include "client/log_core.h"
+#include "log/role.h"
+#include "unit/client/client_test_support.h"
+
+namespace ringtail {
+namespace {
+
+using shm::ReplicaRole;
+using ::testing::ElementsAre;
+
+constexpr std::uint64_t kId = 4711;
+
+class IdempotenceTest : public ClientTest {
+ protected:
+  static ProducerOptions numbered(std::uint64_t id = kId) {
+    return {.max_block = seconds(30), .enable_idempotence = true, .producer_id = id};
+  }
+  static RecordMetadata send(Producer& producer, std::string_view value,
+                             std::optional<std::uint64_t> sequence = {}) {
+    const auto sent = producer.send({.key = "k", .value = value, .partition = kFirst, .sequence = sequence});
+    EXPECT_TRUE(sent) << to_string(producer.error());
+    return sent.value_or(RecordMetadata{});
+  }
+  std::vector<std::string> all(const std::string& topic) {
+    Consumer reader = consumer(topic);
+    const std::uint64_t end = reader.end_offset({topic, kFirst}).value().value();
+    return end == 0 ? std::vector<std::string>() : take(reader, end);
+  }
+  // Of the first record that a reader gets.
+  Offset first_offset(const std::string& topic) {
+    Consumer reader = consumer(topic);
+    const auto polled = reader.poll(seconds(60));
+    EXPECT_TRUE(polled) << to_string(polled.error());
+    return polled->front().offset;
+  }
+
+  static constexpr PartitionId kFirst{0};
+};
+
+TEST_F(IdempotenceTest, ARepeatedSendIsNoSecondRecord) {
+  create("t");
+  Producer p = producer("t", numbered(0));
+  const RecordMetadata first = send(p, "a", 0);
+  send(p, "b", 1);
+  EXPECT_EQ(send(p, "a", 0).offset, first.offset);
+  EXPECT_EQ(p.next_sequence(kFirst), 2U);
+  EXPECT_THAT(all("t"), ElementsAre("a", "b"));
+}
+
+TEST_F(IdempotenceTest, ANumberThatLeavesAGapIsRefused) {
+  create("t");
+  Producer p = producer("t", numbered(0));
+  send(p, "a");
+  EXPECT_EQ(p.send({.value = "c", .sequence = 2}).error(), SendError::out_of_order_sequence);
+  EXPECT_THAT(all("t"), ElementsAre("a"));
+}
+
+TEST_F(IdempotenceTest, ASuccessorWithTheSameIdKnowsWhatWasSent) {
+  create("t");
+  RecordMetadata last;
+  {
+    Producer p = producer("t", numbered());
+    for (const char* value : {"a", "b", "c"}) last = send(p, value);
+  }
+  Producer successor = producer("t", numbered());
+  EXPECT_EQ(successor.next_sequence(kFirst), 3U);
+  const RecordMetadata again = send(successor, "c", 2);
+  EXPECT_EQ(again.offset, last.offset);
+  EXPECT_EQ(again.end, last.end);
+  EXPECT_EQ(again.timestamp_ns, last.timestamp_ns);
+  send(successor, "d");
+  EXPECT_THAT(all("t"), ElementsAre("a", "b", "c", "d"));
+}
+
+TEST_F(IdempotenceTest, ASuccessorKnowsItFromFilesAlone) {
+  create("t");
+  {
+    Producer p = producer("t", numbered());
+    for (int i = 0; i < 1'000; ++i) send(p, std::to_string(i));
+    ASSERT_TRUE(p.flush());
+  }
+  log_.reset();
+  std::filesystem::remove_all(shm_.path());  // as the host's crash does
+  std::filesystem::create_directories(shm_.path());
+  log_.emplace(open_log().value());
+  Producer successor = producer("t", numbered());
+  EXPECT_EQ(successor.next_sequence(kFirst), 1'000U);
+  EXPECT_EQ(send(successor, "999", 999).offset, Offset(999));
+  EXPECT_EQ(send(successor, "1000").offset, Offset(1'000));
+}
+
+TEST_F(IdempotenceTest, BatchesAndClaimsAreNumberedOnToo) {
+  create("t");
+  {
+    Producer p = producer("t", numbered());
+    const std::vector<ProducerRecord> batch(5, {.value = "b"});
+    ASSERT_TRUE(p.send_batch(kFirst, batch));
+    ASSERT_TRUE(p.try_claim(8).value().commit());
+    p.try_claim(8).value().abort();
+  }
+  EXPECT_EQ(producer("t", numbered()).next_sequence(kFirst), 6U);
+}
+
+TEST_F(IdempotenceTest, OtherIdsAreOtherNumbers) {
+  create("t");
+  {
+    Producer mine = producer("t", numbered(1));
+    Producer theirs = producer("t", numbered(2));
+    for (int i = 0; i < 10; ++i) send(mine, "m");
+    for (int i = 0; i < 3; ++i) send(theirs, "t");
+  }
+  EXPECT_EQ(producer("t", numbered(1)).next_sequence(kFirst), 10U);
+  EXPECT_EQ(producer("t", numbered(2)).next_sequence(kFirst), 3U);
+  EXPECT_EQ(producer("t", numbered(3)).next_sequence(kFirst), 0U);
+}
+
+TEST_F(IdempotenceTest, AnIdOfWhichTheLogHasNothingBeginsWhereItIsTold) {
+  create("t");
+  Producer p = producer("t", numbered());
+  send(p, "a", 100);
+  EXPECT_EQ(p.next_sequence(kFirst), 101U);
+  EXPECT_EQ(p.send({.value = "b", .sequence = 99}).error(), SendError::out_of_order_sequence);
+  EXPECT_EQ(p.send({.value = "b", .sequence = 102}).error(), SendError::out_of_order_sequence);
+  send(p, "b", 101);
+  EXPECT_THAT(all("t"), ElementsAre("a", "b"));
+}
+
+TEST_F(IdempotenceTest, OfALongLogTheEndIsRead) {
+  create("t", {{"term.bytes", "8MiB"}});
+  {
+    Producer old = producer("t", numbered(1));
+    Producer young = producer("t", numbered(2));
+    const std::string value(256 << 10, 'v');
+    send(old, value);
+    for (int i = 0; i < 400; ++i) send(young, value);
+  }
+  EXPECT_EQ(producer("t", numbered(2)).next_sequence(kFirst), 400U);
+  EXPECT_EQ(producer("t", numbered(1)).next_sequence(kFirst), 0U);
+}
+
+TEST_F(IdempotenceTest, CompactedRecordsAreKnown) {
+  create("t", small({{"cleanup.policy", "compact"},
+                     {"segment.bytes", "1MiB"},
+                     {"min.cleanable.dirty.ratio", "0.01"}}));
+  {
+    Producer p = producer("t", numbered());
+    const std::string value(1'000, 'v');
+    for (int i = 0; i < 3'000; ++i) send(p, value);
+    ASSERT_TRUE(p.flush());
+  }
+  while (first_offset("t") == Offset(0)) std::this_thread::sleep_for(milliseconds(10));  // until compacted
+  Producer successor = producer("t", numbered());
+  EXPECT_EQ(successor.next_sequence(kFirst), 3'000U);
+  EXPECT_EQ(send(successor, "v", 2'999).offset, Offset(2'999));
+  EXPECT_EQ(send(successor, "v").offset, Offset(3'000));
+}
+
+TEST_F(IdempotenceTest, AnOpenClaimOfAnotherIsWaitedFor) {
+  create("t", {{"claim.timeout.ms", "60000"}});
+  Producer other = producer("t");
+  auto claim = other.try_claim(8);
+  ASSERT_TRUE(claim);
+  ProducerOptions options = numbered();
+  options.topic = "t";
+  options.max_block = milliseconds(20);
+  const auto impatient = Producer::open(*log_, options);
+  ASSERT_FALSE(impatient);
+  EXPECT_EQ(impatient.error().code, Code::timed_out);
+  ASSERT_TRUE(claim->commit());
+  EXPECT_TRUE(Producer::open(*log_, options));
+}
+
+TEST_F(IdempotenceTest, AProducerIdIsForProducersThatNumber) {
+  create("t");
+  for (const ProducerOptions& options :
+       {ProducerOptions{.topic = "t", .producer_id = 1},
+        ProducerOptions{.topic = "t", .enable_idempotence = true, .producer_id = 1, .transactional_id = "x"},
+        ProducerOptions{.topic = "t", .enable_idempotence = true, .producer_id = ~std::uint64_t{0}}}) {
+    const auto opened = Producer::open(*log_, options);
+    ASSERT_FALSE(opened);
+    EXPECT_EQ(opened.error().code, Code::invalid_argument);
+  }
+}
+
+// --- When the leader changes ---------------------------------------------------------------------
+
+class IdempotenceOfEpochsTest : public IdempotenceTest {
+ protected:
+  void SetUp() override {
+    create("t");
+    change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(1)});
+  }
+  log::RoleOutcome change(log::RoleRequest request) {
+    const auto& core = log_->core();
+    const auto topic = core->catalog().load_topic("t").value();
+    std::promise<Result<log::RoleOutcome>> promise;
+    if (request.role == ReplicaRole::leader) {
+      request.leader_node = 1;
+      request.lease_deadline_ns = std::numeric_limits<std::int64_t>::max();
+    }
+    request.done = [&promise](Result<log::RoleOutcome> outcome) { promise.set_value(std::move(outcome)); };
+    core->request_role(topic.topic_id, kFirst, std::move(request));
+    auto outcome = promise.get_future().get();
+    EXPECT_TRUE(outcome) << to_string(outcome.error());
+    return outcome.value_or(log::RoleOutcome{});
+  }
+  // Another host led meanwhile, and has nothing from `kept` on.
+  void lead_anew_without(const log::LogPoint& kept) {
+    change({.role = ReplicaRole::fenced, .epoch = LeaderEpoch(2)});
+    change({.role = ReplicaRole::follower, .epoch = LeaderEpoch(2), .leader_node = 2, .cut = kept});
+    change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(3)});
+  }
+  static log::LogPoint behind(const RecordMetadata& record) { return {record.end, record.offset + 1}; }
+};
+
+TEST_F(IdempotenceOfEpochsTest, WhatTheLogLostIsAppendedByTheRetry) {
+  Producer p = producer("t", numbered(0));
+  const RecordMetadata kept = send(p, "a");
+  send(p, "b");
+  lead_anew_without(behind(kept));
+  EXPECT_EQ(p.next_sequence(kFirst), 1U);
+  EXPECT_EQ(send(p, "b", 1).offset, Offset(1));
+  EXPECT_EQ(send(p, "b", 1).offset, Offset(1));
+  change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(4)});
+  EXPECT_EQ(send(p, "b", 1).offset, Offset(1));
+  EXPECT_EQ(p.next_sequence(kFirst), 2U);
+}
+
+TEST_F(IdempotenceOfEpochsTest, WhatTheLogKeptIsNotAppendedByTheRetry) {
+  Producer p = producer("t", numbered(0));
+  send(p, "a");
+  const RecordMetadata kept = send(p, "b");
+  lead_anew_without(behind(kept));
+  const RecordMetadata again = send(p, "b", 1);
+  EXPECT_EQ(again.offset, kept.offset);
+  EXPECT_EQ(again.end, kept.end);
+  EXPECT_EQ(send(p, "c").offset, Offset(2));
+}
+
+// What stood at that place before is no answer to whether the record is there now.
+TEST_F(IdempotenceOfEpochsTest, AnothersRecordAtTheSamePlaceIsNotItsOwn) {
+  Producer p = producer("t", numbered(0));
+  const RecordMetadata kept = send(p, "a");
+  send(p, "b");
+  lead_anew_without(behind(kept));
+  Producer other = producer("t", numbered(99));
+  EXPECT_EQ(send(other, "x", 0).offset, Offset(1));
+  EXPECT_EQ(send(p, "b", 1).offset, Offset(2));
+}
+
+TEST_F(IdempotenceOfEpochsTest, AStandbyGoesOnWhereItsPredecessorEnded) {
+  Producer active = producer("t", numbered());
+  change({.role = ReplicaRole::fenced, .epoch = LeaderEpoch(2)});
+  Producer standby = producer("t", numbered());
+  EXPECT_EQ(standby.send({.value = "no"}).error(), SendError::not_leader);
+  change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(3)});
+  send(active, "a");
+  send(active, "b");
+  change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(4)});
+  EXPECT_EQ(standby.next_sequence(kFirst), 2U);
+  EXPECT_EQ(send(standby, "b", 1).offset, Offset(1));
+  EXPECT_EQ(send(standby, "c").offset, Offset(2));
+}
+
+}  // namespace
+}  // namespace ringtail
