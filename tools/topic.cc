@@ -181,11 +181,8 @@ int alter(const GlobalOptions& options, const TopicArguments& arguments) {
   const Result<TopicConfigs> configs = parse_configs(arguments.configs);
   if (!configs) return report(options, configs.error());
 #ifdef RINGTAIL_WITH_CLUSTER
-  if (arguments.cluster.given()) {
-    if (arguments.more_partitions)
-      return report_usage(options, "the partitions of a topic in a cluster are fixed at its creation");
-    if (!configs->empty()) return alter_in_cluster(options, arguments.cluster, arguments.name, *configs);
-  }
+  if (arguments.cluster.given() && (!configs->empty() || arguments.more_partitions))
+    return alter_in_cluster(options, arguments.cluster, arguments.name, *configs, arguments.more_partitions);
 #endif
   return alter(options, arguments.name, *configs, arguments.more_partitions);
 }

@@ -43,13 +43,22 @@ int create_in_cluster(const GlobalOptions& options, const ClusterOptions& cluste
 }
 
 int alter_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const std::string& name,
-                     const TopicConfigs& changes) {
+                     const TopicConfigs& changes, std::optional<std::uint32_t> partitions) {
   const auto session = ClusterSession::open(cluster);
   if (!session) return report_cluster(options, session.error());
-  const auto made =
-      (*session)->make([&](const ClusterState& state) { return alteration_of(state, name, changes); });
-  if (!made) return report_cluster(options, made.error());
-  return finish(options, {{"topic", name}, {"altered", changes}, {"cluster", (*session)->name()}},
+  if (!changes.empty()) {
+    const auto made =
+        (*session)->make([&](const ClusterState& state) { return alteration_of(state, name, changes); });
+    if (!made) return report_cluster(options, made.error());
+  }
+  if (partitions) {
+    const auto made =
+        (*session)->make([&](const ClusterState& state) { return addition_of(state, name, *partitions); });
+    if (!made) return report_cluster(options, made.error());
+  }
+  json result{{"topic", name}, {"altered", changes}, {"cluster", (*session)->name()}};
+  if (partitions) result["partitions"] = *partitions;
+  return finish(options, result,
                 fmt::format("altered topic '{}' in cluster '{}'\n", name, (*session)->name()));
 }
 

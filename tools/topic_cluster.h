@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "ringtail/admin.h"
@@ -14,7 +15,7 @@ namespace ringtail::tools {
 int create_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const TopicSpec& spec,
                       std::uint32_t replication_factor);
 int alter_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const std::string& name,
-                     const TopicConfigs& changes);
+                     const TopicConfigs& changes, std::optional<std::uint32_t> partitions);
 int delete_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const std::string& name);
 
 }  // namespace ringtail::tools

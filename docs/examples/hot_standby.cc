@@ -1,15 +1,17 @@
-// A hot standby: run it on every host of a cluster. Where the host leads the partition, it appends; everywhere else it
-// waits, and is woken in the moment in which its host takes over.
+// A hot standby: run it on every host of a cluster, under the same NAME. Where the host leads the partition, it appends;
+// everywhere else it waits, and is woken in the moment in which its host takes over. All of them are one producer: the
+// next one goes on behind the last number that the log has, so that no order is lost, and none is there twice.
 //
 //     hot_standby DIR TOPIC NAME RATE [SECONDS]
 //
-// It prints a line for each record that every in-sync replica has: "acked NAME-EPOCH-NUMBER OFFSET TIME_NS", and one
-// for each change of role.
+// It prints a line for each record that every in-sync replica has: "acked NAME-NUMBER OFFSET TIME_NS EPOCH", one for
+// each that failed: "ERROR NAME-NUMBER TIME_NS", and one for each change of role: "leads EPOCH TIME_NS".
 #include <ringtail/ringtail.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -20,17 +22,21 @@ namespace {
 
 long long now_ns() { return Clock::now().time_since_epoch().count(); }
 
-// Appends while this host leads.
+constexpr ringtail::PartitionId kPartition{0};
+
+// Appends while this host leads. A send whose outcome is unknown is repeated, here or by the next leader's process:
+// its number makes sure that it counts once.
 void lead(ringtail::Producer& producer, const std::string& name, ringtail::LeaderEpoch epoch,
           std::chrono::nanoseconds pause, Clock::time_point end) {
   auto next = Clock::now();
-  for (unsigned long number = 0; Clock::now() < end; ++number) {
-    const std::string value = name + '-' + std::to_string(epoch.value()) + '-' + std::to_string(number);
-    const auto sent = producer.send({.value = value, .partition = ringtail::PartitionId(0)});
+  for (std::uint64_t number = producer.next_sequence(kPartition); Clock::now() < end;) {
+    const std::string order = name + '-' + std::to_string(number);
+    const auto sent = producer.send({.value = order, .partition = kPartition, .sequence = number});
     if (sent) {
-      std::printf("acked %s %lu %lld\n", value.c_str(), sent->offset.value(), now_ns());
+      std::printf("acked %s %lu %lld %u\n", order.c_str(), sent->offset.value(), now_ns(), epoch.value());
+      ++number;
     } else {
-      std::printf("%s %s %lld\n", std::string(to_string(sent.error())).c_str(), value.c_str(), now_ns());
+      std::printf("%s %s %lld\n", std::string(to_string(sent.error())).c_str(), order.c_str(), now_ns());
       if (sent.error() == ringtail::SendError::not_leader ||
           sent.error() == ringtail::SendError::lost_leadership)
         return;
@@ -55,9 +61,12 @@ int main(int argc, char** argv) {
   auto log =
       ringtail::Log::open({.dir = argv[1], .create_if_missing = false, .keeper = ringtail::KeeperMode::none});
   if (!log) return std::fprintf(stderr, "%s\n", to_string(log.error()).c_str()), 1;
-  auto role = log->watch_role({argv[2], ringtail::PartitionId(0)});
-  auto producer =
-      ringtail::Producer::open(*log, {.topic = argv[2], .acks = ringtail::Acks::all, .max_block = 5s});
+  auto role = log->watch_role({argv[2], kPartition});
+  auto producer = ringtail::Producer::open(*log, {.topic = argv[2],
+                                                  .acks = ringtail::Acks::all,
+                                                  .max_block = 5s,
+                                                  .enable_idempotence = true,
+                                                  .producer_id = std::hash<std::string>()(argv[3]) | 1});
   if (!role || !producer)
     return std::fprintf(stderr, "%s\n", to_string(role ? producer.error() : role.error()).c_str()), 1;
   while (Clock::now() < end) {

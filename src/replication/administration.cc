@@ -30,11 +30,41 @@ auto partitions_named(const ClusterState& state, std::string_view name) {
 }
 
 Status check_replication(const TopicConfig& config, std::uint32_t factor) {
+  // A follower has the same bytes at the same positions; what compaction has left of a segment stands elsewhere.
+  if (config.cleanup_policy != CleanupPolicy::remove)
+    return fail(
+        Code::unsupported,
+        "cleanup.policy=compact is for topics of one host; a cluster's topics need cleanup.policy=delete");
   if (config.min_insync_replicas <= factor) return {};
   return fail(Code::invalid_argument,
               fmt::format("min.insync.replicas={} can never be met by {} replica{}; lower it, or raise the "
                           "replication factor",
                           config.min_insync_replicas, factor, factor == 1 ? "" : "s"));
+}
+
+// Of an empty partition everybody has all records. Who has died since is found to be dead by its incarnation.
+PartitionRecord first_record(const TopicRecord& topic, const ClusterState& state, std::uint32_t partition,
+                             const std::vector<NodeId>& replicas) {
+  const bool synced = config_of(topic).acks_synced();
+  PartitionRecord record{.topic = topic.name,
+                         .topic_id = topic.topic_id,
+                         .partition = PartitionId(partition),
+                         .replicas = replicas,
+                         .isr = {},
+                         .leader = replicas.front(),
+                         .leader_incarnation = 0,
+                         .leader_epoch = LeaderEpoch(1),
+                         .partition_epoch = 1,
+                         .unclean = false,
+                         .adding = {},
+                         .removing = {}};
+  for (const NodeId node : replicas) {
+    const auto stored = state.nodes.find(node);
+    if (stored == state.nodes.end()) continue;
+    record.isr.push_back({node, synced ? stored->second.record.log_id : stored->second.record.life});
+    if (node == replicas.front()) record.leader_incarnation = stored->second.record.incarnation;
+  }
+  return record;
 }
 
 }  // namespace
@@ -140,31 +170,6 @@ Result<TopicCreation> TopicCreation::plan(const ClusterState& state, TopicRecord
   return TopicCreation(std::move(topic), std::move(*replicas));
 }
 
-PartitionRecord TopicCreation::first_record(const ClusterState& state, std::uint32_t partition) const {
-  const bool synced = config_of(topic_).acks_synced();
-  const std::vector<NodeId>& replicas = replicas_[partition];
-  PartitionRecord record{.topic = topic_.name,
-                         .topic_id = topic_.topic_id,
-                         .partition = PartitionId(partition),
-                         .replicas = replicas,
-                         .isr = {},
-                         .leader = replicas.front(),
-                         .leader_incarnation = 0,
-                         .leader_epoch = LeaderEpoch(1),
-                         .partition_epoch = 1,
-                         .unclean = false,
-                         .adding = {},
-                         .removing = {}};
-  // Of an empty partition everybody has all records. Who has died since is found to be dead by its incarnation.
-  for (const NodeId node : replicas) {
-    const auto stored = state.nodes.find(node);
-    if (stored == state.nodes.end()) continue;
-    record.isr.push_back({node, synced ? stored->second.record.log_id : stored->second.record.life});
-    if (node == replicas.front()) record.leader_incarnation = stored->second.record.incarnation;
-  }
-  return record;
-}
-
 Result<std::vector<Change>> TopicCreation::next(const ClusterState& state) {
   const auto existing = state.topics.find(topic_.name);
   if (existing != state.topics.end()) {
@@ -183,7 +188,7 @@ Result<std::vector<Change>> TopicCreation::next(const ClusterState& state) {
     const auto stored = state.partitions.find({topic_.name, PartitionId(i)});
     const bool there = stored != state.partitions.end();
     if (i > 0 && there && is_of(stored->second.record, topic_)) continue;
-    changes.push_back({first_record(state, i), there ? stored->second.revision : 0});
+    changes.push_back({first_record(topic_, state, i, replicas_[i]), there ? stored->second.revision : 0});
   }
   for (const auto& [name, stored] : partitions_named(state, topic_.name))
     if (name.partition.value() >= topic_.partitions)
@@ -226,6 +231,32 @@ Result<std::vector<Change>> alteration_of(const ClusterState& state, std::string
   if (*merged == topic->record.configs) return std::vector<Change>{};
   topic->record.configs = std::move(*merged);
   return std::vector<Change>{{topic->record, topic->revision}};
+}
+
+Result<std::vector<Change>> addition_of(const ClusterState& state, std::string_view name,
+                                        std::uint32_t partitions) {
+  auto topic = find_topic(state, name);
+  if (!topic) return std::unexpected(topic.error());
+  TopicRecord& record = topic->record;
+  if (partitions < record.partitions)
+    return fail(Code::invalid_argument,
+                fmt::format("topic '{}' has {} partitions already; their number only grows", name,
+                            record.partitions));
+  if (partitions == record.partitions) return std::vector<Change>{};
+  const std::uint32_t had = std::exchange(record.partitions, partitions);
+  if (const Status readable = check_record({record}); !readable) return std::unexpected(readable.error());
+  auto placed = place_replicas(state, partitions - had, record.replication_factor);
+  if (!placed) return std::unexpected(placed.error());
+  std::vector<Change> changes;
+  for (std::uint32_t i = had; i < partitions; ++i) {
+    const auto stored = state.partitions.find({record.name, PartitionId(i)});
+    const bool there = stored != state.partitions.end();
+    if (there && stored->second.record.topic_id == record.topic_id) continue;
+    changes.push_back(
+        {first_record(record, state, i, (*placed)[i - had]), there ? stored->second.revision : 0});
+  }
+  changes.push_back({record, topic->revision});
+  return changes;
 }
 
 }  // namespace ringtail::replication

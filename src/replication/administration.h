@@ -74,7 +74,8 @@ std::string why_not_preferred(const PartitionRecord& record, const ClusterState&
 class TopicCreation {
  public:
   // Places its partitions; `topic_id` is random, and tells this creation from others.
-  // Errors: invalid_argument (name, number, configuration), already_exists, not_enough_replicas.
+  // Errors: invalid_argument (name, number, configuration), unsupported (compaction), already_exists,
+  // not_enough_replicas.
   static Result<TopicCreation> plan(const ClusterState& state, TopicRecord topic);
 
   const TopicRecord& topic() const { return topic_; }
@@ -86,7 +87,6 @@ class TopicCreation {
  private:
   TopicCreation(TopicRecord topic, std::vector<std::vector<NodeId>> replicas)
       : topic_(std::move(topic)), replicas_(std::move(replicas)) {}
-  PartitionRecord first_record(const ClusterState& state, std::uint32_t partition) const;
 
   TopicRecord topic_;
   std::vector<std::vector<NodeId>> replicas_;
@@ -98,9 +98,15 @@ class TopicCreation {
 std::vector<Change> removal_of(const ClusterState& state, std::string_view name, std::uint64_t topic_id);
 
 // The topic's record with configurations changed, as merge_topic_configs has it; nothing: they are so already.
-// Errors: not_found, invalid_argument.
+// Errors: not_found, invalid_argument, unsupported (compaction).
 Result<std::vector<Change>> alteration_of(const ClusterState& state, std::string_view name,
                                           const TopicConfigs& changes);
+
+// More partitions, the topic's record last: until it is changed, they are of no topic, and whoever adds partitions next
+// takes them over. Nothing: it has as many. Errors: not_found, invalid_argument (it has more, or too many),
+// not_enough_replicas.
+Result<std::vector<Change>> addition_of(const ClusterState& state, std::string_view name,
+                                        std::uint32_t partitions);
 
 // Errors: not_found, with what to do.
 Result<Stored<TopicRecord>> find_topic(const ClusterState& state, std::string_view name);

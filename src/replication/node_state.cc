@@ -123,7 +123,9 @@ void Node::update_replicas() {
   for (const auto& [name, stored] : state_->partitions) {
     const PartitionRecord& record = stored.record;
     if (std::ranges::find(record.replicas, options_.node.id) == record.replicas.end()) continue;
-    if (!provided_.contains(record.topic_id)) continue;
+    // One of those that are just being added is not here yet.
+    const auto topic = provided_.find(record.topic_id);
+    if (topic == provided_.end() || record.partition.value() >= topic->second.partitions) continue;
     const StreamId id{record.topic_id, record.partition.value()};
     auto& replica = replicas_[id];
     if (!replica) replica = std::make_unique<Replica>(ship_, *this, name, id);

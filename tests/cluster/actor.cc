@@ -1,16 +1,19 @@
 // A process on one host of a cluster that notes what it does and sees, a line each (cluster/checker.h):
 //
-//     cluster_actor produce|read DIR TOPIC NAME HISTORY
+//     cluster_actor produce|insist|read DIR TOPIC NAME HISTORY
 //
-// `produce` appends to partition 0 with acks=all whenever the host leads, and never a value twice; `read` reads
-// partition 0 from its beginning on. Each goes on until it is killed: every line is whole when it is followed by
+// `produce` appends to partition 0 with acks=all whenever the host leads, and never a value twice. `insist` does so
+// with numbers, and sends each until it is acknowledged; on all hosts these are one producer, and a value tells its
+// number. `read` reads partition 0 from its beginning on. Each goes on until it is killed: every line is whole when it is followed by
 // another, and a send without a second line is one of unknown outcome.
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -92,6 +95,49 @@ int produce(const Actor& actor) {
   }
 }
 
+// Whether the value with that number was acknowledged.
+bool insist_on(const Actor& actor, ringtail::Producer& producer, std::uint64_t number,
+               ringtail::LeaderEpoch epoch) {
+  const std::string value = "insisted-" + std::to_string(number);
+  actor.note({.kind = Kind::invoked,
+              .value = value,
+              .epoch = epoch.value(),
+              .detail = std::string(ringtail::test::kNumbered)});
+  static const std::string key(kKeyBytes, 'k');
+  const auto sent =
+      producer.send({.key = key, .value = value, .partition = ringtail::PartitionId(0), .sequence = number});
+  if (sent)
+    actor.note({.kind = Kind::acked, .value = value, .offset = sent->offset.value(), .epoch = epoch.value()});
+  else
+    actor.note({.kind = Kind::unknown,  // of this send; another with the number may have been before
+                .value = value,
+                .epoch = epoch.value(),
+                .detail = std::string(to_string(sent.error()))});
+  std::this_thread::sleep_for(sent ? kBetweenSends : kAfterFailure);
+  return sent.has_value();
+}
+
+int insist(const Actor& actor) {
+  constexpr std::uint64_t kProducerId = 4711;
+  auto role = actor.log.watch_role(actor.partition());
+  if (!role) return give_up(role.error());
+  auto producer = ringtail::Producer::open(actor.log, {.topic = actor.topic,
+                                                       .acks = ringtail::Acks::all,
+                                                       .max_block = 2s,
+                                                       .enable_idempotence = true,
+                                                       .producer_id = kProducerId});
+  if (!producer) return give_up(producer.error());
+  for (std::optional<std::uint64_t> pending;;) {
+    const auto leading = role->wait_until_leader(1s);
+    if (!leading && leading.error().code != ringtail::Code::timed_out) return give_up(leading.error());
+    if (!leading) continue;
+    const std::uint64_t next = producer->next_sequence(ringtail::PartitionId(0));
+    // It may have been lost together with what was before it.
+    const std::uint64_t number = std::min(pending.value_or(next), next);
+    pending = insist_on(actor, *producer, number, leading->epoch) ? std::nullopt : std::optional(number);
+  }
+}
+
 int read(const Actor& actor) {
   auto consumer = ringtail::Consumer::open(actor.log);
   if (!consumer) return give_up(consumer.error());
@@ -109,8 +155,8 @@ int read(const Actor& actor) {
 
 int main(int argc, char** argv) {
   const std::string what = argc == 6 ? argv[1] : "";
-  if (what != "produce" && what != "read") {
-    std::fprintf(stderr, "usage: cluster_actor produce|read DIR TOPIC NAME HISTORY\n");
+  if (what != "produce" && what != "insist" && what != "read") {
+    std::fprintf(stderr, "usage: cluster_actor produce|insist|read DIR TOPIC NAME HISTORY\n");
     return 2;
   }
   const int history = ::open(argv[5], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -119,5 +165,6 @@ int main(int argc, char** argv) {
       ringtail::Log::open({.dir = argv[2], .create_if_missing = false, .keeper = ringtail::KeeperMode::none});
   if (!log) return give_up(log.error());
   const Actor actor{.log = *log, .topic = argv[3], .name = argv[4], .history = history};
+  if (what == "insist") return insist(actor);
   return what == "produce" ? produce(actor) : read(actor);
 }

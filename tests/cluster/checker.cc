@@ -35,7 +35,9 @@ class Checker {
     for (const Event& event : history_)
       if (event.kind == Kind::invoked) {
         const auto [first, fresh] = sent_.emplace(event.value, &event);
-        if (!fresh) blame("a value was sent twice: the history is no good", *first->second, event);
+        if (!fresh && (first->second->detail != kNumbered || event.detail != kNumbered))
+          blame("a value was sent twice: the history is no good", *first->second, event);
+        if (first->second->time_ns > event.time_ns) first->second = &event;
       }
   }
 
@@ -53,6 +55,7 @@ class Checker {
       }
     }
     check_order();
+    check_numbers();
     return std::move(violations_);
   }
 
@@ -117,12 +120,34 @@ class Checker {
     for (const Event* const event : by_time) {
       if (event->kind == Kind::acked) {
         if (highest == nullptr || highest->offset < event->offset) highest = event;
-      } else if (highest != nullptr && highest->time_ns < event->time_ns) {
+      } else if (highest != nullptr && highest->time_ns < event->time_ns && sent_[event->value] == event) {
         const auto found = places_.find(event->value);
         if (found != places_.end() && found->second->first < highest->offset)
           blame("sent after an acknowledgement, and stands before it", to_line(*highest),
                 to_line(*event) + ", and " + entry_line(*found->second));
       }
+    }
+  }
+
+  void check_numbers() {
+    struct Last {
+      std::uint64_t number;
+      const FinalLog::value_type* entry;
+    };
+    std::map<std::string_view, Last> last;  // by what is in front of the number
+    for (const auto& entry : log_) {
+      const auto sent = sent_.find(entry.second);
+      if (sent == sent_.end() || sent->second->detail != kNumbered) continue;
+      const std::string_view value = entry.second;
+      const std::size_t dash = value.rfind('-');
+      std::uint64_t number = 0;
+      if (dash == std::string_view::npos || !parse_number(value.substr(dash + 1), number)) continue;
+      const auto before = last.find(value.substr(0, dash));
+      const std::uint64_t expected = before == last.end() ? 0 : before->second.number + 1;
+      if (number != expected)
+        blame("a producer's numbers are out of order", entry_line(entry),
+              before == last.end() ? "it is the first" : entry_line(*before->second.entry));
+      last[value.substr(0, dash)] = {number, &entry};
     }
   }
 

@@ -15,7 +15,7 @@ namespace ringtail::test {
 // One line of a history: "KIND WHO VALUE OFFSET EPOCH TIME_NS DETAIL". Times are of one clock for all processes.
 struct Event {
   enum class Kind : std::uint8_t {
-    invoked,  // WHO is about to send VALUE; nobody sends it again
+    invoked,  // WHO is about to send VALUE; nobody sends it again, unless DETAIL is kNumbered
     acked,    // every in-sync replica has it, at OFFSET; sent under EPOCH
     failed,   // nothing was appended; DETAIL is the error's name
     unknown,  // it was appended or not
@@ -32,6 +32,9 @@ struct Event {
   friend bool operator==(const Event&, const Event&) = default;
 };
 
+// Of a value PREFIX-NUMBER that an idempotent producer sends under that number, as often as it needs to.
+inline constexpr std::string_view kNumbered = "numbered";
+
 std::string to_line(const Event& event);
 // Nothing when it is no such line, as the last one of a process that was killed while it wrote.
 std::optional<Event> parse_line(std::string_view line);
@@ -45,7 +48,8 @@ using FinalLog = std::map<std::uint64_t, std::string>;
 // The promises: a record that was acknowledged stands in the log, at the offset that was acknowledged; one
 // that was refused does not, nor one that nobody sent, nor any twice; no offset ever had two contents; a reader
 // begins at the first record, and goes on to the next one each time; what was read is in the log; who sends
-// after another's record was acknowledged gets a higher offset.
+// after another's record was acknowledged gets a higher offset; an idempotent producer's values stand in the order of
+// their numbers, and none is left out.
 std::vector<std::string> check(const std::vector<Event>& history, const FinalLog& log);
 
 // The violations, or what was found in order, for people.

@@ -56,6 +56,35 @@ TEST(Checker, LetsARecordOfUnknownOutcomeBeThereOrNot) {
   EXPECT_THAT(check(kGood, {{0, "a"}, {2, "b"}, {3, "c"}}), IsEmpty());
 }
 
+Event numbered(const std::string& value, std::int64_t time_ns) {
+  Event event = invoked(value, time_ns);
+  event.detail = kNumbered;
+  return event;
+}
+
+TEST(Checker, LetsANumberedValueBeSentAgain) {
+  const std::vector<Event> history = {numbered("q-0", 1), ended(Kind::unknown, "q-0", "lost_leadership"),
+                                      invoked("a", 2),    acked("a", 1, 3),
+                                      numbered("q-0", 4), acked("q-0", 0, 5),
+                                      numbered("q-1", 6), acked("q-1", 2, 7)};
+  EXPECT_THAT(check(history, {{0, "q-0"}, {1, "a"}, {2, "q-1"}}), IsEmpty());
+}
+
+TEST(Checker, FindsANumberedValueThatStandsTwice) {
+  EXPECT_THAT(check({numbered("q-0", 1), numbered("q-0", 2)}, {{0, "q-0"}, {1, "q-0"}}),
+              ::testing::Contains(HasSubstr("stands in the log twice")));
+}
+
+TEST(Checker, FindsANumberThatIsLeftOut) {
+  EXPECT_THAT(check({numbered("q-0", 1), numbered("q-1", 2), numbered("q-2", 3)}, {{0, "q-0"}, {1, "q-2"}}),
+              ElementsAre(AllOf(HasSubstr("numbers are out of order"), HasSubstr("q-2 at 1"))));
+}
+
+TEST(Checker, FindsAValueSentTwiceThatHasNoNumber) {
+  EXPECT_THAT(check({invoked("a", 1), invoked("a", 2)}, {{0, "a"}}),
+              ElementsAre(HasSubstr("the history is no good")));
+}
+
 TEST(Checker, FindsAnAcknowledgedRecordThatIsLost) {
   EXPECT_THAT(check({invoked("a", 1), acked("a", 0, 2)}, {}),
               ElementsAre(AllOf(HasSubstr("is lost"), HasSubstr("acked p a 0"))));

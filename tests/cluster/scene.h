@@ -37,6 +37,7 @@ class ClusterTest : public ::testing::Test {
     for (int node = 1; node <= cluster_.size(); ++node) {
       for (int i = 1; i <= kProducersPerHost; ++i)
         start_actor("produce", node, "p" + std::to_string(node) + std::to_string(i));
+      start_actor("insist", node, "q" + std::to_string(node));
       start_actor("read", node, "r" + std::to_string(node));
     }
     wait_for_acks(50);
@@ -58,7 +59,7 @@ class ClusterTest : public ::testing::Test {
 
   void start_actor(const std::string& what, int node, const std::string& name) {
     actors_.push_back({.node = node,
-                       .produces = what == "produce",
+                       .produces = what != "read",
                        .name = name,
                        .process = cluster_.run_on(node, {CLUSTER_ACTOR, what, cluster_.log_dir(node).string(),
                                                          kTopic, name, history_file(name).string()})});

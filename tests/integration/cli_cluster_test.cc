@@ -37,6 +37,13 @@ TEST_F(CliClusterTest, TopicsAreCreatedAlteredAndDeletedInTheCluster) {
             "altered topic 'orders' in cluster 'main'\n");
   EXPECT_EQ(cluster_json({"cluster", "describe", "orders"})["configs"]["retention.ms"]["value"], "7200000");
 
+  EXPECT_EQ(cluster_ok({"topic", "alter", "orders", "--partitions", "6"}),
+            "altered topic 'orders' in cluster 'main'\n");
+  EXPECT_THAT(cluster_json({"cluster", "describe", "orders"})["partitions"], SizeIs(6));
+  const CommandResult shrink = cluster({"topic", "alter", "orders", "--partitions", "5"});
+  EXPECT_EQ(shrink.exit_code, 2);
+  EXPECT_THAT(shrink.err, HasSubstr("has 6 partitions already"));
+
   const CommandResult again = cluster({"topic", "create", "orders", "--replication-factor", "1"});
   EXPECT_EQ(again.exit_code, 1);
   EXPECT_EQ(again.err, "ringtail: the cluster has a topic 'orders' already\n");
@@ -70,8 +77,11 @@ TEST_F(CliClusterTest, WhatCannotBeCreatedIsRefusedAndLeavesNothing) {
   const CommandResult none = cluster({"topic", "create", "t"});
   EXPECT_EQ(none.exit_code, 2);
   EXPECT_THAT(none.err, HasSubstr("needs --replication-factor"));
-  const CommandResult grow = cluster({"topic", "alter", "t", "--partitions", "3"});
-  EXPECT_EQ(grow.exit_code, 2);
+  EXPECT_EQ(cluster({"topic", "alter", "t", "--partitions", "3"}).exit_code, 1);
+  const CommandResult compacted =
+      cluster({"topic", "create", "t", "--replication-factor", "2", "--config", "cleanup.policy=compact"});
+  EXPECT_EQ(compacted.exit_code, 1);
+  EXPECT_THAT(compacted.err, HasSubstr("cleanup.policy=delete"));
   EXPECT_EQ(cluster({"topic", "alter", "t", "--config", "retention.ms=1h"}).exit_code, 1);
   EXPECT_TRUE(nodes_[0]->state()->partitions.empty());
 }

@@ -204,6 +204,8 @@ TEST(TopicCreationTest, WhatCannotBeIsRefused) {
   EXPECT_EQ(code(topic), "invalid_argument");
   topic.configs = {{"min.insync.replicas", "3"}};
   EXPECT_EQ(code(topic), "invalid_argument");
+  topic.configs = {{"cleanup.policy", "compact"}};
+  EXPECT_EQ(code(topic), "unsupported");
   topic = wanted(7, 1);
   topic.name = "a/b";
   EXPECT_EQ(code(topic), "invalid_argument");
@@ -309,7 +311,64 @@ TEST(TopicAlterationTest, ConfigurationsAreMergedAndChecked) {
   EXPECT_EQ(alteration_of(state, "orders", {{"storage", "memory"}}).error().code, Code::invalid_argument);
   EXPECT_EQ(alteration_of(state, "orders", {{"min.insync.replicas", "3"}}).error().code,
             Code::invalid_argument);
+  EXPECT_EQ(alteration_of(state, "orders", {{"cleanup.policy", "compact"}}).error().code, Code::unsupported);
   EXPECT_EQ(alteration_of(state, "other", {}).error().code, Code::not_found);
+}
+
+// --- More partitions -----------------------------------------------------------------------------
+
+ClusterState with_topic(std::uint32_t partitions) {
+  ClusterState state = cluster_of(3);
+  TopicCreation creation = plan(state, wanted(7, partitions));
+  for (auto changes = creation.next(state).value(); !changes.empty(); changes = creation.next(state).value())
+    EXPECT_TRUE(commit(state, first(changes, Coordinator::kMaxChanges)));
+  return state;
+}
+
+TEST(TopicAdditionTest, TheTopicHasThemWithTheLastCommitOnly) {
+  ClusterState state = with_topic(2);
+  const ClusterState before = state;
+  for (auto changes = addition_of(state, "orders", 300).value(); !changes.empty();
+       changes = addition_of(state, "orders", 300).value()) {
+    EXPECT_EQ(state.topics.find("orders")->second.record.partitions, 2U);
+    ASSERT_TRUE(commit(state, first(changes, Coordinator::kMaxChanges)));
+  }
+  EXPECT_EQ(state.topics.find("orders")->second.record.partitions, 300U);
+  expect_whole(state, 7, 300);
+  for (std::uint32_t i = 0; i < 2; ++i)
+    EXPECT_EQ(state.partitions.find(named("orders", i))->second.record,
+              before.partitions.find(named("orders", i))->second.record);
+}
+
+TEST(TopicAdditionTest, OfTwoAtATimeTheLargerStays) {
+  ClusterState state = with_topic(2);
+  const auto small = addition_of(state, "orders", 4).value();
+  const auto large = addition_of(state, "orders", 6).value();
+  ASSERT_TRUE(commit(state, large));
+  EXPECT_FALSE(commit(state, small));
+  EXPECT_EQ(addition_of(state, "orders", 4).error().code, Code::invalid_argument);
+  expect_whole(state, 7, 6);
+}
+
+TEST(TopicAdditionTest, WhatAnInterruptedOneLeftIsTakenOver) {
+  ClusterState state = with_topic(2);
+  auto interrupted = addition_of(state, "orders", 5).value();
+  interrupted.pop_back();  // the topic's record
+  ASSERT_TRUE(commit(state, interrupted));
+  const auto changes = addition_of(state, "orders", 6).value();
+  EXPECT_THAT(changes, SizeIs(2));
+  ASSERT_TRUE(commit(state, changes));
+  expect_whole(state, 7, 6);
+}
+
+TEST(TopicAdditionTest, WhatCannotBeIsRefused) {
+  ClusterState state = with_topic(2);
+  EXPECT_THAT(addition_of(state, "orders", 2).value(), IsEmpty());
+  EXPECT_EQ(addition_of(state, "orders", 1).error().code, Code::invalid_argument);
+  EXPECT_EQ(addition_of(state, "orders", 1'000'000).error().code, Code::invalid_argument);
+  EXPECT_EQ(addition_of(state, "other", 3).error().code, Code::not_found);
+  state.live.clear();
+  EXPECT_EQ(addition_of(state, "orders", 3).error().code, Code::not_enough_replicas);
 }
 
 }  // namespace
