@@ -95,9 +95,9 @@ Status ProducerCore::check_producer_id() const {
 
 Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
   // What decides a transaction is of this host alone.
-  if (share_->has_id() && topic.replication_factor > 1)
+  if (share_->has_id() && topic.replication_factor != 0)
     return fail(Code::unsupported,
-                fmt::format("topic '{}' is replicated, and a transaction would not outlive its host; use "
+                fmt::format("topic '{}' is a cluster's, and a transaction would not outlive this host; use "
                             "enable_idempotence with a producer_id, or a topic without --replication-factor",
                             topic.name));
   if (auto usable = check_producer_id(); !usable) return usable;

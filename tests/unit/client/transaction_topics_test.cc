@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "client/log_core.h"
 #include "support/crash_process.h"
 #include "unit/client/transaction_test_support.h"
 
@@ -292,6 +293,22 @@ TEST_F(TransactionTopicsTest, IdempotentProducersNumberForThemselves) {
   auto again = b.send({.value = "3", .partition = PartitionId(0), .sequence = 0});
   ASSERT_TRUE(first && again);
   EXPECT_EQ(first->offset, again->offset);
+}
+
+TEST_F(TransactionTopicsTest, AReplicatedTopicHasNoPartInThem) {
+  ASSERT_TRUE(log_->core()->catalog().adopt_topic({.name = "replicated",
+                                                   .topic_id = 7,
+                                                   .partitions = 1,
+                                                   .replication_factor = 2,
+                                                   .overrides = small(),
+                                                   .created_ns = 1}));
+  ASSERT_TRUE(log_->core()->apply_catalog());
+  const auto opened = Producer::open(*log_, {.topic = "replicated", .transactional_id = "t"});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::unsupported);
+  EXPECT_THAT(opened.error().message, HasSubstr("producer_id"));
+  Producer a = transactional("t", "a");
+  EXPECT_EQ(a.for_topic("replicated").error().code, Code::unsupported);
 }
 
 }  // namespace
