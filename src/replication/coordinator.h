@@ -197,6 +197,12 @@ class Coordinator {
   // (this node has left). Blocks.
   virtual Result<bool> commit(std::span<const Change> changes) = 0;
 
+  // Ends the registration of a node whose daemon has died, so that nobody waits for its lease to run out. For those
+  // who know: its host refuses connections. One that lives nevertheless registers anew, and leads nothing until then.
+  // Of another incarnation than this, nothing is ended. False: it is not registered so.
+  // Errors: as commit. Blocks.
+  virtual Result<bool> expel(NodeId node, std::uint64_t incarnation) = 0;
+
   virtual CoordinatorHealth health() const = 0;
 };
 

@@ -94,4 +94,20 @@ Result<bool> EtcdCoordinator::commit(std::span<const Change> changes) {
   return false;
 }
 
+Result<bool> EtcdCoordinator::expel(NodeId node, std::uint64_t incarnation) {
+  const std::string key = keys_.of(live_key(node));
+  const std::lock_guard lock(commit_mutex_);
+  const auto found = read_keys(commits_, {key});
+  if (!found) return std::unexpected(found.error());
+  if (found->pairs.empty()) return false;
+  const auto live = decode_live(live_key(node), found->pairs.front().value);
+  if (!live || *live != incarnation) return false;
+  EtcdTransaction transaction;
+  transaction.revisions.emplace_back(key, found->pairs.front().mod_revision);
+  transaction.removals.push_back(key);
+  const auto verdict = transact(commits_, transaction);
+  if (!verdict) return std::unexpected(verdict.error());
+  return verdict->succeeded;
+}
+
 }  // namespace ringtail::replication

@@ -34,6 +34,7 @@ class EtcdCoordinator final : public Coordinator {
   std::int64_t lease_deadline_ns() const override;
   std::shared_ptr<const ClusterState> state() const override;
   Result<bool> commit(std::span<const Change> changes) override;
+  Result<bool> expel(NodeId node, std::uint64_t incarnation) override;
   CoordinatorHealth health() const override;
 
  private:

@@ -33,6 +33,7 @@ class LocalCoordinator final : public Coordinator {
   std::int64_t lease_deadline_ns() const override;
   std::shared_ptr<const ClusterState> state() const override;
   Result<bool> commit(std::span<const Change> changes) override;
+  Result<bool> expel(NodeId, std::uint64_t) override { return false; }  // there is no other node
   CoordinatorHealth health() const override;
 
  private:

@@ -117,6 +117,36 @@ TEST_F(EtcdCoordinatorTest, ANodeThatFallsSilentIsGoneForTheOthersOnceItsDeadlin
   EXPECT_GE(boottime_ns(), deadline_ns);
 }
 
+TEST_F(EtcdCoordinatorTest, OneThatIsKnownToBeDeadIsExpelledBeforeItsLeaseRunsOut) {
+  EtcdCoordinatorOptions slow = options();
+  slow.lease_ttl = Milliseconds(600'000);
+  auto dead = open_coordinator(slow);
+  auto alive = coordinator();
+  ASSERT_TRUE(dead->join(node_record(1)));
+  ASSERT_TRUE(alive->join(node_record(2)));
+  const std::uint64_t incarnation = node_record(1).incarnation;
+  dead.reset();
+  EXPECT_FALSE(alive->expel(kOne, incarnation + 1).value());
+  EXPECT_TRUE(sees(*alive, kOne));
+  EXPECT_TRUE(alive->expel(kOne, incarnation).value());
+  EXPECT_TRUE(eventually([&] { return !sees(*alive, kOne); }));
+  EXPECT_FALSE(alive->expel(kOne, incarnation).value());
+}
+
+TEST_F(EtcdCoordinatorTest, OneThatIsExpelledAndLivesRegistersAnew) {
+  auto one = coordinator();
+  auto two = coordinator();
+  std::atomic<bool> gone{false};
+  two->set_on_change([&](const std::shared_ptr<const ClusterState>& state) {
+    if (state->nodes.contains(kOne) && !state->live.contains(kOne)) gone = true;
+  });
+  ASSERT_TRUE(one->join(node_record(1)));
+  ASSERT_TRUE(two->join(node_record(2)));
+  EXPECT_TRUE(two->expel(kOne, node_record(1).incarnation).value());
+  EXPECT_TRUE(eventually([&] { return gone && sees(*two, kOne); }));
+  EXPECT_EQ(two->state()->live.find(kOne)->second, node_record(1).incarnation);
+}
+
 TEST_F(EtcdCoordinatorTest, ACommitMakesAllItsChangesOrNone) {
   const auto one = coordinator();
   const auto two = observer();
