@@ -19,6 +19,8 @@ using namespace ringtail::replication;
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxPasswordBytes = 4096;
+// For etcd to say that this node may not join, which ends the daemon. While etcd does not answer, it goes on.
+constexpr milliseconds kJoinWait{2'000};
 
 Result<std::string> read_password(const std::string& path) {
   if (path.empty()) return std::string();
@@ -33,6 +35,18 @@ Compression compression_of(const std::string& name) {
   return name == "lz4" ? Compression::lz4 : name == "zstd" ? Compression::zstd : Compression::none;
 }
 
+PeerTls peer_tls(const Config& config) {
+  const TlsFiles& files = config.replication.tls;
+  return {files.ca, files.certificate, files.key};
+}
+
+// Why there is no connection with the node, as far as that is known.
+std::string trouble_with(const ReplicatorStatus& status, NodeId node) {
+  const auto found = status.peers.find(node);
+  if (found == status.peers.end() || found->second == kConnected) return {};
+  return found->second;
+}
+
 class ClusterService final : public Service, public monitor::ClusterSource {
  public:
   ClusterService(const Config& config, const Log& log, std::shared_ptr<Coordinator> coordinator)
@@ -40,7 +54,10 @@ class ClusterService final : public Service, public monitor::ClusterSource {
   ~ClusterService() override { stop(); }
 
   Status start() override;
-  void reload(const Config& config) override { replicator_->set_throttle(config.replication.throttle); }
+  void reload(const Config& config) override {
+    replicator_->set_throttle(config.replication.throttle);
+    replicator_->renew_tls(peer_tls(config));
+  }
   void drain(std::chrono::steady_clock::time_point deadline) override;
   void stop() override {
     if (replicator_) replicator_->stop();
@@ -55,6 +72,7 @@ class ClusterService final : public Service, public monitor::ClusterSource {
   Config config_;
   std::shared_ptr<LogCore> log_;
   std::shared_ptr<Coordinator> coordinator_;
+  std::uint64_t incarnation_ = 0;
   std::unique_ptr<Replicator> replicator_;
 };
 
@@ -70,9 +88,9 @@ ReplicatorOptions ClusterService::options() const {
   options.network.cluster = config_.cluster.name;
   options.network.listen = address_of(listen);
   options.network.compression = compression_of(config_.replication.compression);
-  if (!config_.replication.plain)
-    options.network.tls =
-        PeerTls{config_.replication.tls.ca, config_.replication.tls.certificate, config_.replication.tls.key};
+  if (!config_.replication.plain) options.network.tls = peer_tls(config_);
+  options.replace_node = config_.replace_node;
+  options.join_wait = kJoinWait;
   options.lease_margin = std::chrono::duration_cast<milliseconds>(config_.cluster.lease_margin);
   options.lag_time_max = std::chrono::duration_cast<milliseconds>(config_.replication.lag_time_max);
   options.throttle_bytes_per_s = config_.replication.throttle;
@@ -84,7 +102,7 @@ Status ClusterService::start() {
   ReplicatorOptions wanted = options();
   const auto incarnation = random_token();
   if (!incarnation) return std::unexpected(incarnation.error());
-  wanted.node.incarnation = *incarnation;
+  wanted.node.incarnation = incarnation_ = *incarnation;
   auto replicator = Replicator::start(log_, coordinator_, std::move(wanted));
   if (!replicator) return std::unexpected(replicator.error());
   replicator_ = std::move(*replicator);
@@ -103,23 +121,32 @@ Readiness ClusterService::readiness() const {
   const CoordinatorHealth health = coordinator_->health();
   const auto state = coordinator_->state();
   const auto live = state->live.find(NodeId(static_cast<std::uint32_t>(config_.node.id)));
-  if (live != state->live.end())
-    return {true, fmt::format("node {} of cluster {}, {} of {} nodes alive", config_.node.id,
-                              config_.cluster.name, state->live.size(), state->nodes.size())};
-  return {false, fmt::format("not registered in cluster {}: {}", config_.cluster.name,
-                             health.last_error.empty() ? "etcd has not answered yet" : health.last_error)};
+  const std::string node = fmt::format("node {} of cluster {}", config_.node.id, config_.cluster.name);
+  const std::int64_t margin_ns = std::chrono::nanoseconds(config_.cluster.lease_margin).count();
+  if (coordinator_->lease_deadline_ns() - margin_ns > boottime_ns()) {
+    if (live != state->live.end() && live->second == incarnation_)
+      return {true, fmt::format("{}, {} of {} nodes alive", node, state->live.size(), state->nodes.size())};
+    return {false, node + ": registered, and the cluster's records do not say so yet"};
+  }
+  const std::string& why = !health.refusal.empty()     ? health.refusal
+                           : health.reachable          ? "its lease has run out"
+                           : health.last_error.empty() ? "etcd has not answered yet"
+                                                       : health.last_error;
+  return {false, fmt::format("fenced, for {} is not registered: {}", node, why)};
 }
 
 monitor::ClusterFigures ClusterService::figures() const {
   const ReplicatorStatus status = replicator_->status();
   const NodeId self(static_cast<std::uint32_t>(config_.node.id));
   monitor::ClusterFigures figures{.name = config_.cluster.name, .nodes = {}, .partitions = {}};
+  if (const Readiness is = readiness(); !is.ready) figures.trouble = is.text;
   for (const auto& [id, stored] : status.cluster->nodes)
     figures.nodes.push_back({.id = id.value(),
                              .rack = stored.record.rack,
                              .live = status.cluster->live.contains(id),
                              .draining = stored.record.draining,
-                             .self = id == self});
+                             .self = id == self,
+                             .trouble = trouble_with(status, id)});
   auto numbers = [](const std::vector<NodeId>& ids) {
     std::vector<std::uint32_t> values;
     for (const NodeId id : ids) values.push_back(id.value());

@@ -81,7 +81,8 @@ struct Config {
     LogFormat format = LogFormat::text;
     std::string file;  // empty: standard error
   } logging;
-  bool in_cluster = false;  // a setting of [cluster] was given
+  bool in_cluster = false;    // a setting of [cluster] was given
+  bool replace_node = false;  // no setting, since it is for one start: take node.id over from a lost log
 };
 
 // A mistake in the configuration, and how to mend it.
@@ -118,6 +119,9 @@ struct SettingInfo {
   bool reloads;  // a change takes effect at SIGHUP
 };
 std::vector<SettingInfo> config_reference();
+
+// What is no mistake, and yet unwise: a line each, with what to do.
+std::vector<std::string> warnings_of(const Config& config);
 
 // The names of the settings that differ.
 std::vector<std::string> changed_settings(const Config& before, const Config& after);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 namespace ringtail::daemon {
 namespace {
@@ -119,7 +120,41 @@ class Checks {
   const std::filesystem::path& file_;
 };
 
+constexpr std::size_t kEtcdMembers = 3;  // of which one may be lost
+
+// "http://10.0.0.1:2379" is of "10.0.0.1".
+std::string host_of(const std::string& url) {
+  const std::size_t scheme = url.find("://");
+  const std::string rest = scheme == std::string::npos ? url : url.substr(scheme + 3);
+  const auto endpoint = parse_endpoint(rest);
+  return endpoint ? endpoint->host : rest;
+}
+
+bool is_this_host(const Config& config, const std::string& host) {
+  const auto is_mine = [&](const std::optional<Endpoint>& mine) { return mine && mine->host == host; };
+  return is_loopback({host, 0}) || is_mine(config.node.replication_listen) ||
+         is_mine(config.node.replication_advertise);
+}
+
 }  // namespace
+
+std::vector<std::string> warnings_of(const Config& config) {
+  std::vector<std::string> warnings;
+  if (!config.in_cluster) return warnings;
+  std::set<std::string> hosts;
+  for (const std::string& url : config.cluster.etcd) hosts.insert(host_of(url));
+  if (!hosts.empty() && std::ranges::all_of(hosts, [&](const auto& h) { return is_this_host(config, h); }))
+    warnings.push_back(
+        "cluster.etcd: all of etcd is on this host: when it is lost, no other can take over; run etcd on "
+        "three "
+        "hosts, and name them all");
+  else if (hosts.size() < kEtcdMembers)
+    warnings.push_back(fmt::format(
+        "cluster.etcd: {} named: a failover survives the loss of a host only with three members of etcd on "
+        "three hosts; two data hosts need a third for etcd alone",
+        hosts.size() == 1 ? "one host is" : "two hosts are"));
+  return warnings;
+}
 
 void check_whole(LoadedConfig& loaded, const SettingOrigins& origins, const std::filesystem::path& file) {
   Checks(loaded, origins, file).run();

@@ -29,6 +29,7 @@ Status Daemon::run() {
     status = std::unexpected(signals.error());
   } else if (status = logging_.configure(config_); status) {
     logger().info("ringtaild {}, pid {}", version_, ::getpid());
+    for (const std::string& warning : warnings_of(config_)) logger().warn("{}", warning);
     notify::status("opening the log");
     auto instance = InstanceLock::acquire(config_.log.dir, config_.log.create);
     status = instance ? open() : std::unexpected(instance.error());
@@ -150,6 +151,7 @@ void Daemon::apply_reloaded(const Config& next) {
   config_.logging = next.logging;
   config_.http = next.http;
   config_.replication.throttle = next.replication.throttle;
+  config_.replication.tls = next.replication.tls;
   if (auto configured = logging_.configure(config_); !configured) {
     logger().error("{}; logging stays as it was", to_string(configured.error()));
     config_.logging = before.logging;

@@ -24,6 +24,7 @@ struct Options {
   std::string dir;
   bool check = false;
   bool json = false;
+  bool replace_node = false;
 };
 
 void print_problems(const Options& options, const std::vector<ConfigProblem>& problems) {
@@ -44,10 +45,14 @@ int check(const Options& options, const LoadedConfig& loaded) {
     print_problems(options, loaded.problems);
     return kUsage;
   }
-  if (options.json)
-    fmt::print("{}\n", nlohmann::json{{"ok", true}, {"config", to_json(loaded.config)}}.dump());
-  else
-    fmt::print("{}", to_toml(loaded.config));
+  const auto warnings = warnings_of(loaded.config);
+  if (options.json) {
+    const nlohmann::json object = {{"ok", true}, {"config", to_json(loaded.config)}, {"warnings", warnings}};
+    fmt::print("{}\n", object.dump());
+    return 0;
+  }
+  for (const std::string& warning : warnings) fmt::print(stderr, "ringtaild: warning: {}\n", warning);
+  fmt::print("{}", to_toml(loaded.config));
   return 0;
 }
 
@@ -76,6 +81,8 @@ int run(int argc, char** argv) {
       });
   app.add_option("--dir", options.dir, "The log directory, as --set log.dir=DIR");
   app.add_flag("--check", options.check, "Check the configuration, print what is in effect, and end");
+  app.add_flag("--replace-node", options.replace_node,
+               "Take node.id over from a log directory that is lost for good; for one start");
   app.add_flag("--json", options.json, "With --check: print JSON");
   app.set_version_flag("--version", "ringtaild " RINGTAIL_VERSION);
   app.footer(
@@ -90,7 +97,8 @@ int run(int argc, char** argv) {
   const auto load = [path = use_file ? options.file : std::string(), overrides = overrides_of(options)] {
     return load_config(path, overrides);
   };
-  const LoadedConfig loaded = load();
+  LoadedConfig loaded = load();
+  loaded.config.replace_node = options.replace_node;
   if (options.check) return check(options, loaded);
   if (!loaded.problems.empty()) {
     print_problems({}, loaded.problems);

@@ -22,7 +22,8 @@ class Service {
  public:
   virtual ~Service() = default;
 
-  // Begins its work, on threads of its own. Does not wait for other hosts: readiness() tells of them.
+  // Begins its work, on threads of its own. Waits for other hosts for a moment at most, which may say that it is
+  // not to be one of them; readiness() tells of them.
   virtual Status start() = 0;
   // Takes over what may change while it runs (SettingInfo::reloads).
   virtual void reload(const Config& config) = 0;

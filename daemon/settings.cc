@@ -85,7 +85,8 @@ void add_tls(std::vector<Setting>& all, std::string_view table, std::string_view
         Text{"key", "the certificate's private key (PEM file, for its owner alone)", &TlsFiles::key}}) {
     all.push_back(text_setting(
         table, text.key, text.description,
-        [place, member = text.member](Config& config) -> std::string& { return place(config).*member; }));
+        [place, member = text.member](Config& config) -> std::string& { return place(config).*member; },
+        !etcd));
   }
 }
 

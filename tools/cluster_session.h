@@ -53,6 +53,8 @@ class ClusterSession {
   State state() const { return coordinator_->state(); }
   replication::CoordinatorHealth health() const { return coordinator_->health(); }
 
+  Result<replication::EtcdMembers> etcd_members() const { return coordinator_->members(); }
+
   // Commits what `decide` wants, in its order, until it wants nothing more; for at most the options' timeout
   // without progress. Returns the number of changes made, those of unknown outcome not among them.
   // Errors: those of decide and of Coordinator::commit, timed_out, closed (a signal came).

@@ -44,8 +44,23 @@ std::string throttle_text(std::int64_t bytes_per_s) {
   return bytes_per_s == 0 ? "none" : human_bytes(static_cast<std::uint64_t>(bytes_per_s)) + "/s";
 }
 
+constexpr std::size_t kSafeMembers = 3;
+
+// What is to be said of etcd's members; nothing: they survive the loss of a host.
+std::string remark_on(const Result<EtcdMembers>& members) {
+  if (!members) return "its members cannot be listed: " + members.error().message;
+  if (members->count >= kSafeMembers && members->hosts.size() >= kSafeMembers) return {};
+  return fmt::format(
+      "{} member{} on {} host{}: a failover survives the loss of a host only with three members on three "
+      "hosts",
+      members->count, members->count == 1 ? "" : "s", members->hosts.size(),
+      members->hosts.size() == 1 ? "" : "s");
+}
+
 json to_json(const ClusterSession& session, const ClusterState& state, const ClusterSummary& summary) {
   const CoordinatorHealth health = session.health();
+  const auto members = session.etcd_members();
+  const std::string remark = remark_on(members);
   json malformed = json::object();
   for (const auto& [key, record] : state.malformed) malformed[key] = record.why;
   return {{"cluster", session.name()},
@@ -55,6 +70,8 @@ json to_json(const ClusterSession& session, const ClusterState& state, const Clu
             {"endpoint", health.endpoint},
             {"reachable", health.reachable},
             {"revision", state.revision},
+            {"members", members ? json(members->count) : json()},
+            {"warning", remark.empty() ? json() : json(remark)},
             {"last_error", health.last_error}}},
           {"nodes", {{"registered", summary.nodes}, {"live", summary.live}, {"draining", summary.draining}}},
           {"topics", summary.topics},
@@ -75,6 +92,8 @@ std::string to_text(const ClusterSession& session, const ClusterState& state, co
   table.add({"id", state.cluster_id});
   table.add({"etcd", fmt::format("{} {}", health.endpoint,
                                  health.reachable ? "answers" : "does not answer: " + health.last_error)});
+  if (const std::string remark = remark_on(session.etcd_members()); !remark.empty())
+    table.add({"", "warning: " + remark});
   table.add(
       {"nodes", fmt::format("{} live of {}, {} draining", summary.live, summary.nodes, summary.draining)});
   table.add({"topics", fmt::format("{}, with {} partition{}", summary.topics, summary.partitions,
@@ -119,10 +138,17 @@ int show_nodes(const GlobalOptions& options, const ClusterOptions& cluster) {
   const auto state = (*session)->state();
   auto load = loads(*state);
   json objects = json::array();
+  std::string troubles;
   Table table({"node", "state", "rack", "replication", "http", "release", "started", "partitions", "leads"});
   for (const auto& [id, stored] : state->nodes) {
     const NodeRecord& node = stored.record;
     const bool live = find_live(*state, id) != nullptr;
+    json unreached = json::object();
+    for (const auto& [other, why] : node.unreached) {
+      if (!live || find_live(*state, other) == nullptr) continue;
+      unreached[std::to_string(other.value())] = why;
+      troubles += fmt::format("node {} cannot connect to node {}: {}\n", id.value(), other.value(), why);
+    }
     objects.push_back({{"node", id.value()},
                        {"live", live},
                        {"draining", node.draining},
@@ -133,6 +159,7 @@ int show_nodes(const GlobalOptions& options, const ClusterOptions& cluster) {
                        {"started_ns", node.started_ns},
                        {"incarnation", to_hex(node.incarnation)},
                        {"log_id", node.log_id},
+                       {"unreached", unreached},
                        {"replicas", load[id].replicas},
                        {"leads", load[id].led}});
     table.add({std::to_string(id.value()),
@@ -141,7 +168,7 @@ int show_nodes(const GlobalOptions& options, const ClusterOptions& cluster) {
                node.release, format_time(node.started_ns).substr(0, 19) + "Z",
                std::to_string(load[id].replicas), std::to_string(load[id].led)});
   }
-  return finish(options, objects, table.text());
+  return finish(options, objects, table.text() + troubles);
 }
 
 // --- describe ------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ struct NodeFigures {
   bool live = false;
   bool draining = false;
   bool self = false;
+  std::string trouble = {};  // why there is no connection with it; empty: there is one, or it is not known
 };
 
 struct ReplicaFigures {
@@ -95,6 +96,7 @@ struct ReplicaFigures {
 
 struct ClusterFigures {
   std::string name;
+  std::string trouble = {};  // why this host is no part of it at present; empty: it is one
   std::vector<NodeFigures> nodes;
   std::vector<ReplicaFigures> partitions;
 };

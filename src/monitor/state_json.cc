@@ -99,7 +99,8 @@ json to_json(const ClusterFigures& cluster) {
                      {"rack", node.rack},
                      {"live", node.live},
                      {"draining", node.draining},
-                     {"self", node.self}});
+                     {"self", node.self},
+                     {"trouble", node.trouble}});
   json partitions = json::array();
   for (const ReplicaFigures& p : cluster.partitions) {
     json lag = json::object();
@@ -114,7 +115,10 @@ json to_json(const ClusterFigures& cluster) {
                           {"elections", p.elections},
                           {"lag", std::move(lag)}});
   }
-  return {{"name", cluster.name}, {"nodes", std::move(nodes)}, {"partitions", std::move(partitions)}};
+  return {{"name", cluster.name},
+          {"trouble", cluster.trouble},
+          {"nodes", std::move(nodes)},
+          {"partitions", std::move(partitions)}};
 }
 
 template <class Range>

@@ -47,6 +47,8 @@ struct NodeRecord {
   std::string life;               // identity of what it would lose in a crash of its host, hexadecimal
   bool draining = false;          // leads nothing that another node could lead
   std::string release;            // of its daemon
+  std::map<NodeId, std::string> unreached =
+      {};  // nodes it cannot connect to although they are alive, and why
 
   friend bool operator==(const NodeRecord&, const NodeRecord&) = default;
 };
@@ -145,6 +147,7 @@ struct CoordinatorHealth {
   std::string endpoint;               // the last one tried
   std::string last_error;             // kept after recovery; empty: there was none
   double seconds_since_contact = -1;  // negative: there was no contact yet
+  std::string refusal = {};           // why this node is not registered; empty: it is, or is not to be
 };
 
 // Thread safety: all members may be called from any thread, but neither join, observe and leave at once, nor

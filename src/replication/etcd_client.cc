@@ -133,6 +133,24 @@ Result<EtcdLease> keep_lease_alive(EtcdConnection& connection, std::int64_t leas
   return kept;
 }
 
+Result<EtcdMembers> list_members(EtcdConnection& connection) {
+  auto answer = connection.post("/v3/cluster/member/list", Json::object(), Effect::repeatable);
+  if (!answer) return std::unexpected(answer.error());
+  EtcdMembers members;
+  const auto list = answer->find("members");
+  if (list == answer->end() || !list->is_array()) return fail(Code::system, "etcd does not name its members");
+  for (const Json& member : *list) {
+    ++members.count;
+    const auto urls = member.find("clientURLs");
+    if (urls == member.end() || !urls->is_array() || urls->empty() || !urls->front().is_string()) continue;
+    std::string host = urls->front().get<std::string>();
+    if (const std::size_t scheme = host.find("://"); scheme != std::string::npos) host.erase(0, scheme + 3);
+    host.erase(std::min(host.rfind(':'), host.size()));
+    if (std::ranges::find(members.hosts, host) == members.hosts.end()) members.hosts.push_back(host);
+  }
+  return members;
+}
+
 Status revoke_lease(EtcdConnection& connection, std::int64_t lease) {
   const auto answer = connection.post("/v3/lease/revoke", {{"ID", as_text(lease)}}, Effect::repeatable);
   if (answer || answer.error().code == Code::not_found) return {};

@@ -66,6 +66,13 @@ Result<EtcdLease> keep_lease_alive(EtcdConnection& connection, std::int64_t leas
 // That it is gone already is no error.
 Status revoke_lease(EtcdConnection& connection, std::int64_t lease);
 
+// The members of etcd, by the hosts at which clients reach them; a host that several are on is named once.
+struct EtcdMembers {
+  std::size_t count = 0;
+  std::vector<std::string> hosts;
+};
+Result<EtcdMembers> list_members(EtcdConnection& connection);
+
 // One change of a key. A removal has no value.
 struct EtcdEvent {
   bool removed = false;

@@ -59,7 +59,16 @@ std::int64_t EtcdCoordinator::lease_deadline_ns() const { return registration_.d
 
 std::shared_ptr<const ClusterState> EtcdCoordinator::state() const { return follower_.state(); }
 
-CoordinatorHealth EtcdCoordinator::health() const { return session_.health(); }
+CoordinatorHealth EtcdCoordinator::health() const {
+  CoordinatorHealth health = session_.health();
+  health.refusal = registration_.refusal();
+  return health;
+}
+
+Result<EtcdMembers> EtcdCoordinator::members() {
+  const std::lock_guard lock(commit_mutex_);
+  return list_members(commits_);
+}
 
 Result<bool> EtcdCoordinator::commit(std::span<const Change> changes) {
   if (auto valid = check_changes(changes); !valid) return std::unexpected(valid.error());

@@ -36,6 +36,8 @@ class EtcdCoordinator final : public Coordinator {
   Result<bool> commit(std::span<const Change> changes) override;
   Result<bool> expel(NodeId node, std::uint64_t incarnation) override;
   CoordinatorHealth health() const override;
+  // For those who want to know whether etcd would survive the loss of a host. Blocks.
+  Result<EtcdMembers> members();
 
  private:
   explicit EtcdCoordinator(const EtcdCoordinatorOptions& options);

@@ -70,6 +70,11 @@ std::optional<NodeId> EtcdRegistration::node() const {
   return node_ ? std::optional(node_->id) : std::nullopt;
 }
 
+std::string EtcdRegistration::refusal() const {
+  const std::lock_guard lock(mutex_);
+  return wanted_ && lease_ == 0 && refusal_ ? refusal_->message : std::string();
+}
+
 // --- From outside --------------------------------------------------------------------------------
 
 Result<std::int64_t> EtcdRegistration::join(const NodeRecord& node, const JoinOptions& options,
@@ -237,7 +242,7 @@ Status EtcdRegistration::judge(const Found& found) const {
     return fail(
         Code::invalid_argument,
         fmt::format("node {} was registered with the log {} at {}:{}, and this log is {}; choose another "
-                    "id, or, if that log is lost for good, join with `replace`",
+                    "id, or, if that log is lost for good, start ringtaild once with --replace-node",
                     node_->id.value(), known->log_id, known->replication.host, known->replication.port,
                     node_->log_id));
   }

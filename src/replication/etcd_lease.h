@@ -35,6 +35,8 @@ class EtcdRegistration {
   // The lease under which the node is registered; 0: it is not.
   std::int64_t lease() const;
   std::optional<NodeId> node() const;
+  // Why it is not registered, as far as is known; empty: it is, or is not to be.
+  std::string refusal() const;
 
   // What the store says of this node's live key, as of a revision: the lease that holds it, 0 for none.
   // A registration that is gone is made anew.

@@ -10,6 +10,8 @@
 #include "base/logger.h"
 #include "base/parse.h"
 #include "base/random.h"
+#include "base/topic_config.h"
+#include "replication/refusals.h"
 
 namespace ringtail::replication {
 
@@ -20,7 +22,9 @@ using boost::system::error_code;
 namespace {
 
 constexpr std::size_t kReadBytes = 256 << 10;
-constexpr std::size_t kMaxHelloBytes = 4096;
+constexpr std::uint32_t kMaxHelloBytes = 4096;
+constexpr std::size_t kStrangerReadBytes = 16 << 10;
+constexpr std::ptrdiff_t kMaxStrangers = 256;  // that have not said hello yet
 
 std::span<const std::byte> as_body(const std::string& text) { return std::as_bytes(std::span(text)); }
 
@@ -38,7 +42,6 @@ std::string format_hello(const NetworkOptions& options) {
 }
 
 std::optional<Hello> parse_hello(std::span<const std::byte> body) {
-  if (body.size() > kMaxHelloBytes) return std::nullopt;
   const auto* text = reinterpret_cast<const char*>(body.data());
   const auto json = nlohmann::json::parse(text, text + body.size(), nullptr, false);
   if (!json.is_object()) return std::nullopt;
@@ -50,6 +53,7 @@ std::optional<Hello> parse_hello(std::span<const std::byte> body) {
     return std::nullopt;
   const auto token = parse_hex(incarnation->get<std::string>());
   if (!token || node->get<std::uint64_t>() > kMaxNodeId) return std::nullopt;
+  if (!check_topic_name(cluster->get<std::string>())) return std::nullopt;  // it may be shown
   return Hello{cluster->get<std::string>(), node->get<std::uint32_t>(), *token};
 }
 
@@ -72,6 +76,7 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   bool is_up() const { return up_; }
   bool dialed() const { return dialed_; }
   NodeId expected() const { return expected_; }
+  const std::string& from() const { return from_; }
   // Closes it if it has been silent for too long, pings if there was nothing to say.
   void look(std::int64_t now_ns);
   // The network is gone.
@@ -101,12 +106,16 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   bool take_hello(const Message& message);
   void flush();
   void shut();
+  std::string describe(const error_code& error) const {
+    return tls_ ? describe_tls(*tls_->native_handle(), error) : error.message();
+  }
 
   AsioNetwork* network_;
   tcp::socket socket_;
   std::unique_ptr<asio::ssl::stream<tcp::socket&>> tls_;
   NodeId expected_;
   bool dialed_;
+  std::string from_;  // the other side's address
   NodeId peer_{0};
   std::uint64_t peer_incarnation_ = 0;
   bool up_ = false;
@@ -137,7 +146,7 @@ class AsioNetwork final : public Network {
   }
 
   Status listen();
-  Status use_tls(const PeerTls& tls);
+  Status renew_tls(const PeerTls& files) override;
   void start() {
     accept();
     tick();
@@ -156,21 +165,22 @@ class AsioNetwork final : public Network {
 
   const NetworkOptions& options() const { return options_; }
   const NetworkCallbacks& callbacks() const { return callbacks_; }
-  asio::ssl::context* tls() { return tls_ ? &*tls_ : nullptr; }
+  asio::ssl::context* tls() const { return tls_.get(); }
   // Whether the connection may stand: its peer is one, and where there was another connection, this is newer.
   bool admit(const std::shared_ptr<Connection>& connection);
-  void note_trouble(NodeId peer, const std::string& what);
+  void note_trouble(NodeId peer, const std::string& from, const std::string& what);
   void forget(const std::shared_ptr<Connection>& connection);
 
  private:
   void accept();
+  void greet(tcp::socket socket);
   void tick();
   void dial(NodeId peer, const Address& address);
 
   asio::io_context& context_;
   NetworkOptions options_;
   NetworkCallbacks callbacks_;
-  std::optional<asio::ssl::context> tls_;
+  std::shared_ptr<asio::ssl::context> tls_;
   tcp::acceptor acceptor_;
   tcp::resolver resolver_;
   asio::steady_timer timer_;
@@ -178,6 +188,7 @@ class AsioNetwork final : public Network {
   std::map<NodeId, Address> peers_;
   std::map<NodeId, std::int64_t> dialing_;  // since when
   std::map<NodeId, std::string> trouble_;
+  Refusals refusals_;
   std::vector<std::shared_ptr<Connection>> connections_;
   std::map<NodeId, std::shared_ptr<Connection>> links_;
 };
@@ -191,8 +202,10 @@ Connection::Connection(AsioNetwork& network, tcp::socket socket, NodeId expected
       dialed_(dialed),
       heard_ns_(monotonic_ns()),
       said_ns_(heard_ns_),
-      read_(kReadBytes) {
+      read_(kStrangerReadBytes) {
   error_code ignored;
+  if (const auto endpoint = socket_.remote_endpoint(ignored); !ignored)
+    from_ = endpoint.address().to_string();
   socket_.set_option(tcp::no_delay(true), ignored);
   if (network.tls() != nullptr)
     tls_ = std::make_unique<asio::ssl::stream<tcp::socket&>>(socket_, *network.tls());
@@ -202,7 +215,7 @@ void Connection::begin() {
   if (!tls_) return say_hello();
   tls_->async_handshake(dialed_ ? asio::ssl::stream_base::client : asio::ssl::stream_base::server,
                         [self = shared_from_this()](error_code error) {
-                          if (error) return self->close("TLS: " + error.message());
+                          if (error) return self->close(describe_tls(*self->tls_->native_handle(), error));
                           self->say_hello();
                         });
 }
@@ -226,7 +239,7 @@ void Connection::flush() {
   async_write(asio::buffer(sending_), [self = shared_from_this()](error_code error, std::size_t) {
     self->sending_.clear();
     if (!self->open_) return;
-    if (error) return self->close(error.message());
+    if (error) return self->close(self->describe(error));
     if (!self->waiting_.empty()) self->flush();
     if (self->up_) self->network_->callbacks().writable(*self);
   });
@@ -245,18 +258,18 @@ void Connection::read_more() {
   async_read(asio::buffer(read_.data() + read_end_, read_.size() - read_end_),
              [self = shared_from_this()](error_code error, std::size_t bytes) {
                if (!self->open_) return;
-               if (error) return self->close(error.message());
+               if (error) return self->close(self->describe(error));
                self->take(bytes);
              });
 }
 
 void Connection::take(std::size_t bytes) {
   read_end_ += bytes;
-  heard_ns_ = monotonic_ns();
+  if (up_) heard_ns_ = monotonic_ns();
   const auto keep = shared_from_this();
   while (open_) {
-    if (!up_ && read_end_ - read_begin_ > kMaxHelloBytes) return close("it did not begin with a hello");
-    auto parsed = parse_message(std::span(read_).subspan(read_begin_, read_end_ - read_begin_), unpacked_);
+    auto parsed = parse_message(std::span(read_).subspan(read_begin_, read_end_ - read_begin_), unpacked_,
+                                up_ ? kMaxBodyBytes : kMaxHelloBytes);
     if (!parsed) return close(parsed.error().message);
     if (parsed->bytes == 0) break;
     read_begin_ += parsed->bytes;
@@ -291,6 +304,8 @@ bool Connection::take_hello(const Message& message) {
     return false;
   }
   up_ = true;
+  heard_ns_ = monotonic_ns();
+  read_.resize(kReadBytes);
   network_->callbacks().up(*this);
   return open_;
 }
@@ -298,7 +313,8 @@ bool Connection::take_hello(const Message& message) {
 void Connection::look(std::int64_t now_ns) {
   if (!open_) return;
   if (now_ns - heard_ns_ > std::chrono::nanoseconds(network_->options().silence).count())
-    return close(fmt::format("nothing was heard for {} ms", network_->options().silence.count()));
+    return close(fmt::format("{} for {} ms", up_ ? "nothing was heard" : "no hello was heard",
+                             network_->options().silence.count()));
   if (up_ && now_ns - said_ns_ > std::chrono::nanoseconds(network_->options().ping_interval).count())
     send({.type = MessageType::ping}, {});
 }
@@ -315,7 +331,7 @@ void Connection::close(const std::string& why) {
   if (network_ == nullptr) return;
   AsioNetwork& network = *network_;
   const auto keep = shared_from_this();
-  network.note_trouble(up_ ? peer_ : expected_, why);
+  network.note_trouble(up_ ? peer_ : expected_, from_, why);
   network.forget(keep);
   if (std::exchange(up_, false)) network.callbacks().down(*this);
 }
@@ -340,35 +356,28 @@ Status AsioNetwork::listen() {
               error.value());
 }
 
-Status AsioNetwork::use_tls(const PeerTls& files) {
-  error_code error;
-  auto checked = [&](const std::filesystem::path& path, const char* what) -> Status {
-    if (!error) return {};
-    return fail(Code::invalid_argument, fmt::format("the {} for replication, '{}', cannot be used: {}", what,
-                                                    path.native(), error.message()));
-  };
-  tls_.emplace(asio::ssl::context::tls);
-  tls_->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_sslv2 |
-                    asio::ssl::context::no_sslv3 | asio::ssl::context::no_tlsv1 |
-                    asio::ssl::context::no_tlsv1_1);
-  tls_->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
-  tls_->load_verify_file(files.ca.string(), error);
-  if (auto ok = checked(files.ca, "authority's certificate"); !ok) return ok;
-  tls_->use_certificate_chain_file(files.certificate.string(), error);
-  if (auto ok = checked(files.certificate, "certificate"); !ok) return ok;
-  tls_->use_private_key_file(files.key.string(), asio::ssl::context::pem, error);
-  return checked(files.key, "key");
+Status AsioNetwork::renew_tls(const PeerTls& files) {
+  auto loaded = load_peer_tls(files);
+  if (!loaded) return std::unexpected(loaded.error());
+  tls_ = std::move(*loaded);
+  return {};
 }
 
 void AsioNetwork::accept() {
   acceptor_.async_accept([this, alive = alive_](error_code error, tcp::socket socket) {
     if (!*alive || error == asio::error::operation_aborted) return;
-    if (!error) {
-      connections_.push_back(std::make_shared<Connection>(*this, std::move(socket), NodeId(0), false));
-      connections_.back()->begin();
-    }
+    if (!error) greet(std::move(socket));
     accept();
   });
+}
+
+void AsioNetwork::greet(tcp::socket socket) {
+  auto connection = std::make_shared<Connection>(*this, std::move(socket), NodeId(0), false);
+  const auto is_stranger = [](const auto& c) { return !c->is_up() && !c->dialed(); };
+  if (std::ranges::count_if(connections_, is_stranger) >= kMaxStrangers)
+    return note_trouble(NodeId(0), connection->from(), "too many connections have not said hello yet");
+  connections_.push_back(connection);
+  connection->begin();
 }
 
 void AsioNetwork::tick() {
@@ -393,7 +402,7 @@ void AsioNetwork::dial(NodeId peer, const Address& address) {
   auto failed = [this, peer, limit](const error_code& error) {
     limit->cancel();
     dialing_.erase(peer);
-    note_trouble(peer, error.message());
+    note_trouble(peer, {}, error.message());
   };
   limit->async_wait([socket](error_code error) {
     error_code ignored;
@@ -428,9 +437,9 @@ bool AsioNetwork::admit(const std::shared_ptr<Connection>& connection) {
   return true;
 }
 
-void AsioNetwork::note_trouble(NodeId peer, const std::string& what) {
+void AsioNetwork::note_trouble(NodeId peer, const std::string& from, const std::string& what) {
   if (peer == NodeId(0)) {
-    logger().warn("replication: a connection was refused: {}", what);
+    if (const auto line = refusals_.note(from, what, monotonic_ns())) logger().warn("replication: {}", *line);
     return;
   }
   std::string& known = trouble_[peer];
@@ -457,7 +466,7 @@ Result<std::unique_ptr<Network>> Network::open(asio::io_context& context, Networ
   const std::optional<PeerTls> tls = options.tls;
   auto network = std::make_unique<AsioNetwork>(context, std::move(options), std::move(callbacks));
   if (tls)
-    if (auto used = network->use_tls(*tls); !used) return std::unexpected(used.error());
+    if (auto used = network->renew_tls(*tls); !used) return std::unexpected(used.error());
   if (auto listening = network->listen(); !listening) return std::unexpected(listening.error());
   network->start();
   return network;

@@ -1,7 +1,9 @@
 // Connections between the hosts of a cluster: one a pair, over which all partitions go.
 //
 // The node with the lower id dials, again and again while there is no connection. Both sides say hello; a
-// connection counts once the other side's hello has come, and fits. One that is silent for too long is closed.
+// connection counts once the other side's hello has come, and fits. One that is silent for too long is closed, and
+// so is one whose hello has not come by then, whatever else did. Strangers are given little memory, few places, and
+// few lines in the log.
 //
 // Thread safety: everything on the thread that runs the io_context, but for what says otherwise. Lifetime: the
 // io_context and what the callbacks use must outlive it.
@@ -9,13 +11,13 @@
 
 #include <chrono>
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "replication/coordinator.h"
+#include "replication/peer_tls.h"
 #include "replication/wire.h"
 
 namespace boost::asio {
@@ -23,12 +25,6 @@ class io_context;
 }
 
 namespace ringtail::replication {
-
-struct PeerTls {
-  std::filesystem::path ca;           // who signs the nodes' certificates
-  std::filesystem::path certificate;  // this node's, with its chain
-  std::filesystem::path key;
-};
 
 struct NetworkOptions {
   NodeId self{0};
@@ -71,6 +67,9 @@ class Network {
   virtual ~Network() = default;
   // With whom there is to be a connection. Those left out are closed.
   virtual void set_peers(const std::map<NodeId, Address>& peers) = 0;
+  // Reads certificates and key anew, for connections made from now on. Errors: invalid_argument; then all stays as
+  // it was.
+  virtual Status renew_tls(const PeerTls& files) = 0;
   // Null while there is no connection.
   virtual Link* link(NodeId peer) = 0;
   virtual std::uint16_t port() const = 0;

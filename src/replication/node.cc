@@ -18,7 +18,9 @@ namespace ringtail::replication {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{100};
-constexpr std::size_t kLookAgain = 10;  // ticks: a bell may have rung unheard
+constexpr std::size_t kLookAgain = 10;    // ticks: a bell may have rung unheard
+constexpr std::size_t kLookAtPeers = 10;  // ticks
+constexpr std::size_t kMostOfTrouble = 200;
 
 // What a crash of the host would take with it: the shared memory of this log, since this boot. The file is known by
 // its birth; every process that attaches moves the time of its last change, which counts only where that is all
@@ -138,9 +140,30 @@ void Node::tick() {
       activate(*replica);
   }
   hold_elections();
+  if (ticks_ % kLookAtPeers == 0) tell_unreached();
   timer_.expires_after(kTick);
   timer_.async_wait([this](boost::system::error_code error) {
     if (!error) tick();
+  });
+}
+
+// Puts into this node's record whom it cannot connect to, so that it is seen from anywhere. What comes and goes
+// between two looks is not told.
+void Node::tell_unreached() {
+  std::map<NodeId, std::string> now;
+  for (const auto& [id, incarnation] : state_->live)
+    if (id != options_.node.id && network_->link(id) == nullptr)
+      if (std::string why = network_->trouble(id); !why.empty()) now[id] = why.substr(0, kMostOfTrouble);
+  const bool lasts = now == std::exchange(unreached_, now);
+  const NodeRecord* const record = find_live(*state_, options_.node.id);
+  if (!lasts || telling_ || !may_lead_ || record == nullptr || record->unreached == now) return;
+  Change change{*record, state_->nodes.at(options_.node.id).revision};
+  std::get<NodeRecord>(change.record).unreached = std::move(now);
+  telling_ = true;
+  decide_.submit([this, change = std::move(change)] {
+    if (auto told = coordinator_->commit(std::span(&change, 1)); !told)
+      logger().debug("replication: {}", to_string(told.error()));
+    asio::post(context_, [this] { telling_ = false; });
   });
 }
 
@@ -164,6 +187,8 @@ bool Node::drain(std::chrono::milliseconds patience) {
       return leaderships();
     });
     if (left.value_or(0) == 0) return left.has_value();
+    // Without a lease it leads nothing any more, and can name no successor.
+    if (boottime_ns() >= lease_deadline_ns()) return false;
     if (monotonic_ns() >= deadline_ns) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
@@ -182,6 +207,17 @@ void Node::set_throttle(std::int64_t bytes_per_s) {
   asio::post(context_, [this, bytes_per_s] {
     options_.throttle_bytes_per_s = bytes_per_s;
     apply_throttle();
+  });
+}
+
+void Node::renew_tls(const PeerTls& files) {
+  if (!options_.network.tls) return;
+  asio::post(context_, [this, files] {
+    if (auto renewed = network_->renew_tls(files); renewed)
+      logger().info("replication: the certificate '{}' has been read, for connections from now on",
+                    files.certificate.native());
+    else
+      logger().error("{}; the certificate stays as it was", to_string(renewed.error()));
   });
 }
 
@@ -308,7 +344,7 @@ ReplicatorStatus Node::look() const {
   status.coordinator = coordinator_->health();
   for (const auto& [id, stored] : state_->nodes)
     if (id != options_.node.id)
-      status.peers[id] = network_->link(id) != nullptr ? "connected" : network_->trouble(id);
+      status.peers[id] = network_->link(id) != nullptr ? kConnected : network_->trouble(id);
   for (const auto& [id, replica] : replicas_) {
     const PartitionRecord& record = replica->record();
     ReplicaStatus one;

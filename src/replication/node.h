@@ -55,6 +55,7 @@ class Node final : public Replicator, public ReplicaHost {
   bool drain(std::chrono::milliseconds patience) override;
   void stop() override;
   void set_throttle(std::int64_t bytes_per_s) override;
+  void renew_tls(const PeerTls& files) override;
   ReplicatorStatus status() override;
 
  private:
@@ -79,6 +80,8 @@ class Node final : public Replicator, public ReplicaHost {
 
   void on_state(std::shared_ptr<const ClusterState> state);
   void connect();
+  void tell_unreached();
+  void tell_strays(const ClusterState& state) const;
   void apply_throttle();
   void provide_topics();
   void provide_topic(const TopicRecord& topic);
@@ -122,6 +125,8 @@ class Node final : public Replicator, public ReplicaHost {
   bool draining_ = false;
   bool may_lead_ = false;  // the lease stood at the last tick
   std::size_t ticks_ = 0;
+  std::map<NodeId, std::string> unreached_;  // as they were at the last look
+  bool telling_ = false;                     // they are on their way into this node's record
 
   // By which the coordinator's thread finds this node while it is there.
   struct Gate {

@@ -18,8 +18,10 @@ constexpr std::size_t kChangesAtOnce = 32;
 void Node::hold_elections() {
   if (!is_registered() || boottime_ns() >= lease_deadline_ns()) return;
   std::vector<std::pair<PartitionRecord, std::int64_t>> elected;
+  const bool gives_away =
+      draining_ || std::ranges::any_of(replicas_, [](const auto& one) { return one.second->is_stuck(); });
   ClusterState drained;  // as if this node were
-  if (draining_) {
+  if (gives_away) {
     drained = *state_;
     drained.nodes[options_.node.id].record.draining = true;
   }
@@ -28,8 +30,9 @@ void Node::hold_elections() {
     if (electing_.contains(replica->name())) continue;
     const bool led = is_led(record, *state_);
     const bool mine = led && record.leader == options_.node.id;
-    if (mine && !draining_) carry_out_wishes(*replica);
-    if (led && !(mine && draining_)) continue;
+    const bool given_away = mine && (draining_ || replica->is_stuck());
+    if (mine && !given_away) carry_out_wishes(*replica);
+    if (led && !given_away) continue;
     if (mine && replica->is_handing_over()) continue;
     const TopicConfig config = config_of(replica->name().topic);
     auto next = elect(record, mine ? drained : *state_, config.unclean_election == UncleanElection::allowed);

@@ -1,6 +1,7 @@
 #include "replication/node.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -8,9 +9,17 @@
 
 namespace ringtail::replication {
 
+namespace {
+
+constexpr std::size_t kMostNamed = 8;
+
+}  // namespace
+
 void Node::on_state(std::shared_ptr<const ClusterState> state) {
   // Records that were lost altogether, and begun anew, say nothing of the topics that are here.
-  if (state->cluster_id != state_->cluster_id) provided_.clear();
+  const bool others = state->cluster_id != state_->cluster_id;
+  if (others) provided_.clear();
+  if (others && !state->cluster_id.empty()) tell_strays(*state);
   state_ = std::move(state);
   apply_throttle();
   connect();
@@ -18,6 +27,29 @@ void Node::on_state(std::shared_ptr<const ClusterState> state) {
   update_replicas();
   remove_topics();
   hold_elections();
+}
+
+// Topics of a cluster that its records do not name, as when etcd has lost its data. They are left as they are.
+void Node::tell_strays(const ClusterState& state) const {
+  const auto here = log_->catalog().list_topics();
+  if (!here) return logger().warn("replication: {}", to_string(here.error()));
+  std::vector<std::string> strays;
+  for (const log::TopicEntry& topic : *here) {
+    const auto found = state.topics.find(topic.name);
+    const bool named = found != state.topics.end() && found->second.record.topic_id == topic.topic_id;
+    if (topic.replication_factor != 0 && !named) strays.push_back(topic.name);
+  }
+  if (strays.empty()) return;
+  const std::size_t count = strays.size();
+  if (count > kMostNamed) strays.resize(kMostNamed);
+  logger().error(
+      "replication: the records of cluster '{}' (id {}) do not name {} of its topics that {} on this host "
+      "({}{}). "
+      "They are fenced, and nothing of them is deleted. If etcd has lost its data, restore it from a "
+      "snapshot; "
+      "see \"etcd\" in docs/daemon.md",
+      options_.network.cluster, state.cluster_id, count, count == 1 ? "is" : "are", fmt::join(strays, ", "),
+      count > kMostNamed ? ", ..." : "");
 }
 
 void Node::apply_throttle() {

@@ -16,10 +16,12 @@ void LeaderProgress::on_ack(NodeId node, const LogPoint& end, const LogPoint& sy
   follower.streaming = true;
   follower.end = std::max(follower.end, end);
   follower.synced = std::max(follower.synced, synced);
+  if (node == self_ && synced >= mark_.end) stored_ns_ = std::max(stored_ns_, mark_.at_ns);
+  if (node == self_ && synced >= mark_before_.end) stored_ns_ = std::max(stored_ns_, mark_before_.at_ns);
   // It has all that there was when the mark was made.
-  if (follower.end >= mark_.end)
+  if (has(follower) >= mark_.end)
     follower.caught_up_ns = std::max(follower.caught_up_ns, mark_.at_ns);
-  else if (follower.end >= mark_before_.end)
+  else if (has(follower) >= mark_before_.end)
     follower.caught_up_ns = std::max(follower.caught_up_ns, mark_before_.at_ns);
 }
 
@@ -32,8 +34,9 @@ void LeaderProgress::mark(const LogPoint& leader_end, std::int64_t now_ns) {
   mark_ = {leader_end, now_ns};
   for (auto& [node, follower] : followers_) {
     if (follower.caught_up_ns == 0) follower.caught_up_ns = now_ns;  // its time begins
-    if (follower.streaming && follower.end >= leader_end) follower.caught_up_ns = now_ns;
+    if (follower.streaming && has(follower) >= leader_end) follower.caught_up_ns = now_ns;
   }
+  if (stored_ns_ == 0 || followers_[self_].synced >= leader_end) stored_ns_ = now_ns;
   for (const NodeId node : isr_) {
     Follower& follower = followers_[node];
     if (follower.caught_up_ns == 0) follower.caught_up_ns = now_ns;
@@ -42,8 +45,7 @@ void LeaderProgress::mark(const LogPoint& leader_end, std::int64_t now_ns) {
 
 LogPoint LeaderProgress::has(NodeId node) const {
   const auto found = followers_.find(node);
-  if (found == followers_.end()) return {};
-  return synced_ ? found->second.synced : found->second.end;
+  return found == followers_.end() ? LogPoint{} : has(found->second);
 }
 
 LogPoint LeaderProgress::watermark() {
@@ -59,11 +61,10 @@ LogPoint LeaderProgress::watermark() {
 
 std::vector<NodeId> LeaderProgress::lagging(std::int64_t now_ns, std::int64_t patience_ns) const {
   std::vector<NodeId> nodes;
-  for (const NodeId node : isr_) {
-    if (node == self_) continue;
-    const Follower* follower = find(node);
-    if (follower != nullptr && now_ns - follower->caught_up_ns > patience_ns) nodes.push_back(node);
-  }
+  for (const NodeId node : isr_)
+    if (const Follower* follower = node == self_ ? nullptr : find(node);
+        follower != nullptr && now_ns - follower->caught_up_ns > patience_ns)
+      nodes.push_back(node);
   return nodes;
 }
 

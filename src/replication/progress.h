@@ -44,8 +44,12 @@ class LeaderProgress {
   // Where it is to begin: what was the watermark before this leader's time.
   void raise_watermark(const log::LogPoint& to) { watermark_ = std::max(watermark_, to); }
 
-  // In-sync replicas that have not been at the leader's end for longer than `patience_ns`; never the leader.
+  // In-sync replicas that have not had all up to the leader's end for longer than `patience_ns`; never the leader.
   std::vector<NodeId> lagging(std::int64_t now_ns, std::int64_t patience_ns) const;
+  // Whether the leader itself has not synced all up to its end for that long, whatever counts for replicas.
+  bool is_stuck(std::int64_t now_ns, std::int64_t patience_ns) const {
+    return stored_ns_ != 0 && now_ns - stored_ns_ > patience_ns;
+  }
   // Replicas out of sync that have come up to the watermark.
   std::vector<NodeId> caught_up() const;
   // Where a follower is; null if it has never said.
@@ -59,6 +63,7 @@ class LeaderProgress {
   const std::map<NodeId, Follower>& followers() const { return followers_; }
 
  private:
+  log::LogPoint has(const Follower& follower) const { return synced_ ? follower.synced : follower.end; }
   log::LogPoint has(NodeId node) const;
 
   struct Mark {
@@ -75,6 +80,7 @@ class LeaderProgress {
   log::LogPoint watermark_;
   Mark mark_;
   Mark mark_before_;
+  std::int64_t stored_ns_ = 0;  // when the leader was last known to have synced all that there was
 };
 
 }  // namespace ringtail::replication

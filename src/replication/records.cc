@@ -7,6 +7,7 @@
 #include <limits>
 #include <set>
 
+#include "base/parse.h"
 #include "base/random.h"
 #include "base/topic_config.h"
 #include "replication/record_fields.h"
@@ -63,6 +64,18 @@ std::vector<IsrMember> isr_in(RecordFields& fields) {
     fields.join(inner);
   }
   return isr;
+}
+
+std::map<NodeId, std::string> unreached_in(RecordFields& fields) {
+  std::map<NodeId, std::string> unreached;
+  for (const auto& [node, why] : fields.texts("unreached")) {
+    const auto number = parse_integer(node);
+    if (number && *number >= 1 && *number <= kMaxNodeId && why.size() <= kMaxText)
+      unreached[NodeId(static_cast<std::uint32_t>(*number))] = why;
+    else
+      fields.refuse("'unreached' names what is no node, or says too much of it");
+  }
+  return unreached;
 }
 
 bool holds(const std::vector<NodeId>& nodes, NodeId node) {
@@ -163,17 +176,19 @@ Status check_changes(std::span<const Change> changes) {
 // --- Encoding ------------------------------------------------------------------------------------
 
 std::string encode(const NodeRecord& record) {
-  return dump({{"version", kRecordVersion},
-               {"id", record.id.value()},
-               {"incarnation", to_hex(record.incarnation)},
-               {"started_ns", record.started_ns},
-               {"replication", json_of(record.replication)},
-               {"http", json_of(record.http)},
-               {"rack", record.rack},
-               {"log_id", record.log_id},
-               {"life", record.life},
-               {"draining", record.draining},
-               {"release", record.release}});
+  Json object{{"version", kRecordVersion},
+              {"id", record.id.value()},
+              {"incarnation", to_hex(record.incarnation)},
+              {"started_ns", record.started_ns},
+              {"replication", json_of(record.replication)},
+              {"http", json_of(record.http)},
+              {"rack", record.rack},
+              {"log_id", record.log_id},
+              {"life", record.life},
+              {"draining", record.draining},
+              {"release", record.release}};
+  for (const auto& [node, why] : record.unreached) object["unreached"][std::to_string(node.value())] = why;
+  return dump(object);
 }
 
 std::string encode(const TopicRecord& record) {
@@ -237,6 +252,7 @@ Result<NodeRecord> decode_node(std::string_view key, std::string_view value) {
                     .draining = fields.flag("draining"),
                     .release = fields.text("release", kMaxText)};
   if (record.incarnation == 0) fields.refuse("'incarnation' is 0");
+  if (fields.has("unreached")) record.unreached = unreached_in(fields);
   check_key(fields, key, node_key(record.id));
   if (!fields.good()) return fields.failure();
   return record;

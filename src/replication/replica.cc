@@ -1,5 +1,7 @@
 #include "replication/replica.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/clock.h"
@@ -12,6 +14,7 @@ using shm::ReplicaRole;
 namespace {
 
 constexpr std::int64_t kRetryNs = 100'000'000;
+constexpr std::int64_t kNsPerMs = 1'000'000;
 
 }  // namespace
 
@@ -70,6 +73,7 @@ void Replica::fence() {
 void Replica::approach() {
   if (asking_ || wanted_ == reached_) return;
   // Whatever it was, it is not any more.
+  stuck_ = false;
   leading_.reset();
   following_.reset();
   ask_fence();
@@ -190,6 +194,9 @@ void Replica::tick(std::int64_t now_ns) {
   if (!asking_ && wanted_ != reached_ && now_ns >= retry_ns_) approach();
   if (following_) following_->ask();
   if (!leading_) return;
+  if (next_ && !committing_ && !await_record_ &&
+      (now_ns >= hand_over_until_ns_ || !host_.life_of(*next_->leader, config_.acks_synced())))
+    return abandon_hand_over();
   // SYNC: pairs with Appender::still_leads and PartitionKeeper::step_role.
   partition_->entry().lease_deadline_ns.store(host_.lease_deadline_ns(), std::memory_order_release);
   if (partition_->entry().role.load(std::memory_order_acquire) !=  // SYNC: as above
@@ -201,6 +208,31 @@ void Replica::tick(std::int64_t now_ns) {
   }
   leading_->mark(now_ns);
   look_at_isr(now_ns);
+  look_at_disk(now_ns);
+}
+
+// How long a replica may lack records. Where they must be synced to count, they are not before that is due.
+std::int64_t Replica::patience_ns() const {
+  return host_.lag_time_max_ns() + (config_.acks_synced() ? config_.flush_interval_ms * kNsPerMs : 0);
+}
+
+bool Replica::has_failed() const {
+  // SYNC: pairs with PartitionKeeper::fail_with.
+  return partition_->entry().state.load(std::memory_order_acquire) ==
+         static_cast<std::uint32_t>(shm::PartitionState::failed);
+}
+
+void Replica::look_at_disk(std::int64_t now_ns) {
+  const std::int64_t patience_ns = host_.lag_time_max_ns() + config_.flush_interval_ms * kNsPerMs;
+  const bool stuck = has_failed() ||
+                     (config_.storage == Storage::disk && leading_->progress().is_stuck(now_ns, patience_ns));
+  if (stuck && !stuck_)
+    logger().warn(
+        "replication: {}-{}: this host leads, and its disk does not take what is appended; another replica "
+        "in "
+        "sync is to lead, if there is one",
+        name_.topic, name_.partition.value());
+  stuck_ = stuck;
 }
 
 void Replica::look_at_isr(std::int64_t now_ns) {
@@ -208,13 +240,35 @@ void Replica::look_at_isr(std::int64_t now_ns) {
   std::set<NodeId> isr = leading_->progress().isr();
   const std::set<NodeId> before = isr;
   isr.insert(context_.self);
-  for (const NodeId node : leading_->progress().lagging(now_ns, host_.lag_time_max_ns())) isr.erase(node);
+  for (const NodeId node : leading_->progress().lagging(now_ns, patience_ns())) isr.erase(node);
   // Nobody waits for the dead.
   std::erase_if(
       isr, [&](NodeId node) { return node != context_.self && !host_.life_of(node, config_.acks_synced()); });
   for (const NodeId node : leading_->progress().caught_up())
     if (std::ranges::find(record_.replicas, node) != record_.replicas.end()) isr.insert(node);
-  if (isr != before) propose(std::move(isr));
+  if (isr == before) return;
+  tell_change(before, isr, now_ns);
+  propose(std::move(isr));
+}
+
+void Replica::tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after,
+                          std::int64_t now_ns) const {
+  for (const NodeId node : before) {
+    if (after.contains(node)) continue;
+    const auto* follower = leading_->progress().find(node);
+    std::string why = "it is not alive";
+    if (follower != nullptr && host_.life_of(node, config_.acks_synced()))
+      why = fmt::format("for {} ms it has not had all records: it has {}, {} of them synced, of {}{}",
+                        (now_ns - follower->caught_up_ns) / kNsPerMs, follower->end.offset.value(),
+                        follower->synced.offset.value(), leading_->end().offset.value(),
+                        follower->streaming ? "; its own log may tell more" : ", and it is not connected");
+    logger().warn("replication: {}-{}: node {} leaves the in-sync replicas: {}", name_.topic,
+                  name_.partition.value(), node.value(), why);
+  }
+  for (const NodeId node : after)
+    if (!before.contains(node))
+      logger().info("replication: {}-{}: node {} is in sync again", name_.topic, name_.partition.value(),
+                    node.value());
 }
 
 void Replica::propose(std::set<NodeId> isr) {
@@ -233,14 +287,18 @@ void Replica::propose(std::set<NodeId> isr) {
 // --- Handing over --------------------------------------------------------------------------------
 
 void Replica::hand_over(const PartitionRecord& next) {
-  if (!leading_ || next_ || !next.leader || *next.leader == context_.self) return;
+  // A change that is on its way would be undone.
+  if (!leading_ || next_ || committing_ || await_record_) return;
+  if (!next.leader || *next.leader == context_.self) return;
   next_ = next;
   hand_over_at_.reset();
+  hand_over_until_ns_ = monotonic_ns() + host_.lag_time_max_ns();
   host_.take_role(id_, {.role = ReplicaRole::fenced,
                         .leader_node = next.leader->value(),
                         .done = [this, alive = alive_](Result<log::RoleOutcome> outcome) {
-                          if (!*alive || !next_ || !outcome) return;
-                          hand_over_at_ = outcome->end;
+                          if (!*alive || !next_ || (!outcome && !has_failed())) return;
+                          // Of a log that has failed, the others have all that can be had.
+                          hand_over_at_ = outcome ? outcome->end : log::LogPoint{};
                           pump();
                         }});
 }
@@ -256,6 +314,7 @@ void Replica::change(const PartitionRecord& next) {
 // Once the next leader has all that was appended.
 void Replica::step_hand_over() {
   if (!hand_over_at_ || committing_ || await_record_ || !leading_) return;
+  if (next_->partition_epoch != record_.partition_epoch + 1) return abandon_hand_over();
   const auto* follower = leading_->progress().find(*next_->leader);
   if (follower == nullptr || !follower->streaming || follower->end < *hand_over_at_) return;
   begin_commit();
@@ -263,11 +322,16 @@ void Replica::step_hand_over() {
     if (!*alive) return;
     on_committed(made);
     if (made && *made) return;  // the record's change tells the rest
-    next_.reset();
-    hand_over_at_.reset();
-    reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
-    approach();
+    abandon_hand_over();
   });
+}
+
+// Leads again, in the same epoch.
+void Replica::abandon_hand_over() {
+  next_.reset();
+  hand_over_at_.reset();
+  reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
+  approach();
 }
 
 }  // namespace ringtail::replication

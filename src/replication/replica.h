@@ -52,6 +52,8 @@ class Replica {
   // then commits it.
   void hand_over(const PartitionRecord& next);
   bool is_handing_over() const { return next_.has_value(); }
+  // It leads, and cannot store what is appended: its disk is full, or a write failed.
+  bool is_stuck() const { return stuck_; }
   // Puts a changed record that names the same leader.
   void change(const PartitionRecord& next);
 
@@ -96,7 +98,12 @@ class Replica {
   void begin_follow(const log::RoleOutcome& outcome);
   void look_at_isr(std::int64_t now_ns);
   void propose(std::set<NodeId> isr);
+  void tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after, std::int64_t now_ns) const;
+  void look_at_disk(std::int64_t now_ns);
+  bool has_failed() const;
+  std::int64_t patience_ns() const;
   void step_hand_over();
+  void abandon_hand_over();
 
   ShipContext& context_;
   ReplicaHost& host_;
@@ -114,6 +121,8 @@ class Replica {
   std::unique_ptr<FollowingPartition> following_;
   std::optional<PartitionRecord> next_;        // the leadership is being given to its leader
   std::optional<log::LogPoint> hand_over_at_;  // where the log ended when appends were refused
+  std::int64_t hand_over_until_ns_ = 0;        // then it is given up
+  bool stuck_ = false;
   bool committing_ = false;
   std::int64_t commit_revision_ = -1;  // of the record that the commit changes
   bool await_record_ = false;  // a change of the record was made, by this node or another: it will be told

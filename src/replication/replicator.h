@@ -45,11 +45,14 @@ struct ReplicaStatus {
   std::map<NodeId, std::uint64_t> lag;
 };
 
+// Of a peer with which all is well.
+inline constexpr const char* kConnected = "connected";
+
 struct ReplicatorStatus {
   bool joined = false;
   std::shared_ptr<const ClusterState> cluster = std::make_shared<ClusterState>();
   std::vector<ReplicaStatus> partitions;
-  std::map<NodeId, std::string> peers;  // "connected", or the last trouble
+  std::map<NodeId, std::string> peers;  // kConnected, or the last trouble
   std::uint64_t elections = 0;          // that this node won
   std::uint64_t bytes_shipped = 0;
   std::uint64_t bytes_received = 0;
@@ -67,10 +70,13 @@ class Replicator {
   virtual ~Replicator() = default;
 
   // Hands over what this node leads, each partition to a replica that has all of it; what nobody else can
-  // lead is kept. True when nothing is left. Blocks up to `patience`.
+  // lead is kept. True when nothing is left. Blocks up to `patience`, and no longer than its lease stands.
   virtual bool drain(std::chrono::milliseconds patience) = 0;
   // As ReplicatorOptions has it, from now on.
   virtual void set_throttle(std::int64_t bytes_per_s) = 0;
+  // Reads certificates and key anew, for connections made from now on; what is wrong with them is logged, and
+  // changes nothing. Nothing happens where nodes talk without TLS.
+  virtual void renew_tls(const PeerTls& files) = 0;
   // Leaves the cluster and ends all work. Blocks.
   virtual void stop() = 0;
   virtual ReplicatorStatus status() = 0;

@@ -51,7 +51,7 @@ std::uint32_t checksum(MessageHeader header, std::span<const std::byte> body) {
   return crc32c(crc32c(0, std::as_bytes(std::span(&header, 1))), body);
 }
 
-Status check_header(const MessageHeader& header) {
+Status check_header(const MessageHeader& header, std::uint32_t max_body_bytes) {
   if (header.magic != kWireMagic)
     return fail(Code::corrupt, "these are no messages of Ringtail's replication (bad magic)");
   if (header.version != kWireVersion)
@@ -61,7 +61,7 @@ Status check_header(const MessageHeader& header) {
                             header.version, kWireVersion));
   const bool known = header.type >= MessageType::hello && header.type <= MessageType::ping &&
                      header.compression <= Compression::zstd;
-  if (!known || header.body_bytes > kMaxBodyBytes || header.raw_bytes > kMaxBodyBytes ||
+  if (!known || header.body_bytes > max_body_bytes || header.raw_bytes > max_body_bytes ||
       (header.compression == Compression::none && header.raw_bytes != header.body_bytes))
     return fail(Code::corrupt,
                 fmt::format("impossible message: type {}, {} bytes, {} unpacked",
@@ -88,12 +88,13 @@ void append_message(std::vector<std::byte>& out, MessageHeader header, std::span
   std::memcpy(out.data() + begin, &header, sizeof header);
 }
 
-Result<Parsed> parse_message(std::span<const std::byte> bytes, std::vector<std::byte>& unpacked) {
+Result<Parsed> parse_message(std::span<const std::byte> bytes, std::vector<std::byte>& unpacked,
+                             std::uint32_t max_body_bytes) {
   Parsed parsed;
   MessageHeader& header = parsed.message.header;
   if (bytes.size() < sizeof header) return parsed;
   std::memcpy(&header, bytes.data(), sizeof header);
-  if (auto valid = check_header(header); !valid) return std::unexpected(valid.error());
+  if (auto valid = check_header(header, max_body_bytes); !valid) return std::unexpected(valid.error());
   if (bytes.size() - sizeof header < header.body_bytes) return parsed;
   const auto body = bytes.subspan(sizeof header, header.body_bytes);
   if (checksum(header, body) != header.crc32c)

@@ -95,13 +95,15 @@ void append_message(std::vector<std::byte>& out, MessageHeader header, std::span
                     Compression compression = Compression::none);
 
 // The message at the begin of `bytes`, and how many bytes it takes; 0: it is not complete yet. A compressed body
-// is unpacked into `unpacked`. Never reads beyond `bytes`, whatever they are.
+// is unpacked into `unpacked`. Never reads beyond `bytes`, whatever they are. A body of more than `max_body_bytes`,
+// as sent or unpacked, is refused by its header.
 // Errors: corrupt (no message of this protocol, a checksum, a size), incompatible_layout (another version).
 struct Parsed {
   std::size_t bytes = 0;
   Message message;
 };
-Result<Parsed> parse_message(std::span<const std::byte> bytes, std::vector<std::byte>& unpacked);
+Result<Parsed> parse_message(std::span<const std::byte> bytes, std::vector<std::byte>& unpacked,
+                             std::uint32_t max_body_bytes = kMaxBodyBytes);
 
 // Lists of epochs as bodies. Errors: corrupt.
 std::vector<std::byte> encode_epochs(const log::EpochList& epochs);

@@ -213,7 +213,10 @@ TEST_F(ConfigTest, KnowsWhatHasChangedAndWhatReloads) {
   const Config after = load("[logging]\nlevel=\"debug\"\n[log]\nkeeper_cpu=2\n").config;
   EXPECT_THAT(changed_settings(before, after), ElementsAre("log.keeper_cpu", "logging.level"));
   for (const SettingInfo& setting : config_reference()) {
-    const bool expected = setting.table == "logging" || setting.table == "http" || setting.key == "throttle";
+    const bool certificates = setting.table == "replication" &&
+                              (setting.key == "ca" || setting.key == "certificate" || setting.key == "key");
+    const bool expected =
+        setting.table == "logging" || setting.table == "http" || setting.key == "throttle" || certificates;
     EXPECT_EQ(setting.reloads, expected) << setting.table << '.' << setting.key;
   }
 }

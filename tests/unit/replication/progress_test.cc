@@ -124,6 +124,26 @@ TEST_F(Progress, AnIdlePartitionsFollowersDoNotLag) {
   EXPECT_THAT(progress_.lagging(99 * kSecond, kSecond), IsEmpty());
 }
 
+// A disk that takes nothing: what comes is in the ring, and that does not count.
+TEST_F(Progress, WhereReplicasMustSyncWhoDoesNotSyncLags) {
+  LeaderProgress synced(NodeId(1), 1, true);
+  synced.confirm(nodes({1, 2}));
+  for (std::int64_t second = 1; second <= 5; ++second) {
+    const auto end = static_cast<std::uint64_t>(second) * 10;
+    synced.mark(at(end), second * kSecond);
+    synced.on_ack(NodeId(1), at(end), at(end));
+    synced.on_ack(NodeId(2), at(end), at(10));
+  }
+  EXPECT_THAT(synced.lagging(5 * kSecond, 3 * kSecond), ElementsAre(NodeId(2)));
+  EXPECT_FALSE(synced.is_stuck(5 * kSecond, 3 * kSecond));
+  synced.on_ack(NodeId(2), at(50), at(50));
+  EXPECT_THAT(synced.lagging(5 * kSecond, 3 * kSecond), IsEmpty());
+  for (std::int64_t second = 6; second <= 10; ++second) synced.mark(at(60), second * kSecond);
+  EXPECT_TRUE(synced.is_stuck(10 * kSecond, 3 * kSecond));
+  synced.on_ack(NodeId(1), at(60), at(60));
+  EXPECT_FALSE(synced.is_stuck(10 * kSecond, 3 * kSecond));
+}
+
 TEST_F(Progress, WhoHasCaughtUpMayComeBack) {
   progress_.confirm(nodes({1, 2}));
   ack(1, 20);

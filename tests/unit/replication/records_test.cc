@@ -28,6 +28,7 @@ Json missing() { return Json(Json::value_t::discarded); }
 
 TEST(RecordsTest, ComeBackAsTheyWere) {
   NodeRecord node = node_record(7, "rack-b");
+  node.unreached = {{NodeId(3), "TLS: no"}, {NodeId(12), "Connection refused"}};
   node.incarnation = 0xffff'ffff'ffff'fffe;
   node.draining = true;
   node.http = {};

@@ -97,6 +97,19 @@ TEST(WireErrors, NameWhatIsWrong) {
   EXPECT_FALSE(parse_message(std::as_bytes(std::span(&large, 1)), unpacked));
 }
 
+TEST(WireErrors, ABodyBeyondTheLimitIsRefusedByItsHeader) {
+  std::vector<std::byte> wire;
+  append_message(wire, frames_header(), bytes_of(std::string(5'000, 'x')));
+  std::vector<std::byte> unpacked;
+  EXPECT_TRUE(parse_message(wire, unpacked, 5'000));
+  const auto refused = parse_message(std::span(wire).first(kMessageHeaderBytes), unpacked, 4'999);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("impossible message"));
+  wire.clear();
+  append_message(wire, frames_header(), bytes_of(std::string(5'000, 'x')), Compression::zstd);
+  EXPECT_FALSE(parse_message(wire, unpacked, 4'999));  // what it would be unpacked counts
+}
+
 TEST(WireErrors, RandomBytesNeverComeOutAsAMessage) {
   const auto seed = std::random_device()();
   SCOPED_TRACE(seed);
