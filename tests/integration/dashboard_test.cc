@@ -56,9 +56,9 @@ TEST_F(DashboardTest, ShowsTheFiguresOfTheLog) {
 TEST_F(DashboardTest, ShowsAClusterWhereTheStateHasOne) {
   start();
   nlohmann::json state = nlohmann::json::parse(get("/api/state").body);
-  state["cluster"] = nlohmann::json::parse(R"({"name": "main",
-    "nodes": [{"id": 1, "rack": "a", "live": true, "draining": false, "self": true},
-              {"id": 2, "rack": "b", "live": true, "draining": true, "self": false},
+  state["cluster"] = nlohmann::json::parse(R"({"name": "main", "trouble": "fenced",
+    "nodes": [{"id": 1, "rack": "a", "live": true, "draining": false, "self": true, "trouble": ""},
+              {"id": 2, "rack": "b", "live": true, "draining": true, "self": false, "trouble": "TLS: no"},
               {"id": 3, "rack": "c", "live": false, "draining": false, "self": false}],
     "partitions": [{"topic": "full", "partition": 0, "leader": 1, "replicas": [1, 2], "isr": [1, 2], "epoch": 4,
                     "high_watermark": 77, "lag": {}},
@@ -78,7 +78,9 @@ TEST_F(DashboardTest, ShowsAClusterWhereTheStateHasOne) {
   EXPECT_THAT(rendered, HasSubstr("<section id=\"cluster\">"));
   EXPECT_THAT(rendered,
               HasSubstr("<b>Node 1</b> (this one)<br><span class=\"dim\">live, rack a, leads 2</span>"));
-  EXPECT_THAT(rendered, HasSubstr("<b>Node 2</b><br><span class=\"dim\">draining, rack b, leads 0</span>"));
+  EXPECT_THAT(rendered, HasSubstr("<b>Node 2</b><br><span class=\"dim\">draining, rack b, leads 0</span><br>"
+                                  "<span class=\"bad-text break\">no connection: TLS: no</span>"));
+  EXPECT_THAT(rendered, HasSubstr("This node is fenced. What stands here"));
   EXPECT_THAT(rendered, HasSubstr("<b>Node 3</b><br><span class=\"bad-text\">dead, rack c, leads 0</span>"));
   const std::string leader = "<td><span class=\"mark leader\">L</span></td>";
   const std::string in_sync = "<td><span class=\"mark isr\">✓</span></td>";
