@@ -26,6 +26,9 @@ inline void pause_for(milliseconds time) { std::this_thread::sleep_for(time); }
 
 class ClusterTest : public ::testing::Test {
  protected:
+  explicit ClusterTest(ClusterOptions options = {.daemon = RINGTAILD_BINARY})
+      : cluster_(std::move(options)) {}
+
   static constexpr const char* kTopic = "orders";
   static constexpr int kProducersPerHost = 2;
 
@@ -183,7 +186,7 @@ class ClusterTest : public ::testing::Test {
     EXPECT_EQ(readers_at(log_.rbegin()->first), cluster_.size()) << "a reader stands still";
   }
 
-  Cluster cluster_{{.daemon = RINGTAILD_BINARY}};
+  Cluster cluster_;
   std::vector<Actor> actors_;
   FinalLog log_;
 };

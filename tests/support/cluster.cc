@@ -1,5 +1,6 @@
 #include "support/cluster.h"
 
+#include <httplib.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -148,18 +149,20 @@ std::string Cluster::describe() const {
 
 // --- Nodes ---------------------------------------------------------------------------------------
 
-void Cluster::configure(int node) const {
+void Cluster::configure(int node) {
   const std::string host = network_ ? HostNetwork::address(node) : "127.0.0.1";
   const auto port = network_ ? std::uint16_t{9290} : find_free_port();
+  at(node).replication_address = host + ':' + std::to_string(port);
   std::ofstream(at(node).dir / "ringtaild.toml")
       << "[log]\ndir = \"" << log_dir(node).string() << "\"\n"
-      << "[http]\nlisten = \"127.0.0.1:0\"\n"
+      << "[http]\nlisten = \"" << host << ":0\"\nallow_remote = true\n"
       << "[logging]\nlevel = \"debug\"\nfile = \"" << (at(node).dir / "daemon.log").string() << "\"\n"
-      << "[node]\nid = " << node << "\nreplication_listen = \"" << host << ':' << port << "\"\n"
+      << "[node]\nid = " << node << "\nreplication_listen = \"" << at(node).replication_address << "\"\n"
       << "[cluster]\nname = \"test\"\netcd = [\"" << etcd_->endpoint() << "\"]\n"
       << "lease_ttl = \"" << options_.lease_ttl.count() << "ms\"\n"
       << "lease_margin = \"" << options_.lease_margin.count() << "ms\"\n"
-      << "[replication]\nplain = true\nlag_time_max = \"3s\"\n";
+      << "[replication]\nlag_time_max = \"" << options_.lag_time_max.count() << "ms\"\n"
+      << (options_.replication ? options_.replication(node, at(node).dir) : "plain = true\n");
 }
 
 std::unique_ptr<Command> Cluster::run_on(int node, const std::vector<std::string>& command) const {
@@ -171,6 +174,10 @@ std::unique_ptr<Command> Cluster::run_on(int node, const std::vector<std::string
   // What it has to say to standard error is kept, and never waits for a reader.
   line.insert(line.end(),
               {"sh", "-c", "exec \"$@\" > /dev/null 2>> \"$0\"", (at(node).dir / "errors").string()});
+  if (options_.wrapper) {
+    const std::vector<std::string> wrapper = options_.wrapper(node);
+    line.insert(line.end(), wrapper.begin(), wrapper.end());
+  }
   line.insert(line.end(), command.begin(), command.end());
   return std::make_unique<Command>(line);
 }
@@ -189,6 +196,26 @@ int Cluster::stop_node(int node) {
 }
 
 void Cluster::signal_node(int node, int number) const { at(node).process->signal(number); }
+
+std::string Cluster::said_by(int node) const { return text_of(at(node).dir / "daemon.log"); }
+
+std::string Cluster::replication_address(int node) const { return at(node).replication_address; }
+
+std::string Cluster::http_address(int node) const {
+  constexpr std::string_view kBefore = "dashboard on http://";
+  const std::string said = said_by(node);
+  const std::size_t found = said.rfind(kBefore);
+  if (found == std::string::npos) return {};
+  const std::size_t begin = found + kBefore.size();
+  return said.substr(begin, said.find('/', begin) - begin);
+}
+
+std::string Cluster::fetch(int node, const std::string& path) const {
+  const std::string address = http_address(node);
+  if (address.empty()) return {};
+  const auto answer = httplib::Client("http://" + address).Get(path);
+  return answer ? answer->body : std::string();
+}
 
 void Cluster::remove_shared_memory(const Node& node) const {
   const std::string text = text_of(node.dir / "log" / "ringtail.toml");

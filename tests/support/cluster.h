@@ -33,6 +33,11 @@ struct ClusterOptions {
   int nodes = 3;
   std::chrono::milliseconds lease_ttl{2'000};
   std::chrono::milliseconds lease_margin{500};
+  std::chrono::milliseconds lag_time_max{3'000};
+  // Of a node's table [replication], beside lag_time_max; its directory is given.
+  std::function<std::string(int node, const std::filesystem::path& dir)> replication = {};
+  // What every program on a node's host is started by.
+  std::function<std::vector<std::string>(int node)> wrapper = {};
 };
 
 // Nodes are numbered from 1 on. What cannot be done at all ends the program, with the reason.
@@ -56,7 +61,14 @@ class Cluster {
   int stop_node(int node);
   void signal_node(int node, int number) const;
   bool is_running(int node) const { return at(node).process != nullptr; }
+  const std::filesystem::path& node_dir(int node) const { return at(node).dir; }
   std::filesystem::path log_dir(int node) const { return at(node).dir / "log"; }
+  // What its daemon has said, and what it listens to for the other nodes ("10.0.0.1:9290").
+  std::string said_by(int node) const;
+  std::string replication_address(int node) const;
+  // Where its daemon serves ("127.0.0.1:40001"), and what it answers there; empty while it does not.
+  std::string http_address(int node) const;
+  std::string fetch(int node, const std::string& path) const;
   // Starts a program on the node's host. It is killed with the test.
   std::unique_ptr<Command> run_on(int node, const std::vector<std::string>& command) const;
   const std::filesystem::path& directory() const { return directory_; }
@@ -85,12 +97,13 @@ class Cluster {
  private:
   struct Node {
     std::filesystem::path dir;
+    std::string replication_address;
     std::unique_ptr<Command> process;
   };
 
   Node& at(int node) { return nodes_[static_cast<std::size_t>(node - 1)]; }
   const Node& at(int node) const { return nodes_[static_cast<std::size_t>(node - 1)]; }
-  void configure(int node) const;
+  void configure(int node);
   void remove_shared_memory(const Node& node) const;
 
   ClusterOptions options_;
