@@ -181,6 +181,28 @@ TEST_F(DaemonClusterTest, TheIdOfALostLogIsTakenOverOnlyWhenToldTo) {
   EXPECT_EQ(stop().exit_code, 0);
 }
 
+TEST_F(DaemonClusterTest, AnOlderDaemonThatComesBackToAnIdTakenOverIsFenced) {
+  ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
+  configure(node_tables(1));
+  start();
+  daemon_->signal(SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // its lease has run out
+  replication_port_ = find_free_port();
+  const std::string file =
+      write_file("other.toml", "[http]\nlisten = \"127.0.0.1:0\"\n" + node_tables(1)).string();
+  Command other(
+      {RINGTAILD_BINARY, "--config", file, "--dir", (directory() / "other").string(), "--replace-node"});
+  ASSERT_TRUE(other.wait_for_error("this process keeps the log"));
+  daemon_->signal(SIGCONT);
+  EXPECT_THAT(wait_for_reason("node 1 is in use by a living daemon"),
+              HasSubstr("fenced, for node 1 of cluster test is not registered"));
+  other.signal(SIGTERM);
+  EXPECT_EQ(other.wait().exit_code, 0);
+  // The id is the other log's now, whether its daemon lives or not.
+  wait_for_reason("node 1 was registered with the log");
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
 // --- Strangers -----------------------------------------------------------------------------------
 
 // A client that knows nothing of the protocol.
