@@ -187,6 +187,7 @@ class AsioNetwork final : public Network {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::map<NodeId, Address> peers_;
   std::map<NodeId, std::int64_t> dialing_;  // since when
+  std::map<NodeId, std::int64_t> apart_;    // since when there has been no connection
   std::map<NodeId, std::string> trouble_;
   Refusals refusals_;
   std::vector<std::shared_ptr<Connection>> connections_;
@@ -297,7 +298,7 @@ bool Connection::take_hello(const Message& message) {
     peer_ = NodeId(hello->node);
     peer_incarnation_ = hello->incarnation;
     if (!network_->admit(shared_from_this()))
-      why = fmt::format("node {} is not to connect to this one", hello->node);
+      why = fmt::format("node {} is not to connect to this one, or is connected already", hello->node);
   }
   if (!why.empty()) {
     close(why);
@@ -386,7 +387,9 @@ void AsioNetwork::tick() {
   for (const auto& [peer, address] : peers_) {
     const bool trying = std::ranges::any_of(
         connections_, [&](const auto& c) { return c->dialed() && c->expected() == peer; });
-    if (peer > options_.self && !trying && !links_.contains(peer) && !dialing_.contains(peer))
+    if (trying || links_.contains(peer) || dialing_.contains(peer)) continue;
+    if (peer > options_.self ||
+        now_ns - apart_[peer] > std::chrono::nanoseconds(options_.dial_anyway).count())
       dial(peer, address);
   }
   timer_.expires_after(options_.redial);
@@ -403,6 +406,7 @@ void AsioNetwork::dial(NodeId peer, const Address& address) {
     limit->cancel();
     dialing_.erase(peer);
     note_trouble(peer, {}, error.message());
+    if (error == asio::error::connection_refused) callbacks_.refused(peer);
   };
   limit->async_wait([socket](error_code error) {
     error_code ignored;
@@ -430,8 +434,13 @@ void AsioNetwork::dial(NodeId peer, const Address& address) {
 bool AsioNetwork::admit(const std::shared_ptr<Connection>& connection) {
   const NodeId peer = connection->peer();
   if (peer == options_.self || !peers_.contains(peer)) return false;
-  if (const auto old = links_.find(peer); old != links_.end())
+  if (const auto old = links_.find(peer); old != links_.end()) {
+    // Both have dialed at once: both keep the connection of the lower id.
+    const bool both = old->second->peer_incarnation() == connection->peer_incarnation() &&
+                      old->second->dialed() != connection->dialed();
+    if (both && old->second->dialed() == (options_.self < peer)) return false;
     old->second->close("the peer has connected anew");
+  }
   links_[peer] = connection;
   trouble_.erase(peer);
   return true;
@@ -448,13 +457,16 @@ void AsioNetwork::note_trouble(NodeId peer, const std::string& from, const std::
 }
 
 void AsioNetwork::forget(const std::shared_ptr<Connection>& connection) {
-  if (const auto link = links_.find(connection->peer()); link != links_.end() && link->second == connection)
+  if (const auto link = links_.find(connection->peer()); link != links_.end() && link->second == connection) {
+    apart_[link->first] = monotonic_ns();
     links_.erase(link);
+  }
   std::erase(connections_, connection);
 }
 
 void AsioNetwork::set_peers(const std::map<NodeId, Address>& peers) {
   peers_ = peers;
+  for (const auto& [peer, address] : peers) apart_.try_emplace(peer, monotonic_ns());
   for (const auto& connection : std::vector(connections_)) {
     const NodeId peer = connection->is_up() ? connection->peer() : connection->expected();
     if (peer != NodeId(0) && !peers_.contains(peer)) connection->close("it is no peer any more");

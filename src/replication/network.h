@@ -1,7 +1,7 @@
 // Connections between the hosts of a cluster: one a pair, over which all partitions go.
 //
-// The node with the lower id dials, again and again while there is no connection. Both sides say hello; a
-// connection counts once the other side's hello has come, and fits. One that is silent for too long is closed, and
+// The node with the lower id dials, again and again while there is no connection; after a while of that, so does the
+// other one. Both sides say hello; a connection counts once the other side's hello has come, and fits. One that is silent for too long is closed, and
 // so is one whose hello has not come by then, whatever else did. Strangers are given little memory, few places, and
 // few lines in the log.
 //
@@ -36,6 +36,7 @@ struct NetworkOptions {
   std::chrono::milliseconds ping_interval{200};
   std::chrono::milliseconds silence{2'000};  // then a connection is taken for dead
   std::chrono::milliseconds redial{100};
+  std::chrono::milliseconds dial_anyway{400};  // apart for so long, the node with the higher id dials, too
 };
 
 // A connection on which both have said hello.
@@ -56,6 +57,7 @@ struct NetworkCallbacks {
   std::function<void(Link&, const Message&)> message;
   std::function<void(Link&)> down;      // the link is not to be used again
   std::function<void(Link&)> writable;  // what was queued is on its way
+  std::function<void(NodeId)> refused;  // its host answers, and nobody listens there; again at each attempt
 };
 
 class Network {

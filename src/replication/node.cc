@@ -47,6 +47,7 @@ Status Node::open() {
                     {.up =
                          [this](Link& link) {
                            logger().info("replication: connected to node {}", link.peer().value());
+                           met_[link.peer()] = link.peer_incarnation();
                            for (auto& [id, replica] : replicas_) replica->on_link_up(link.peer());
                          },
                      .message = [this](Link& link, const Message& message) { on_message(link, message); },
@@ -57,7 +58,8 @@ Status Node::open() {
                      .writable =
                          [this](Link&) {
                            for (auto& [replica, since] : active_) replica->pump();
-                         }});
+                         },
+                     .refused = [this](NodeId peer) { on_refused(peer); }});
   if (!network) return std::unexpected(network.error());
   network_ = std::move(*network);
   ship_.network = network_.get();
@@ -278,6 +280,29 @@ void Node::on_message(Link& link, const Message& message) {
     case MessageType::hello:
     case MessageType::ping: return;
   }
+}
+
+// A daemon that was there, and where it was nobody listens: it has died, and its lease need not be waited for. Its
+// host's producers are acknowledged nothing meanwhile, for that takes its followers, of which one leads from now on.
+// Each daemon is taken for dead once: one that comes back is behind something that refuses connections for it.
+void Node::on_refused(NodeId peer) {
+  const auto met = met_.find(peer);
+  const auto live = state_->live.find(peer);
+  if (met == met_.end() || live == state_->live.end() || live->second != met->second || !may_lead_) return;
+  const std::uint64_t incarnation = met->second;
+  if (const auto known = expelled_.find(peer); known != expelled_.end() && known->second == incarnation)
+    return;
+  expelled_[peer] = incarnation;
+  decide_.submit([this, peer, incarnation] {
+    const auto done = coordinator_->expel(peer, incarnation);
+    if (done && *done)
+      logger().warn(
+          "replication: node {} refuses connections: its daemon has ended, and is out of the cluster",
+          peer.value());
+    if (done) return;
+    logger().debug("replication: {}", to_string(done.error()));
+    asio::post(context_, [this, peer] { expelled_.erase(peer); });
+  });
 }
 
 // --- The keeper and the coordinator --------------------------------------------------------------

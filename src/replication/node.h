@@ -98,6 +98,7 @@ class Node final : public Replicator, public ReplicaHost {
   ReplicatorStatus look() const;
 
   void on_message(Link& link, const Message& message);
+  void on_refused(NodeId peer);
   Replica* find(const StreamId& id) {
     const auto found = replicas_.find(id);
     return found == replicas_.end() ? nullptr : found->second.get();
@@ -121,6 +122,8 @@ class Node final : public Replicator, public ReplicaHost {
   std::map<std::uint64_t, TopicRecord> provided_;  // topics that this host has, as it has them
   std::set<std::uint64_t> providing_;
   std::set<TopicPartition> electing_;
+  std::map<NodeId, std::uint64_t> met_;       // incarnations that this node has been connected with
+  std::map<NodeId, std::uint64_t> expelled_;  // and those that it takes for dead
   std::uint64_t elections_ = 0;
   bool draining_ = false;
   bool may_lead_ = false;  // the lease stood at the last tick

@@ -70,6 +70,21 @@ TEST_F(FailoverTest, NobodyAcknowledgesAnythingWithoutEtcdForLongAndAllGoOnWhenI
   expect_promises_kept();
 }
 
+// Nobody has to wait for a lease to run out where a daemon is known to have died.
+class LongLeaseTest : public ClusterTest {
+ protected:
+  LongLeaseTest() : ClusterTest({.daemon = RINGTAILD_BINARY, .lease_ttl = milliseconds(600'000)}) {}
+};
+
+TEST_F(LongLeaseTest, ADaemonThatDiesIsReplacedBeforeItsLeaseRunsOut) {
+  const int first = *cluster_.leader(kTopic);
+  cluster_.kill_node(first);
+  EXPECT_THAT(cluster_.wait_for_leader_but(kTopic, first), Optional(Ne(first))) << cluster_.describe();
+  wait_for_acks(100);
+  cluster_.start_node(first);
+  expect_promises_kept();
+}
+
 // Its records are in memory, which its daemon's death does not take.
 class MemoryFailoverTest : public ClusterTest {
  protected:

@@ -26,6 +26,7 @@ class NetworkTest : public ::testing::Test {
     std::vector<std::string> received;
     std::vector<NodeId> up;
     std::vector<NodeId> down;
+    std::vector<NodeId> refused;
     std::unique_ptr<Network> network;
   };
 
@@ -40,6 +41,7 @@ class NetworkTest : public ::testing::Test {
     options.ping_interval = milliseconds(20);
     options.silence = milliseconds(150);
     options.redial = milliseconds(10);
+    options.dial_anyway = milliseconds(40);
     return options;
   }
   Node& start(const NetworkOptions& options) {
@@ -54,7 +56,8 @@ class NetworkTest : public ::testing::Test {
                                                         message.body.size());
                            },
                        .down = [&node](Link& link) { node.down.push_back(link.peer()); },
-                       .writable = [](Link&) {}});
+                       .writable = [](Link&) {},
+                       .refused = [&node](NodeId peer) { node.refused.push_back(peer); }});
     EXPECT_TRUE(network) << to_string(network.error());
     node.network = std::move(*network);
     return node;
@@ -97,6 +100,48 @@ TEST_F(NetworkTest, TwoNodesHaveOneConnectionOverWhichMessagesGoBothWaysInOrder)
   }
   EXPECT_EQ(two.received[100], large);
   EXPECT_EQ(one.up.size(), 1u);
+}
+
+TEST_F(NetworkTest, BothSidesLearnThatTheOthersDaemonIsGoneWhileItsHostAnswers) {
+  for (const std::uint32_t gone : {1U, 2U}) {
+    nodes_.clear();
+    Node& one = start(options(1));
+    Node& two = start(options(2));
+    introduce(one, two);
+    run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+    Node& left = gone == 1 ? two : one;
+    (gone == 1 ? one : two).network.reset();
+    run_until([&] { return !left.refused.empty(); });
+    EXPECT_EQ(left.refused.front(), NodeId(gone));
+  }
+}
+
+TEST_F(NetworkTest, WhereTheLowerIdCannotDialTheHigherOneDoes) {
+  Node& one = start(options(1));
+  Node& two = start(options(2));
+  Node& gone = start(options(3));
+  const Address nobody = address_of(gone);
+  gone.network.reset();
+  one.network->set_peers({{NodeId(2), nobody}});
+  two.network->set_peers({{NodeId(1), address_of(one)}});
+  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+}
+
+TEST_F(NetworkTest, OfTwoConnectionsBothKeepTheSame) {
+  for (int round = 0; round < 20; ++round) {
+    nodes_.clear();
+    NetworkOptions eager = options(2);
+    eager.dial_anyway = milliseconds(-1);
+    Node& one = start(options(1));
+    Node& two = start(eager);
+    introduce(one, two);
+    run_for(milliseconds(30));
+    run_until(
+        [&] { return one.network->link(NodeId(2)) != nullptr && two.network->link(NodeId(1)) != nullptr; });
+    one.network->link(NodeId(2))->send({.type = MessageType::frames}, bytes_of("a"));
+    two.network->link(NodeId(1))->send({.type = MessageType::frames}, bytes_of("b"));
+    run_until([&] { return one.received.size() == 1 && two.received.size() == 1; });
+  }
 }
 
 TEST_F(NetworkTest, AConnectionThatIsLostIsMadeAnew) {
