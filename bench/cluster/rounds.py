@@ -1,0 +1,252 @@
+"""What is measured on the hosts, and how."""
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import hosts
+import measure
+from measure import Figure
+
+MIB = 1 << 20
+PORT = 9500
+VALUE_BYTES = 1024
+SMALL_BYTES = 256
+IN_MEMORY = {"replica_ack": "memory"}
+FAILOVER = "failover"
+IDLE_PARTITIONS = 1000
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+NAMES = ["throughput", "acks_all", "beside", "catch_up", "sigterm", "sigkill", "idle"]
+OPEN_RATES = (10_000, 100_000)
+
+
+def programs(build):
+    return [build / "bin" / "ringtaild", build / "bin" / "ringtail", build / "bin" / "hot_standby",
+            build / "bench" / "ringtail_cluster_path", build / "bench" / "ringtail_cluster_load",
+            build / "tests" / "cluster_topic"]
+
+
+def figures():
+    """All figures by name, in the order of the table."""
+    ttl = 1000 * hosts.LEASE_TTL_S
+    return {
+        "tcp": Figure("plain TCP stream, send and recv of 256 KiB", "MiB/s"),
+        "throughput_memory": Figure("replicated, 1 KiB records, storage=memory", "MiB/s"),
+        "throughput": Figure("replicated over TCP, storage=memory", "%", 70),
+        "throughput_disk": Figure("replicated, 1 KiB records, both copies on this disk", "MiB/s"),
+        "ping": Figure("TCP ping-pong 256 B, blocking, p50", "ns"),
+        "ping_spin": Figure("TCP ping-pong 256 B, both spin, p50", "ns"),
+        "acks_all_ns": Figure("acks=all 256 B, 2 replicas, p50", "ns"),
+        "acks_all_p99": Figure("acks=all 256 B, 2 replicas, p99", "ns"),
+        "acks_all": Figure("acks=all over the blocking ping-pong", "x", 3, True),
+        **{f"{kind}_{rate}": figure for rate in OPEN_RATES for kind, figure in {
+            "alone": Figure(f"acks=1 at {rate:,}/s, unreplicated, p99", "ns"),
+            "replicated": Figure(f"acks=1 at {rate:,}/s, replicated, p99", "ns"),
+            "beside": Figure(f"acks=1 at {rate:,}/s, replicated over unreplicated, p99", "x", 1.2, True)}.items()},
+        "catch_up_tcp": Figure("plain TCP stream before catch-up", "MiB/s"),
+        "catch_up_rate": Figure("catch-up from files", "MiB/s"),
+        "catch_up": Figure("catch-up over TCP", "%", 50),
+        "catch_up_before": Figure("acks=1 at 10,000/s without catch-up, p99", "ns"),
+        "catch_up_during": Figure("acks=1 at 10,000/s during catch-up, p99", "ns"),
+        "catch_up_beside": Figure("acks=1 during catch-up over without, p99", "x", 1.5, True),
+        "sigterm": Figure("no acknowledgement after SIGTERM of the leader", "ms", 100, True),
+        "sigkill": Figure("no acknowledgement after SIGKILL of the leader", "ms", ttl + 300, True),
+        "idle": Figure(f"idle ringtaild, {IDLE_PARTITIONS:,} partitions, of a CPU", "%", 2, True),
+    }
+
+
+class Bench(measure.Bench):
+    def __init__(self, args, work):
+        self.args, self.work = args, work
+        self.figures = figures()
+        self.number = 0
+        self.path = args.build / "bench" / "ringtail_cluster_path"
+        self.load = args.build / "bench" / "ringtail_cluster_load"
+        self.leader_cpu, self.follower_cpu = args.cpus.split(",")
+        self.hosts = None
+        self.standbys = []
+
+    def run(self):
+        self.begin()
+        wanted = [name for name in NAMES if name in (self.args.only or NAMES)]
+        # The idle cluster's partitions would be there for all that comes after.
+        for names in ([name for name in wanted if name != "idle"], [name for name in wanted if name == "idle"]):
+            for number in range(self.args.repeat):
+                for name in names:
+                    print(f"[{number + 1}/{self.args.repeat}] {name}", file=sys.stderr, flush=True)
+                    self.measure(name, number)
+
+    def begin(self):
+        self.hosts = hosts.Hosts(self.work, self.args.build,
+                                 [self.leader_cpu, self.follower_cpu, self.follower_cpu], self.args.set)
+        hosts.wait_for("the nodes to join", lambda: len(self.hosts.nodes_live()) == 3)
+        self.hosts.start(2, self.path, "serve", self.hosts.address(2), PORT, cpu=self.follower_cpu)
+
+    def close(self):
+        if self.hosts:
+            self.hosts.close()
+
+    # --- Programs ---
+
+    def on_host(self, host, raw_name, *command, cpu=None):
+        return json.loads(self.output(self.hosts.line(host, *command, cpu=cpu), raw_name))
+
+    def probe(self):
+        return self.on_host(None, "probe", self.path, "probe", *self.args.cpus.split(","))["two_lines_ns"]
+
+    def probed(self, *measurements):
+        """Runs them, every other time in reverse order; their results in order, and the probes around them."""
+        before = self.probe()
+        turns = list(enumerate(measurements))
+        results = dict((place, run()) for place, run in (turns if self.number % 2 == 0 else reversed(turns)))
+        return [results[place] for place in range(len(turns))], {"before": before, "after": self.probe()}
+
+    def stream(self, raw_name="stream"):
+        return self.on_host(1, raw_name, self.path, "stream", self.hosts.address(2), PORT, self.args.seconds,
+                            cpu=self.leader_cpu)["bytes_per_second"] / MIB
+
+    def ping(self, *how):
+        return self.on_host(1, "-".join(["ping", *how]), self.path, "ping", self.hosts.address(2), PORT,
+                            self.args.seconds, SMALL_BYTES, *how, cpu=self.leader_cpu)
+
+    def run_load(self, mode, topic, *words, raw_name=None, cpu=None):
+        return self.on_host(1, raw_name or f"{mode}-{topic}", self.load, mode, self.hosts.log_dir(1), topic, *words,
+                            cpu=cpu)
+
+    @contextlib.contextmanager
+    def topic(self, name, replicas=(1, 2), **configs):
+        """A topic of one partition that goes with the measurement."""
+        name = f"{name}-{self.number}"
+        self.hosts.create_topic(name, replicas, **configs)
+        yield name
+        self.hosts.delete_topic(name)
+
+    # --- Measurements ---
+
+    def throughput(self):
+        def replicated(storage):
+            with self.topic(f"through-{storage}", storage=storage, **IN_MEMORY) as topic:
+                return self.run_load("saturate", topic, self.args.seconds, VALUE_BYTES, self.hosts.log_dir(2),
+                                     raw_name=f"saturate-{storage}")["bytes_per_second"] / MIB
+        (tcp, memory), probe = self.probed(self.stream, lambda: replicated("memory"))
+        self.figures["tcp"].add(tcp, probe)
+        self.figures["throughput_memory"].add(memory, probe)
+        self.figures["throughput"].add(100 * memory / tcp, probe)
+        self.figures["throughput_disk"].add(replicated("disk"))
+
+    def acks_all(self):
+        def replicated():
+            with self.topic("acks", min_insync_replicas=2, **IN_MEMORY) as topic:
+                return self.run_load("closed", topic, self.args.seconds, SMALL_BYTES, raw_name="acks_all")
+        (ping, spinning, acks), probe = self.probed(self.ping, lambda: self.ping("spin"), replicated)
+        self.figures["ping"].add(ping["p50_ns"], probe)
+        self.figures["ping_spin"].add(spinning["p50_ns"], probe)
+        self.figures["acks_all_ns"].add(acks["p50_ns"], probe)
+        self.figures["acks_all_p99"].add(acks["p99_ns"], probe)
+        self.figures["acks_all"].add(acks["p50_ns"] / ping["p50_ns"], probe)
+
+    def open_loop(self, topic, rate, raw_name):
+        return self.run_load("open", topic, self.args.seconds, SMALL_BYTES, rate, raw_name=raw_name,
+                             cpu=self.leader_cpu)["p99_ns"]
+
+    def beside(self):
+        with self.topic("alone", (1,)) as alone, self.topic("replicated", **IN_MEMORY) as replicated:
+            for rate in OPEN_RATES:
+                (one, two), probe = self.probed(lambda: self.open_loop(alone, rate, f"alone-{rate}"),
+                                                lambda: self.open_loop(replicated, rate, f"replicated-{rate}"))
+                self.figures[f"alone_{rate}"].add(one, probe)
+                self.figures[f"replicated_{rate}"].add(two, probe)
+                self.figures[f"beside_{rate}"].add(two / one, probe)
+
+    def catch_up(self):
+        with self.topic("away", **IN_MEMORY) as topic:
+            self.hosts.stop_daemon(2)
+            self.run_load("fill", topic, self.args.catch_up_bytes, VALUE_BYTES, raw_name="fill")
+            before = self.probe()
+            tcp = self.stream("stream-catch_up")
+            quiet = self.open_loop(topic, OPEN_RATES[0], "catch_up-before")
+            producer = self.hosts.start(1, self.load, "open", self.hosts.log_dir(1), topic, 3600, SMALL_BYTES,
+                                        OPEN_RATES[0], cpu=self.leader_cpu, stdout=subprocess.PIPE)
+            self.hosts.start_daemon(2)
+            rate = self.run_load("catch_up", topic, self.hosts.log_dir(2), raw_name="catch_up")["bytes_per_second"] / MIB
+            producer.send_signal(signal.SIGINT)
+            busy = json.loads(producer.communicate(timeout=60)[0])["p99_ns"]
+        probe = {"before": before, "after": self.probe()}
+        for name, value in (("catch_up_tcp", tcp), ("catch_up_rate", rate), ("catch_up", 100 * rate / tcp),
+                            ("catch_up_before", quiet), ("catch_up_during", busy), ("catch_up_beside", busy / quiet)):
+            self.figures[name].add(value, probe)
+
+    def sigterm(self):
+        self.failover("sigterm", signal.SIGTERM)
+
+    def sigkill(self):
+        self.failover("sigkill", signal.SIGKILL)
+
+    # --- Failover ---
+
+    def begin_standbys(self):
+        self.hosts.create_topic(FAILOVER, (1, 2, 3), min_insync_replicas=2, term_bytes="1MiB",
+                                segment_bytes="16MiB", **IN_MEMORY)
+        for host in self.hosts.hosts():
+            said = self.args.out / "raw" / f"standby-{host}.txt"
+            self.standbys.append(said)
+            self.hosts.start(host, self.args.build / "bin" / "hot_standby", self.hosts.log_dir(host), FAILOVER,
+                             f"host{host}", 1000, stdout=open(said, "w"))
+
+    def is_whole(self):
+        record = self.hosts.records(f"partitions/{FAILOVER}/").get("0")
+        whole = record and len(record["isr"]) == 3 and len(self.hosts.nodes_live()) == 3
+        return record["leader"] if whole and "leader" in record else None
+
+    def first_acknowledged(self, leader, since_ns):
+        """When a producer on another host than `leader` had its first record acknowledged; None: not yet."""
+        times = [int(words[3]) for host, said in enumerate(self.standbys, 1) if host != leader
+                 for words in (line.split() for line in said.read_text().splitlines()[:-1])
+                 if words[0] == "acked" and int(words[3]) > since_ns]
+        return min(times, default=None)
+
+    def failover(self, name, how):
+        if not self.standbys:
+            self.begin_standbys()
+        leader = hosts.wait_for("three replicas in sync", self.is_whole)
+        time.sleep(1)
+        since_ns = time.monotonic_ns()
+        self.hosts.daemons[leader].send_signal(how)
+        then_ns = hosts.wait_for("an acknowledgement by another host",
+                                 lambda: self.first_acknowledged(leader, since_ns))
+        self.figures[name].add((then_ns - since_ns) / 1e6)
+        self.hosts.daemons[leader].wait(60)
+        self.hosts.start_daemon(leader)
+
+    # --- Idle ---
+
+    def idle(self):
+        if self.number == 0:
+            for process in self.hosts.processes:
+                if process.args[-2:-1] == [FAILOVER]:
+                    process.kill()
+            self.hosts.create_partitions("idle", IDLE_PARTITIONS, 2, term_bytes="64KiB", **IN_MEMORY)
+            hosts.wait_for("the partitions to be led", lambda: self.led("idle") == IDLE_PARTITIONS, 120)
+            time.sleep(5)
+        before = self.cpu_seconds()
+        begin = time.monotonic()
+        time.sleep(self.args.idle_seconds)
+        took = time.monotonic() - begin
+        for host, spent in self.cpu_seconds().items():
+            self.figures["idle"].add(100 * (spent - before[host]) / took)
+
+    def led(self, topic):
+        return sum(len(record["isr"]) == 2 and "leader" in record
+                   for record in self.hosts.records(f"partitions/{topic}/").values())
+
+    def cpu_seconds(self):
+        """Of each daemon, in user and kernel."""
+        seconds = {}
+        for host, process in self.hosts.daemons.items():
+            fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            seconds[host] = (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+        return seconds
