@@ -42,7 +42,7 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
   d.ring_generation = entry.ring_generation.load(memory_order_relaxed);
   d.log_end_offset = d.durable_offset;
   d.log_end_position = Position(entry.durable_position.load(memory_order_relaxed));
-  auto ring = log::Ring::open(log::ring_path(ref->shm_dir, topic.name, partition), true);
+  auto ring = log::Ring::open_header(log::ring_path(ref->shm_dir, topic.name, partition));
   if (ring) {
     const log::Ring::End end = ring->claimed_end();
     d.log_end_offset = end.offset;

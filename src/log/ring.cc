@@ -24,7 +24,11 @@ std::uint32_t static_crc(const RingHeader& header) {
 }
 
 // The CRC matched, so these were written by us; but by which program, and are they possible?
-Status check_static(const RingHeader& header, std::size_t file_bytes, const std::string& path) {
+std::unexpected<Error> damaged(const std::string& path) {
+  return fail(Code::corrupt, fmt::format("{} has a damaged header; move it away to go on without it", path));
+}
+
+Status check_static(const RingHeader& header, const std::string& path) {
   if (header.magic != kRingMagic)
     return fail(Code::corrupt, fmt::format("{} is no ring of Ringtail (bad magic); move it away", path));
   if (header.version != kRingVersion)
@@ -38,12 +42,8 @@ Status check_static(const RingHeader& header, std::size_t file_bytes, const std:
                         header.base_position % header.term_bytes == 0 &&
                         header.first_position >= header.base_position &&
                         header.first_position - header.base_position < header.term_bytes &&
-                        header.first_position % format::kFrameAlignment == 0 &&
-                        file_bytes == kRingHeaderBytes + header.term_bytes * header.term_count;
-  if (!possible || static_crc(header) != header.crc32c)
-    return fail(Code::corrupt,
-                fmt::format("{} has a damaged header; move it away to go on without it", path));
-  return {};
+                        header.first_position % format::kFrameAlignment == 0;
+  return possible && static_crc(header) == header.crc32c ? Status() : damaged(path);
 }
 
 }  // namespace
@@ -109,17 +109,29 @@ Status Ring::publish_replacing() { return mapping_.publish_replacing(); }
 Result<Ring> Ring::open(const std::filesystem::path& path, bool read_only) {
   auto mapping = shm::open_shared_file(path, read_only);
   if (!mapping) return std::unexpected(mapping.error());
+  auto ring = attach(std::move(*mapping), path.string());
+  if (!ring) return ring;
+  if (ring->mapping_.size() != kRingHeaderBytes + ring->ring_bytes()) return damaged(path.string());
+  ring->data_ = ring->mapping_.data() + kRingHeaderBytes;
+  return ring;
+}
+
+Result<Ring> Ring::open_header(const std::filesystem::path& path) {
+  auto mapping = shm::open_shared_file(path, true, 1, kRingHeaderBytes);
+  if (!mapping) return std::unexpected(mapping.error());
+  return attach(std::move(*mapping), path.string());
+}
+
+Result<Ring> Ring::attach(shm::Mapping mapping, const std::string& name) {
   Ring ring;
-  ring.mapping_ = std::move(*mapping);
+  ring.mapping_ = std::move(mapping);
   if (ring.mapping_.size() < kRingHeaderBytes)
     return fail(Code::corrupt, fmt::format("{} is too short for a ring ({} bytes); move it away to go on "
                                            "without it",
-                                           path.string(), ring.mapping_.size()));
+                                           name, ring.mapping_.size()));
   auto& header = *reinterpret_cast<RingHeader*>(ring.mapping_.data());
-  if (auto valid = check_static(header, ring.mapping_.size(), path.string()); !valid)
-    return std::unexpected(valid.error());
+  if (auto valid = check_static(header, name); !valid) return std::unexpected(valid.error());
   ring.header_ = &header;
-  ring.data_ = ring.mapping_.data() + kRingHeaderBytes;
   ring.term_bytes_ = header.term_bytes;
   ring.term_count_ = header.term_count;
   ring.base_position_ = header.base_position;

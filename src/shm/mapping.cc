@@ -194,7 +194,8 @@ Status Mapping::publish_replacing() {
 
 // --- Opening -------------------------------------------------------------------------------------
 
-Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t min_bytes) {
+Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t min_bytes,
+                                 std::size_t max_bytes) {
   // O_NONBLOCK: something that is no regular file, such as a pipe, must not hold us up.
   const int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   const Descriptor file(::open(name.c_str(), flags));
@@ -203,10 +204,11 @@ Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t m
   if (::fstat(file.get(), &status) != 0) return cannot("examine", name);
   if (!S_ISREG(status.st_mode))
     return fail(Code::corrupt, fmt::format("'{}' is not a regular file; move it away", name.native()));
-  const auto bytes = static_cast<std::size_t>(status.st_size);
-  if (bytes == 0 || bytes < min_bytes)
+  const auto file_bytes = static_cast<std::size_t>(status.st_size);
+  if (file_bytes == 0 || file_bytes < min_bytes)
     return fail(Code::corrupt, fmt::format("'{}' has {} bytes where at least {} are needed; move it away",
-                                           name.native(), bytes, std::max<std::size_t>(min_bytes, 1)));
+                                           name.native(), file_bytes, std::max<std::size_t>(min_bytes, 1)));
+  const std::size_t bytes = std::min(file_bytes, max_bytes);
   auto region = map(file.get(), bytes, read_only, name);
   if (!region) return std::unexpected(region.error());
 

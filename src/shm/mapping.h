@@ -42,7 +42,7 @@ class Mapping {
 
  private:
   friend Result<Mapping> create_shared_file(const std::filesystem::path&, std::size_t, mode_t);
-  friend Result<Mapping> open_shared_file(const std::filesystem::path&, bool, std::size_t);
+  friend Result<Mapping> open_shared_file(const std::filesystem::path&, bool, std::size_t, std::size_t);
 
   Status link_as(const std::filesystem::path& name) const;
 
@@ -62,13 +62,13 @@ std::filesystem::path replacing_path(const std::filesystem::path& name);
 // directory), permission_denied, unsupported (a file system without O_TMPFILE), system.
 Result<Mapping> create_shared_file(const std::filesystem::path& path, std::size_t bytes, mode_t mode = 0600);
 
-// Maps the file at `path` as it is now, at its whole size, every page of it made accessible without a
-// fault, so that an unreserved or truncated one is found here and not by SIGBUS. (Truncating a file
+// Maps the file at `path` as it is now, at its whole size, or the first `max_bytes` of it, every page made
+// accessible without a fault, so that an unreserved or truncated one is found here and not by SIGBUS. (Truncating a file
 // later, against all rules, still kills whoever maps it.)
 // Errors: not_found, permission_denied, corrupt (shorter than min_bytes, empty, no regular file, or
 // memory missing behind it), system.
-Result<Mapping> open_shared_file(const std::filesystem::path& path, bool read_only,
-                                 std::size_t min_bytes = 1);
+Result<Mapping> open_shared_file(const std::filesystem::path& path, bool read_only, std::size_t min_bytes = 1,
+                                 std::size_t max_bytes = ~std::size_t{0});
 
 // The directory for the shared memory of one log, <root>/ringtail-<log_id>, accessible by its owner
 // only; made when missing. Errors: permission_denied (also when it belongs to another user, who could

@@ -74,6 +74,11 @@ TEST_F(RingFile, OpensWithWhatItWasMadeWith) {
   EXPECT_EQ(ring.claimed_end().position, Position(8192));
   EXPECT_EQ(ring.claimed_end().offset, Offset(99));
   EXPECT_FALSE(ring.sealed());
+  const auto header = Ring::open_header(path());
+  ASSERT_TRUE(header) << header.error().message;
+  EXPECT_EQ(header->claimed_end().position, Position(8192));
+  EXPECT_EQ(header->ring_bytes(), 5 * kTestTerm);
+  EXPECT_EQ(header->data(), nullptr);
 }
 
 TEST_F(RingFile, OfAnotherLayoutVersionIsRefusedWithBothVersions) {
@@ -100,6 +105,7 @@ TEST_F(RingFile, CutShortIsCorrupt) {
     ASSERT_FALSE(opened);
     EXPECT_EQ(opened.error().code, Code::corrupt);
   }
+  EXPECT_EQ(Ring::open_header(path()).error().code, Code::corrupt);
 }
 
 TEST_F(RingFile, MissingIsNotFound) { EXPECT_EQ(Ring::open(path(), true).error().code, Code::not_found); }

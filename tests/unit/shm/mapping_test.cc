@@ -280,6 +280,19 @@ TEST(MappingTest, AFileWithoutMemoryBehindItIsCorruptAndNoSignal) {
   EXPECT_EQ(world.wait(), 0);
 }
 
+TEST(MappingTest, OpensNoMoreThanIsAskedFor) {
+  const TempDir dir;
+  ASSERT_TRUE(create_filled(dir / "a", kMiB, 'x').publish_new().has_value());
+  const auto part = open_shared_file(dir / "a", true, 1, 4096);
+  ASSERT_TRUE(part.has_value()) << part.error().message;
+  EXPECT_EQ(part->size(), 4096u);
+  EXPECT_EQ(first_byte(*part), 'x');
+  const auto whole = open_shared_file(dir / "a", true, 1, 2 * kMiB);
+  ASSERT_TRUE(whole.has_value()) << whole.error().message;
+  EXPECT_EQ(whole->size(), kMiB);
+  expect_error(open_shared_file(dir / "a", true, 2 * kMiB, 4096), Code::corrupt, "2097152 are needed");
+}
+
 TEST(MappingTest, RefusesWhatIsNoSharedFile) {
   const TempDir dir;
   expect_error(open_shared_file(dir / "none", true), Code::not_found, "none");
