@@ -134,6 +134,12 @@ class Hosts:
         self.daemons[host] = self.start(host, self.build / "bin" / "ringtaild", "--config", self.config(host),
                                         cpu=self.cpus[host - 1], stderr=open(self.work / f"host{host}" / "errors", "a"))
 
+    def pin(self, host, cpu):
+        """All threads of the host's daemon."""
+        for thread in pathlib.Path(f"/proc/{self.daemons[host].pid}/task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), {int(cpu)})
+
     def stop_daemon(self, host, how=signal.SIGTERM):
         self.daemons[host].send_signal(how)
         self.daemons[host].wait(60)

@@ -6,11 +6,13 @@
 //     ringtail_cluster_load open DIR TOPIC SECONDS BYTES RATE               acks=1, by a schedule
 //     ringtail_cluster_load catch_up DIR TOPIC FOLLOWER_DIR                 until the follower is where the leader is
 //
-// BYTES is the length of a record's value. Prints one JSON object.
+// BYTES is the length of a record's value. Prints one JSON object. SIGINT ends `open` early, in good order.
 #include <fmt/format.h>
 
+#include <atomic>
 #include <charconv>
 #include <chrono>
+#include <csignal>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -30,9 +32,13 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t kBatch = 64;
-constexpr std::uint64_t kMaxAhead = 16 << 20;      // of the follower
+constexpr std::uint64_t kMaxAhead = 16 << 20;       // of the follower
 constexpr std::uint64_t kCaughtUpWithin = 1 << 20;  // while a producer appends, it is never all there
 constexpr PartitionId kPartition{0};
+constexpr std::uint64_t kSpinNs = 100'000;  // before a record is due; what is left before that is slept
+
+std::atomic<bool> stop{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
 
 template <class Number>
 Number number(std::string_view text) {
@@ -79,9 +85,12 @@ class Copy {
 };
 
 nlohmann::ordered_json latency(const Histogram& times) {
-  return {{"count", times.count()},          {"p50_ns", times.percentile(50)},
-          {"p90_ns", times.percentile(90)},  {"p99_ns", times.percentile(99)},
-          {"p99_9_ns", times.percentile(99.9)}, {"max_ns", times.max()}};
+  return {{"count", times.count()},
+          {"p50_ns", times.percentile(50)},
+          {"p90_ns", times.percentile(90)},
+          {"p99_ns", times.percentile(99)},
+          {"p99_9_ns", times.percentile(99.9)},
+          {"max_ns", times.max()}};
 }
 
 // What reached the follower per second, in bytes of the log. The producer stops while the follower is too far
@@ -109,9 +118,10 @@ nlohmann::ordered_json saturate(const Copy& leader, const Copy& follower, double
         begin_ns = monotonic_ns();
       } else if (warm && seconds_since(begin_ns) > seconds) {
         const double took = seconds_since(begin_ns);
-        return {{"bytes_per_second", static_cast<double>(there.log_end_position - begin.log_end_position) / took},
-                {"records_per_second", static_cast<double>(there.log_end_offset - begin.log_end_offset) / took},
-                {"waits", waits}};
+        return {
+            {"bytes_per_second", static_cast<double>(there.log_end_position - begin.log_end_position) / took},
+            {"records_per_second", static_cast<double>(there.log_end_offset - begin.log_end_offset) / took},
+            {"waits", waits}};
       }
     }
     if (!producer.send_batch(kPartition, batch)) die(producer.error());
@@ -141,8 +151,8 @@ nlohmann::ordered_json closed(const Copy& leader, double seconds, std::size_t si
   return latency(*times);
 }
 
-// From when a record was to leave until it was committed. The producer spins between records, for a sleeper's
-// waking would be the largest part of what is measured.
+// From when a record was to leave until it was committed. The producer spins before each, for a sleeper's waking
+// would be the largest part of what is measured.
 nlohmann::ordered_json open_loop(const Copy& leader, double seconds, std::size_t size, double rate) {
   auto producer = leader.lead(Acks::leader);
   const std::string value(size, 'x');
@@ -151,8 +161,11 @@ nlohmann::ordered_json open_loop(const Copy& leader, double seconds, std::size_t
   const auto count = static_cast<std::uint64_t>(seconds * rate);
   const double pause = 1e9 / rate;
   const std::uint64_t begin = clock.now() + clock.from_ns(1e6);
-  for (std::uint64_t n = 0; n < count; ++n) {
+  std::signal(SIGINT, [](int) { stop.store(true, std::memory_order_relaxed); });
+  for (std::uint64_t n = 0; n < count && !stop.load(std::memory_order_relaxed); ++n) {
     const std::uint64_t due = begin + clock.from_ns(pause * static_cast<double>(n));
+    if (const std::uint64_t left_ns = clock.ns_between(clock.now(), due); left_ns > 2 * kSpinNs)
+      std::this_thread::sleep_for(std::chrono::nanoseconds(left_ns - kSpinNs));
     while (clock.now() < due) tools::perf::spin_pause();
     if (!producer.send(ProducerRecord{.value = value, .partition = kPartition})) die(producer.error());
     times->record(clock.ns_between(due, clock.now()));

@@ -22,6 +22,7 @@ IDLE_PARTITIONS = 1000
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 NAMES = ["throughput", "acks_all", "beside", "catch_up", "sigterm", "sigkill", "idle"]
 OPEN_RATES = (10_000, 100_000)
+CATCH_UP_RATE = 1_000
 
 
 def programs(build):
@@ -50,8 +51,8 @@ def figures():
         "catch_up_tcp": Figure("plain TCP stream before catch-up", "MiB/s"),
         "catch_up_rate": Figure("catch-up from files", "MiB/s"),
         "catch_up": Figure("catch-up over TCP", "%", 50),
-        "catch_up_before": Figure("acks=1 at 10,000/s without catch-up, p99", "ns"),
-        "catch_up_during": Figure("acks=1 at 10,000/s during catch-up, p99", "ns"),
+        "catch_up_before": Figure(f"acks=1 at {CATCH_UP_RATE:,}/s without catch-up, p99", "ns"),
+        "catch_up_during": Figure(f"acks=1 at {CATCH_UP_RATE:,}/s during catch-up, p99", "ns"),
         "catch_up_beside": Figure("acks=1 during catch-up over without, p99", "x", 1.5, True),
         "sigterm": Figure("no acknowledgement after SIGTERM of the leader", "ms", 100, True),
         "sigkill": Figure("no acknowledgement after SIGKILL of the leader", "ms", ttl + 300, True),
@@ -141,7 +142,8 @@ class Bench(measure.Bench):
     def acks_all(self):
         def replicated():
             with self.topic("acks", min_insync_replicas=2, **IN_MEMORY) as topic:
-                return self.run_load("closed", topic, self.args.seconds, SMALL_BYTES, raw_name="acks_all")
+                return self.run_load("closed", topic, self.args.seconds, SMALL_BYTES, raw_name="acks_all",
+                                     cpu=self.leader_cpu)
         (ping, spinning, acks), probe = self.probed(self.ping, lambda: self.ping("spin"), replicated)
         self.figures["ping"].add(ping["p50_ns"], probe)
         self.figures["ping_spin"].add(spinning["p50_ns"], probe)
@@ -149,12 +151,22 @@ class Bench(measure.Bench):
         self.figures["acks_all_p99"].add(acks["p99_ns"], probe)
         self.figures["acks_all"].add(acks["p50_ns"] / ping["p50_ns"], probe)
 
+    # The producer spins, so it has a CPU, and all daemons the other.
+    @contextlib.contextmanager
+    def producer_apart(self):
+        for host in self.hosts.hosts():
+            self.hosts.pin(host, self.follower_cpu)
+        yield
+        for host in self.hosts.hosts():
+            self.hosts.pin(host, self.hosts.cpus[host - 1])
+
     def open_loop(self, topic, rate, raw_name):
         return self.run_load("open", topic, self.args.seconds, SMALL_BYTES, rate, raw_name=raw_name,
                              cpu=self.leader_cpu)["p99_ns"]
 
     def beside(self):
-        with self.topic("alone", (1,)) as alone, self.topic("replicated", **IN_MEMORY) as replicated:
+        with (self.topic("alone", (1,)) as alone, self.topic("replicated", **IN_MEMORY) as replicated,
+              self.producer_apart()):
             for rate in OPEN_RATES:
                 (one, two), probe = self.probed(lambda: self.open_loop(alone, rate, f"alone-{rate}"),
                                                 lambda: self.open_loop(replicated, rate, f"replicated-{rate}"))
@@ -168,9 +180,9 @@ class Bench(measure.Bench):
             self.run_load("fill", topic, self.args.catch_up_bytes, VALUE_BYTES, raw_name="fill")
             before = self.probe()
             tcp = self.stream("stream-catch_up")
-            quiet = self.open_loop(topic, OPEN_RATES[0], "catch_up-before")
+            quiet = self.open_loop(topic, CATCH_UP_RATE, "catch_up-before")
             producer = self.hosts.start(1, self.load, "open", self.hosts.log_dir(1), topic, 3600, SMALL_BYTES,
-                                        OPEN_RATES[0], cpu=self.leader_cpu, stdout=subprocess.PIPE)
+                                        CATCH_UP_RATE, cpu=self.leader_cpu, stdout=subprocess.PIPE)
             self.hosts.start_daemon(2)
             rate = self.run_load("catch_up", topic, self.hosts.log_dir(2), raw_name="catch_up")["bytes_per_second"] / MIB
             producer.send_signal(signal.SIGINT)

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "log/appender.h"
+#include "shm/doorbell.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -71,8 +72,9 @@ SendResult<void> Appender::wait_replicated(Position end) {
   const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(max_block_).count();
   for (;;) {
     const std::uint32_t seq = entry_->replicated_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
-    // SYNC: a full barrier between raising the flag and the look; pairs with notify_waiters.
-    entry_->replicated_waiters.exchange(1, std::memory_order_seq_cst);
+    // SYNC: a full barrier between raising the flag and the look; pairs with notify_waiters, and with
+    // LeadingPartition::rest: one of both sees the other's flag.
+    const std::uint32_t flags = entry_->replicated_waiters.fetch_or(1, std::memory_order_seq_cst);
     // SYNC: pairs with the release store in set_high_watermark.
     const bool replicated = entry_->high_watermark.load(memory_order_acquire) >= end.value();
     if (!still_leads()) return std::unexpected(SendError::lost_leadership);
@@ -80,6 +82,7 @@ SendResult<void> Appender::wait_replicated(Position end) {
     if (!partition_.is_current()) return std::unexpected(SendError::closed);
     const std::int64_t now = monotonic_ns();
     if (now >= deadline_ns) return std::unexpected(SendError::timed_out);
+    if ((flags & shm::kShipperRests) != 0) shm::ring_doorbell(partition_.shm_dir, partition_.index);
     // Nobody wakes those who wait for a host that stands still: the lease's end is looked for.
     shm::futex_wait(entry_->replicated_seq, seq, std::min(deadline_ns, now + kLeaseLookNs));
   }

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "base/clock.h"
@@ -31,6 +32,8 @@ constexpr std::int64_t kBusyRestNs = kMillisecond / 4;  // between rounds while 
 constexpr std::uint64_t kMuchBytes = 512 << 10;         // in one round: go on at once
 constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
 constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
+// So long, partitions are left alone once none of them has anything to do: their bells ring when one has.
+constexpr std::int64_t kQuietNs = 250 * kMillisecond;
 
 }  // namespace
 
@@ -56,6 +59,10 @@ Status Keeper::run() {
       logger().error("cannot read the catalog: {}", to_string(synced.error()));
     dispatch_roles();
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
+    if (is_quiet(now_ns)) {
+      sleep(kIdleRestNs);
+      continue;
+    }
     std::uint64_t bytes = 0;
     for (auto& [index, entry] : partitions_) bytes += entry.keeper->tick(now_ns);
     rest(bytes, now_ns);
@@ -90,7 +97,8 @@ Status Keeper::set_up() {
     *workshop = std::make_unique<Workshop>(std::move(*background));
     (*workshop)->set_on_done([this] { control_.wake_keeper(); });
   }
-  context_ = {&control_, &slots_, backend_.get(), workshop_.get(), cleaner_.get(), options_.figures, on_progress_};
+  context_ = {&control_,      &slots_,          backend_.get(), workshop_.get(),
+              cleaner_.get(), options_.figures, on_progress_};
   if (auto purged = catalog_.purge_deleted(); !purged) logger().warn("{}", to_string(purged.error()));
   // Slots found dead by a keeper that died before it repaired them are dead still.
   for (auto& watch : watched_) watch = {};
@@ -280,6 +288,7 @@ void Keeper::watch_slots(std::int64_t now_ns) {
     // Given up already, perhaps by a keeper that died before it was settled: then again.
     if (control_.slot(i).given_up_done.load(memory_order_relaxed) == op) continue;
     watch.since_ns = now_ns;
+    quiet_until_ns_ = 0;
     partition->second.keeper->on_slot_stuck(i, op);
   }
 }
@@ -296,6 +305,7 @@ void Keeper::bury(std::uint32_t slot) {
   logger().info("pid {} ({}) died{}", entry.pid.load(memory_order_relaxed),
                 entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
                 shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
+  quiet_until_ns_ = 0;
   const auto partition = partitions_.find(shm::op_partition(op));
   if (shm::op_phase(op) == Phase::idle || partition == partitions_.end())
     slots_.release_dead(slot);
@@ -315,12 +325,32 @@ void Keeper::rest(std::uint64_t bytes, std::int64_t now_ns) {
   }
   if (bytes > 0 || idle_since_ns_ == 0) idle_since_ns_ = now_ns;
   if (bytes >= kMuchBytes) return;
-  shm::ControlHeader& header = control_.header();
   const bool idle = now_ns - idle_since_ns_ > kIdleAfterNs && arm_bells();
+  if (idle) begin_quiet(now_ns);
+  sleep(idle ? kIdleRestNs : kBusyRestNs);
+}
+
+void Keeper::sleep(std::int64_t for_ns) const {
+  shm::ControlHeader& header = control_.header();
   // SYNC: before the comparison within futex_wait; pairs with Control::wake_keeper.
   header.keeper_asleep.store(1, std::memory_order_seq_cst);
-  shm::futex_wait(header.keeper_wake, wake_seen_, monotonic_ns() + (idle ? kIdleRestNs : kBusyRestNs));
+  shm::futex_wait(header.keeper_wake, wake_seen_, monotonic_ns() + for_ns);
   header.keeper_asleep.store(0, memory_order_relaxed);
+}
+
+// All bells are armed. A thousand partitions cost as much to look at as one that is at work.
+void Keeper::begin_quiet(std::int64_t now_ns) {
+  quiet_until_ns_ = now_ns + kQuietNs;
+  quiet_wake_ = wake_seen_;
+  lease_end_ns_ = std::numeric_limits<std::int64_t>::max();
+  for (auto& [index, entry] : partitions_) {
+    if (entry.keeper->is_waited_for()) quiet_until_ns_ = 0;
+    lease_end_ns_ = std::min(lease_end_ns_, entry.keeper->lease_end_ns());
+  }
+}
+
+bool Keeper::is_quiet(std::int64_t now_ns) const {
+  return now_ns < quiet_until_ns_ && wake_seen_ == quiet_wake_ && boottime_ns() < lease_end_ns_;
 }
 
 bool Keeper::arm_bells() {

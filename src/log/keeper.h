@@ -77,6 +77,9 @@ class Keeper {
   void dispatch_roles();
   void rest(std::uint64_t bytes, std::int64_t now_ns);
   bool arm_bells();
+  void sleep(std::int64_t for_ns) const;
+  void begin_quiet(std::int64_t now_ns);
+  bool is_quiet(std::int64_t now_ns) const;
 
   const shm::Control& control_;
   const Catalog& catalog_;
@@ -99,6 +102,9 @@ class Keeper {
   std::int64_t watch_due_ns_ = 0;
   std::int64_t idle_since_ns_ = 0;
   std::uint32_t wake_seen_ = 0;
+  std::int64_t quiet_until_ns_ = 0;  // while nobody rings
+  std::uint32_t quiet_wake_ = 0;     // wake_seen_ when the bells were armed
+  std::int64_t lease_end_ns_ = 0;    // the first of this host's leaderships, CLOCK_BOOTTIME
 
   struct AskedRole {
     std::uint64_t topic_id;

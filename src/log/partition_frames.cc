@@ -29,7 +29,8 @@ Result<std::unique_ptr<PartitionReader>> PartitionReader::open_for_shipping(cons
   (*reader)->tell_place();
   // From here on it holds the ring of a memory topic.
   if (auto attached = (*reader)->attach(); !attached) return std::unexpected(attached.error());
-  if (given && (*reader)->position_ != from.position) return std::unexpected((*reader)->has_left(from.position));
+  if (given && (*reader)->position_ != from.position)
+    return std::unexpected((*reader)->has_left(from.position));
   return reader;
 }
 
@@ -37,6 +38,10 @@ Result<LogPoint> PartitionReader::claimed_end() {
   if (auto mapped = map_current(); !mapped) return std::unexpected(mapped.error());
   const Ring::End end = current_.claimed_end();
   return LogPoint{end.position, end.offset};
+}
+
+bool PartitionReader::is_near_end() const {
+  return mode_ == Mode::ring && ring_->claimed_end().position < position_ + ring_->ring_bytes() / 2;
 }
 
 void PartitionReader::tell_place() {

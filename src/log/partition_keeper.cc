@@ -270,6 +270,10 @@ bool PartitionKeeper::arm_bell() {
   return is_disk() ? !draining().has_unresolved() : current().ring().claimed_end().position == last_end_;
 }
 
+bool PartitionKeeper::is_waited_for() const {
+  return !failed_ && (pinned_since_ns_ != 0 || entry_.space_waiters.load(memory_order_relaxed) != 0);
+}
+
 void PartitionKeeper::update_config(const TopicConfig& config) {
   config_ = config;
   if (writer_) writer_->update_config(config);

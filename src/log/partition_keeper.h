@@ -65,6 +65,10 @@ class PartitionKeeper {
   bool is_awaited() const;
   // Whether there is nothing to do until somebody appends; arms the bell that producers ring then.
   bool arm_bell();
+  // Whether somebody waits for room in the ring, or holds what is needed of it: no bell tells when that is over.
+  bool is_waited_for() const;
+  // Of a leader, CLOCK_BOOTTIME: then it is to be fenced. Otherwise never.
+  std::int64_t lease_end_ns() const;
 
   const PartitionRef& partition() const { return partition_; }
 

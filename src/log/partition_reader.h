@@ -39,6 +39,8 @@ class PartitionReader {
   // Where it stands, and where claims end. Errors: as poll.
   LogPoint place() const { return {position_, offset_}; }
   Result<LogPoint> claimed_end();
+  // Whether it has less to read than half of the ring holds: it may wait before it does.
+  bool is_near_end() const;
   ~PartitionReader();
   PartitionReader(const PartitionReader&) = delete;
   PartitionReader& operator=(const PartitionReader&) = delete;

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "base/clock.h"
 #include "base/logger.h"
 #include "log/partition_keeper.h"
@@ -86,6 +88,12 @@ void PartitionKeeper::request_role(RoleRequest request) {
 
 void PartitionKeeper::refuse_role(const RoleRequest& request, Error why) {
   if (request.done) request.done(std::unexpected(std::move(why)));
+}
+
+std::int64_t PartitionKeeper::lease_end_ns() const {
+  if (failed_ || role() != ReplicaRole::leader) return std::numeric_limits<std::int64_t>::max();
+  // SYNC: as in step_role.
+  return entry_.lease_deadline_ns.load(memory_order_acquire);
 }
 
 void PartitionKeeper::step_role(std::int64_t now_ns) {

@@ -30,8 +30,9 @@ MessageHeader FollowingPartition::header(MessageType type) const {
 }
 
 void FollowingPartition::ask() {
+  if (state_ != State::idle) return;
   Link* const link = context_.network->link(leader_);
-  if (state_ != State::idle || link == nullptr) return;
+  if (link == nullptr) return;
   state_ = State::asked;
   link->send(header(MessageType::follow), encode_epochs(epochs_));
 }

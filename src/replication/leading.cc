@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/logger.h"
+#include "shm/doorbell.h"
 
 namespace ringtail::replication {
 
@@ -16,7 +17,7 @@ namespace {
 constexpr std::size_t kChunkBytes = 256 << 10;
 constexpr std::size_t kReadAheadBytes = 4 << 20;
 constexpr std::size_t kFetchBytes = 4 << 20;      // for a follower that reads files, at a time
-constexpr std::size_t kMaxQueuedBytes = 4 << 20;  // of one connection, all partitions
+constexpr std::size_t kMaxQueuedBytes = 1 << 20;  // of one connection, all partitions: what caches hold
 
 }  // namespace
 
@@ -54,7 +55,10 @@ Result<std::unique_ptr<LeadingPartition>> LeadingPartition::open(ShipContext& co
   return leading;
 }
 
-LeadingPartition::~LeadingPartition() { *alive_ = false; }
+LeadingPartition::~LeadingPartition() {
+  *alive_ = false;
+  if (resting_) end_rest();
+}
 
 void LeadingPartition::confirm(std::set<NodeId> isr, std::size_t replicas) {
   shm::Partition& entry = partition_.entry();
@@ -69,7 +73,10 @@ LogPoint LeadingPartition::end() {
   return end ? *end : head_->place();
 }
 
-void LeadingPartition::mark(std::int64_t now_ns) { progress_.mark(head_->place(), now_ns); }
+// Where the head has to wait, the log goes on.
+void LeadingPartition::mark(std::int64_t now_ns) {
+  progress_.mark(held_up_ ? end() : head_->place(), now_ns);
+}
 
 void LeadingPartition::fail(Error error) {
   if (!failure_) logger().error("replication: {}", to_string(error));
@@ -161,6 +168,7 @@ void LeadingPartition::send_frames(NodeId node, Stream& stream, std::span<const 
 }
 
 bool LeadingPartition::pump() {
+  if (resting_) end_rest();
   if (failure_) return false;
   bool progress = pump_head();
   for (auto& [node, stream] : streams_)
@@ -169,10 +177,26 @@ bool LeadingPartition::pump() {
   return progress;
 }
 
-// The head goes on in any case: followers that cannot take it now have their own readers.
+// The head waits while all who are where it is have enough on their way, and one of them is in sync: the watermark
+// waits for that one, too, and a reader of its own would cost it more. But the head never falls out of the ring by
+// waiting, nor does a follower that takes what there is wait for another.
+bool LeadingPartition::must_wait() const {
+  bool in_sync = false;
+  for (const auto& [node, stream] : streams_) {
+    if (!stream.streaming || stream.sent != head_->place()) continue;
+    if (may_send(node, stream)) return false;
+    in_sync |= progress_.isr().contains(node);
+  }
+  return in_sync && head_->is_near_end();
+}
+
+// Otherwise it goes on: followers that cannot take it now have their own readers.
 bool LeadingPartition::pump_head() {
   bool progress = false;
+  held_up_ = false;
   for (std::size_t bytes = 0; bytes < kFetchBytes;) {
+    held_up_ = must_wait();
+    if (held_up_) break;
     auto frames = head_->poll_frames(kChunkBytes, false);
     if (!frames) {
       fail(frames.error());
@@ -189,8 +213,9 @@ bool LeadingPartition::pump_head() {
     progress = true;
     bytes += frames->bytes.size();
     for (auto& [node, stream] : streams_) {
-      if (stream.sent != frames->at) continue;
-      if (may_send(node, stream)) send_frames(node, stream, frames->bytes, frames->end);
+      if (stream.sent != frames->at || !may_send(node, stream)) continue;
+      stream.reader.reset();  // it would hold the ring of a memory topic where it stands
+      send_frames(node, stream, frames->bytes, frames->end);
     }
   }
   if (progress) on_synced();
@@ -275,6 +300,23 @@ bool LeadingPartition::arm_bell() {
   // SYNC: a full barrier between raising the flag and the look; pairs with Appender::notify.
   partition_.entry().hot.fetch_or(shm::kShipperWaits, std::memory_order_seq_cst);
   return pump();
+}
+
+bool LeadingPartition::rest() {
+  if (failure_) return false;
+  // SYNC: pairs with Appender::wait_replicated: who waits there has been seen, or sees this.
+  resting_ = true;
+  const std::uint32_t flags =
+      partition_.entry().replicated_waiters.fetch_or(shm::kShipperRests, std::memory_order_seq_cst);
+  if ((flags & 1u) == 0) return true;
+  end_rest();
+  return false;
+}
+
+void LeadingPartition::end_rest() {
+  resting_ = false;
+  // SYNC: none needed: who rings in vain wakes somebody who is awake.
+  partition_.entry().replicated_waiters.fetch_and(~shm::kShipperRests, memory_order_relaxed);
 }
 
 // --- The watermark -------------------------------------------------------------------------------

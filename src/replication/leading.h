@@ -59,6 +59,7 @@ class LeadingPartition {
 
   LeaderEpoch epoch() const { return epoch_; }
   LeaderProgress& progress() { return progress_; }
+  const LeaderProgress& progress() const { return progress_; }
   const log::PartitionRef& partition() const { return partition_; }
   // What its record says of the in-sync replicas.
   void confirm(std::set<NodeId> isr, std::size_t replicas);
@@ -74,11 +75,15 @@ class LeadingPartition {
   bool pump();
   // Before sleeping: has producers ring. True: something came meanwhile.
   bool arm_bell();
+  // Before a short sleep that ends by itself: has those ring who wait for replicas. False: somebody does already.
+  bool rest();
   // Now and then: notes where the log ends, so that lag can be told.
   void mark(std::int64_t now_ns);
 
   // Whether a follower has to be read for from files.
   bool is_behind() const;
+  // Whether there is more to ship once a follower, or the connection to it, takes it.
+  bool is_held_up() const { return held_up_; }
 
   log::LogPoint end();
   // The first trouble with its log, if any: it can ship no more.
@@ -101,6 +106,8 @@ class LeadingPartition {
   bool may_send(NodeId node, const Stream& stream) const;
   void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end);
   bool pump_head();
+  bool must_wait() const;
+  void end_rest();
   bool pump_behind(NodeId node, Stream& stream);
   void begin_fetch(NodeId node, Stream& stream);
   void update_watermark();
@@ -116,6 +123,8 @@ class LeadingPartition {
   std::unique_ptr<log::PartitionReader> head_;
   std::map<NodeId, Stream> streams_;
   log::LogPoint watermark_;
+  bool held_up_ = false;
+  bool resting_ = false;
   std::optional<Error> failure_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -21,7 +21,8 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr std::size_t kReadBytes = 256 << 10;
+constexpr std::size_t kReadBytes = 1 << 20;   // several messages, so that few are cut in two by its end
+constexpr std::size_t kWriteBytes = 1 << 20;  // a system call's
 constexpr std::uint32_t kMaxHelloBytes = 4096;
 constexpr std::size_t kStrangerReadBytes = 16 << 10;
 constexpr std::ptrdiff_t kMaxStrangers = 256;  // that have not said hello yet
@@ -95,10 +96,11 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   }
   template <class Buffers, class Handler>
   void async_write(const Buffers& buffers, Handler handler) {
+    const auto all = [](const error_code& error, std::size_t) { return error ? 0 : kWriteBytes; };
     if (tls_)
-      asio::async_write(*tls_, buffers, std::move(handler));
+      asio::async_write(*tls_, buffers, all, std::move(handler));
     else
-      asio::async_write(socket_, buffers, std::move(handler));
+      asio::async_write(socket_, buffers, all, std::move(handler));
   }
   void say_hello();
   void read_more();

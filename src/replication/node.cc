@@ -18,8 +18,10 @@ namespace ringtail::replication {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{100};
-constexpr std::size_t kLookAgain = 10;    // ticks: a bell may have rung unheard
-constexpr std::size_t kLookAtPeers = 10;  // ticks
+constexpr std::chrono::microseconds kRest{250};  // between looks, while records come
+constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more come
+constexpr std::size_t kLookAgain = 10;           // ticks: a bell may have rung unheard
+constexpr std::size_t kLookAtPeers = 10;         // ticks
 constexpr std::size_t kMostOfTrouble = 200;
 
 // What a crash of the host would take with it: the shared memory of this log, since this boot. The file is known by
@@ -88,28 +90,46 @@ Status Node::open() {
   return {};
 }
 
-// Spins while there is something to ship, for it is soon followed by more; sleeps otherwise.
+// Spins while there is something to ship, for it is soon followed by more; then rests and looks again, for a
+// producer that has to ring for each record pays more for that than for the record; and sleeps until it is rung when
+// there has been nothing for a while. What followers do not take yet is looked at again in the same way.
 void Node::run() {
   pthread_setname_np(pthread_self(), "ringtail-ship");
-  const std::int64_t spin_ns = std::chrono::nanoseconds(options_.spin).count();
   while (!stop_.load(std::memory_order_relaxed)) {
     context_.poll();
-    const std::int64_t now_ns = monotonic_ns();
-    for (auto it = active_.begin(); it != active_.end();) {
-      auto& [replica, since_ns] = *it;
-      if (replica->pump()) {
-        since_ns = now_ns;
-      } else if (now_ns - since_ns > spin_ns) {
-        if (replica->leading() == nullptr || !replica->leading()->arm_bell()) {
-          it = active_.erase(it);
-          continue;
-        }
-        since_ns = now_ns;
-      }
-      ++it;
+    if (!pump_active() || stop_.load(std::memory_order_relaxed)) continue;
+    if (!active_.empty() && !rests_) {
+      rests_ = true;
+      rest_timer_.expires_after(kRest);
+      rest_timer_.async_wait([this](boost::system::error_code) { rests_ = false; });
     }
-    if (active_.empty() && !stop_.load(std::memory_order_relaxed)) context_.run_one();
+    context_.run_one();
   }
+}
+
+// Whether there is nothing to do but to wait.
+bool Node::pump_active() {
+  const std::int64_t spin_ns = std::chrono::nanoseconds(options_.spin).count();
+  const std::int64_t now_ns = monotonic_ns();
+  bool waits = true;
+  for (auto it = active_.begin(); it != active_.end();) {
+    auto& [replica, since_ns] = *it;
+    if (replica->pump()) since_ns = now_ns;
+    LeadingPartition* const leading = replica->leading();
+    const std::int64_t idle_ns = now_ns - since_ns;
+    if (leading != nullptr && idle_ns <= spin_ns) {
+      waits = false;
+    } else if (leading == nullptr || !(leading->is_held_up() || (idle_ns < kRestNs && leading->rest()))) {
+      if (leading == nullptr || !leading->arm_bell()) {
+        it = active_.erase(it);
+        continue;
+      }
+      since_ns = now_ns;
+      waits = false;
+    }
+    ++it;
+  }
+  return waits;
 }
 
 void Node::activate(Replica& replica) {
@@ -131,17 +151,17 @@ void Node::tick() {
   const bool may_lead = is_registered() && boottime_ns() < lease_deadline_ns();
   // The lease is renewed, and no record has changed: what was fenced meanwhile is led again.
   if (may_lead && !may_lead_) update_replicas();
+  elections_due_ |= may_lead && !may_lead_;
   may_lead_ = may_lead;
   ship_.throttle.refill(now_ns);
   std::size_t number = ++ticks_;
   for (auto& [id, replica] : replicas_) {
     if (!may_lead) replica->fence();
     replica->tick(now_ns);
-    if (const auto index = replica->index()) by_index_[*index] = replica.get();
     if (++number % kLookAgain == 0 || (replica->leading() != nullptr && replica->leading()->is_behind()))
-      activate(*replica);
+      active_.try_emplace(replica.get(), 0);
   }
-  hold_elections();
+  if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();
   if (ticks_ % kLookAtPeers == 0) tell_unreached();
   timer_.expires_after(kTick);
   timer_.async_wait([this](boost::system::error_code error) {
@@ -309,9 +329,13 @@ void Node::on_refused(NodeId peer) {
 
 void Node::take_role(const StreamId& id, log::RoleRequest request) {
   if (auto done = std::move(request.done)) {
-    request.done = [this, done = std::move(done)](Result<log::RoleOutcome> outcome) {
+    request.done = [this, id, done = std::move(done)](Result<log::RoleOutcome> outcome) {
       if (stop_.load(std::memory_order_relaxed)) return;
-      asio::post(context_, [done, outcome = std::move(outcome)] { done(outcome); });
+      asio::post(context_, [this, id, done, outcome = std::move(outcome)] {
+        if (Replica* const replica = find(id); replica != nullptr && outcome)
+          by_index_[outcome->partition.index] = replica;
+        done(outcome);
+      });
     };
   }
   log_->request_role(id.topic_id, PartitionId(id.partition), std::move(request));

@@ -40,6 +40,7 @@ class Node final : public Replicator, public ReplicaHost {
         doorbell_(std::move(doorbell)),
         bell_(context_, doorbell_.descriptor()),
         timer_(context_),
+        rest_timer_(context_),
         decide_("ringtail-decide"),
         fetch_("ringtail-fetch") {
     gate_->node = this;
@@ -74,6 +75,7 @@ class Node final : public Replicator, public ReplicaHost {
   template <class Result>
   std::optional<Result> ask(std::function<Result()> question);
   void run();
+  bool pump_active();
   void listen_to_bell();
   void activate(Replica& replica);
   void tick();
@@ -112,6 +114,8 @@ class Node final : public Replicator, public ReplicaHost {
   asio::io_context context_{1};
   asio::posix::stream_descriptor bell_;
   asio::steady_timer timer_;
+  asio::steady_timer rest_timer_;
+  bool rests_ = false;  // until the timer says otherwise
   ShipContext ship_;
   std::unique_ptr<Network> network_;
 
@@ -130,6 +134,7 @@ class Node final : public Replicator, public ReplicaHost {
   std::size_t ticks_ = 0;
   std::map<NodeId, std::string> unreached_;  // as they were at the last look
   bool telling_ = false;                     // they are on their way into this node's record
+  bool elections_due_ = true;  // something has changed that they depend on, or did not come off
 
   // By which the coordinator's thread finds this node while it is there.
   struct Gate {

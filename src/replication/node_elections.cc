@@ -74,6 +74,7 @@ void Node::carry_out_wishes(Replica& replica) {
     }
   }
   if (!next) return;
+  elections_due_ = true;  // until it is done
   if (next->leader == record.leader)
     replica.change(*next);
   else
@@ -102,6 +103,7 @@ void Node::commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>
           record.topic, record.partition.value(), record.leader_epoch.value());
   asio::post(context_, [this, won, elected = std::move(elected)] {
     elections_ += won;
+    elections_due_ = true;
     for (const auto& [record, revision] : elected) electing_.erase({record.topic, record.partition});
   });
 }

@@ -62,10 +62,13 @@ LogPoint LeaderProgress::watermark() {
 std::vector<NodeId> LeaderProgress::lagging(std::int64_t now_ns, std::int64_t patience_ns) const {
   std::vector<NodeId> nodes;
   for (const NodeId node : isr_)
-    if (const Follower* follower = node == self_ ? nullptr : find(node);
-        follower != nullptr && now_ns - follower->caught_up_ns > patience_ns)
-      nodes.push_back(node);
+    if (is_lagging(node, now_ns, patience_ns)) nodes.push_back(node);
   return nodes;
+}
+
+bool LeaderProgress::is_lagging(NodeId node, std::int64_t now_ns, std::int64_t patience_ns) const {
+  const Follower* const follower = node == self_ ? nullptr : find(node);
+  return follower != nullptr && now_ns - follower->caught_up_ns > patience_ns;
 }
 
 std::vector<NodeId> LeaderProgress::caught_up() const {

@@ -50,6 +50,8 @@ class LeaderProgress {
   bool is_stuck(std::int64_t now_ns, std::int64_t patience_ns) const {
     return stored_ns_ != 0 && now_ns - stored_ns_ > patience_ns;
   }
+  // Whether a replica in sync is one of them.
+  bool is_lagging(NodeId node, std::int64_t now_ns, std::int64_t patience_ns) const;
   // Replicas out of sync that have come up to the watermark.
   std::vector<NodeId> caught_up() const;
   // Where a follower is; null if it has never said.

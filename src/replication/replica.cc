@@ -235,8 +235,18 @@ void Replica::look_at_disk(std::int64_t now_ns) {
   stuck_ = stuck;
 }
 
+// All replicas are in sync, alive and not too far behind: most partitions, nearly always.
+bool Replica::isr_stands(std::int64_t now_ns) const {
+  const LeaderProgress& progress = leading_->progress();
+  return progress.isr().size() == record_.replicas.size() && progress.isr().contains(context_.self) &&
+         std::ranges::all_of(progress.isr(), [&](NodeId node) {
+           return node == context_.self || (host_.life_of(node, config_.acks_synced()) &&
+                                            !progress.is_lagging(node, now_ns, host_.lag_time_max_ns()));
+         });
+}
+
 void Replica::look_at_isr(std::int64_t now_ns) {
-  if (committing_ || await_record_ || next_) return;
+  if (committing_ || await_record_ || next_ || isr_stands(now_ns)) return;
   std::set<NodeId> isr = leading_->progress().isr();
   const std::set<NodeId> before = isr;
   isr.insert(context_.self);

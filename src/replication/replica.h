@@ -96,6 +96,7 @@ class Replica {
   void on_committed(std::optional<bool> made);
   void refuse(Link& link, LeaderEpoch epoch, std::string_view why, std::uint8_t flags = 0) const;
   void begin_follow(const log::RoleOutcome& outcome);
+  bool isr_stands(std::int64_t now_ns) const;
   void look_at_isr(std::int64_t now_ns);
   void propose(std::set<NodeId> isr);
   void tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after, std::int64_t now_ns) const;

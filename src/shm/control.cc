@@ -125,8 +125,8 @@ void Control::wake_coordinator() const { ring_bell(groups().wake, groups().aslee
 
 void notify_waiters(Shared<std::uint32_t>& seq, Shared<std::uint32_t>& waiters) {
   // SYNC: pairs with the waiter's exchange of the flag before it looks once more: it sees the event, or
-  // we see the flag. The event's own store must not pass this read-modify-write.
-  if (waiters.fetch_and(0, std::memory_order_seq_cst) == 0) return;
+  // we see the flag. The event's own store must not pass this read-modify-write. Bit 0 is the waiters'.
+  if ((waiters.fetch_and(~1u, std::memory_order_seq_cst) & 1u) == 0) return;
   seq.fetch_add(1, std::memory_order_release);  // SYNC: pairs with the waiter's load of seq
   futex_wake_all(seq);
 }

@@ -10,6 +10,10 @@
 
 namespace ringtail::shm {
 
+// Beside the flag of those who wait for the replicas (Partition::replicated_waiters): the one who ships looks again
+// by himself before long, and does not want to be rung by every append; only who waits for him rings.
+inline constexpr std::uint32_t kShipperRests = 2;
+
 // Where it is.
 std::filesystem::path doorbell_path(const std::filesystem::path& shm_dir);
 

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "shm/doorbell.h"
 #include "unit/log/replica_test_support.h"
 
 namespace ringtail::log {
@@ -147,6 +148,29 @@ TEST_P(Replicated, ARecordOfAllReplicasIsConfirmedByTheWatermark) {
   a_.entry().min_insync_replicas.store(2);
   a_.entry().hot.fetch_add(shm::kHotVersion);
   EXPECT_EQ((*producer)->check_replicas().error(), SendError::not_enough_replicas);
+}
+
+// The one who ships looks again by himself, but not soon enough for a producer that waits for him.
+TEST_P(Replicated, WhoWaitsForTheReplicasRingsForTheOneWhoRests) {
+  const auto bell = shm::Doorbell::open(a_.ref().shm_dir);
+  ASSERT_TRUE(bell) << to_string(bell.error());
+  a_.lead(1);
+  a_.entry().in_sync.store(1);
+  auto producer = a_.new_producer(milliseconds(30));
+  ASSERT_TRUE((*producer)->check_replicas());
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  std::uint32_t index = 99;
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::timed_out);
+  EXPECT_FALSE(bell->next(index));
+  a_.entry().replicated_waiters.store(shm::kShipperRests);
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::timed_out);
+  EXPECT_TRUE(bell->next(index));
+  EXPECT_EQ(index, a_.ref().index);
+  a_.set_watermark({sent->end, sent->offset + 1});
+  EXPECT_EQ(a_.entry().replicated_waiters.load(), shm::kShipperRests);
+  EXPECT_TRUE((*producer)->wait_replicated(sent->end));
+  EXPECT_FALSE(bell->next(index));
 }
 
 TEST_P(Replicated, NothingIsConfirmedOnceTheLeadershipIsLost) {

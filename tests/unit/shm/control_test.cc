@@ -161,6 +161,17 @@ TEST_F(ControlSegment, NotifyTouchesNothingWhenNobodyWaits) {
   EXPECT_EQ(waiters.load(), 0u);
 }
 
+TEST_F(ControlSegment, NotifyLeavesTheFlagsThatAreNotTheWaiters) {
+  Shared<std::uint32_t> seq{5};
+  Shared<std::uint32_t> waiters{2};
+  notify_waiters(seq, waiters);
+  EXPECT_EQ(seq.load(), 5u);
+  waiters.store(3);
+  notify_waiters(seq, waiters);
+  EXPECT_EQ(seq.load(), 6u);
+  EXPECT_EQ(waiters.load(), 2u);
+}
+
 // Two threads wake each other without end; a lost wake-up would let both sleep.
 TEST_F(ControlSegment, NotifyLosesNoWaiter) {
   constexpr std::uint32_t kRounds = 50'000;
