@@ -33,7 +33,7 @@ constexpr std::uint64_t kMuchBytes = 512 << 10;         // in one round: go on a
 constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
 constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
 // So long, partitions are left alone once none of them has anything to do: their bells ring when one has.
-constexpr std::int64_t kQuietNs = 250 * kMillisecond;
+constexpr std::int64_t kQuietNs = 1'000 * kMillisecond;
 
 }  // namespace
 

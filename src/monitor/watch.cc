@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <pthread.h>
+#include <time.h>
 
 #include <nlohmann/json.hpp>
 
@@ -11,8 +12,15 @@ namespace ringtail::monitor {
 namespace {
 
 constexpr std::chrono::seconds kPeriod{1};
+constexpr int kPauseOverLook = 100;  // at least: with many partitions, a look takes milliseconds
 // A keeper rests for milliseconds. A round may take as long as the disk takes to finish a segment.
 constexpr std::chrono::nanoseconds kKeeperPatience = std::chrono::seconds(30);
+
+std::chrono::nanoseconds spent_by_this_thread() {
+  ::timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
 
 }  // namespace
 
@@ -40,10 +48,12 @@ void Watch::run() {
   auto due = std::chrono::steady_clock::now() + kPeriod;
   while (!wake_.wait_until(lock, due, [this] { return stop_; })) {
     lock.unlock();
+    const auto before = spent_by_this_thread();
     look();
+    const auto pause = kPauseOverLook * (spent_by_this_thread() - before);
     lock.lock();
     // A look that took longer than the period is not made up for.
-    due = std::max(due + kPeriod, std::chrono::steady_clock::now());
+    due = std::max(due + kPeriod, std::chrono::steady_clock::now() + pause);
   }
 }
 

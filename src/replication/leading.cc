@@ -14,10 +14,10 @@ using std::memory_order_relaxed;
 
 namespace {
 
-constexpr std::size_t kChunkBytes = 256 << 10;
+constexpr std::size_t kChunkBytes = 128 << 10;
 constexpr std::size_t kReadAheadBytes = 4 << 20;
-constexpr std::size_t kFetchBytes = 4 << 20;      // for a follower that reads files, at a time
-constexpr std::size_t kMaxQueuedBytes = 1 << 20;  // of one connection, all partitions: what caches hold
+constexpr std::size_t kFetchBytes = 4 << 20;        // for a follower that reads files, at a time
+constexpr std::size_t kMaxQueuedBytes = 512 << 10;  // of one connection, all partitions: what caches hold
 
 }  // namespace
 
