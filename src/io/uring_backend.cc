@@ -208,7 +208,7 @@ void UringBackend::enter(bool wait) {
   if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY) return;
   // The kernel may or may not use our buffers now, so neither success nor failure can be reported.
   logger().critical("io_uring_enter failed ({}); the state of operations in flight is unknown",
-                   errno_text(-result));
+                    errno_text(-result));
   std::abort();
 }
 

@@ -134,7 +134,7 @@ class Node final : public Replicator, public ReplicaHost {
   std::size_t ticks_ = 0;
   std::map<NodeId, std::string> unreached_;  // as they were at the last look
   bool telling_ = false;                     // they are on their way into this node's record
-  bool elections_due_ = true;  // something has changed that they depend on, or did not come off
+  bool elections_due_ = true;                // something has changed that they depend on, or did not come off
 
   // By which the coordinator's thread finds this node while it is there.
   struct Gate {

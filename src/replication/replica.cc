@@ -241,7 +241,7 @@ bool Replica::isr_stands(std::int64_t now_ns) const {
   return progress.isr().size() == record_.replicas.size() && progress.isr().contains(context_.self) &&
          std::ranges::all_of(progress.isr(), [&](NodeId node) {
            return node == context_.self || (host_.life_of(node, config_.acks_synced()) &&
-                                            !progress.is_lagging(node, now_ns, host_.lag_time_max_ns()));
+                                            !progress.is_lagging(node, now_ns, patience_ns()));
          });
 }
 

@@ -25,7 +25,7 @@ struct ReplicatorOptions {
   std::chrono::milliseconds lag_time_max{10'000};  // replica.lag.time.max.ms
   std::chrono::microseconds spin{20};              // how long to look for records before sleeping
   std::size_t window_bytes = 4 << 20;              // shipped to a follower and not acknowledged, a partition
-  std::int64_t throttle_bytes_per_s = 0;  // where the cluster has none; 0: no limit
+  std::int64_t throttle_bytes_per_s = 0;           // where the cluster has none; 0: no limit
   bool replace_node = false;                       // JoinOptions::replace
   std::chrono::milliseconds join_wait{10'000};
 };
