@@ -16,7 +16,9 @@ namespace {
 
 constexpr std::size_t kChunkBytes = 128 << 10;
 constexpr std::size_t kReadAheadBytes = 4 << 20;
-constexpr std::size_t kFetchBytes = 4 << 20;        // for a follower that reads files, at a time
+constexpr std::size_t kRoundBytes = 4 << 20;  // that the head takes before it looks at anything else
+constexpr std::size_t kFetchBytes = 1 << 20;  // for a follower that reads files, at a time
+constexpr std::size_t kMostAhead = 8;         // of these, so that the disk does not wait for acknowledgements
 constexpr std::size_t kMaxQueuedBytes = 512 << 10;  // of one connection, all partitions: what caches hold
 
 }  // namespace
@@ -149,7 +151,7 @@ void LeadingPartition::end_stream(NodeId node) {
 
 bool LeadingPartition::may_send(NodeId node, const Stream& stream) const {
   const Link* link = context_.network->link(node);
-  return link != nullptr && stream.streaming && !stream.fetching &&
+  return link != nullptr && stream.streaming &&
          stream.sent.position - stream.acked.position < context_.window_bytes &&
          link->queued() < kMaxQueuedBytes;
 }
@@ -172,7 +174,7 @@ bool LeadingPartition::pump() {
   if (failure_) return false;
   bool progress = pump_head();
   for (auto& [node, stream] : streams_)
-    if (stream.sent < head_->place()) progress |= pump_behind(node, stream);
+    if (!stream.is_at(head_->place())) progress |= pump_behind(node, stream);
   tell_watermark();
   return progress;
 }
@@ -183,7 +185,7 @@ bool LeadingPartition::pump() {
 bool LeadingPartition::must_wait() const {
   bool in_sync = false;
   for (const auto& [node, stream] : streams_) {
-    if (!stream.streaming || stream.sent != head_->place()) continue;
+    if (!stream.streaming || !stream.is_at(head_->place())) continue;
     if (may_send(node, stream)) return false;
     in_sync |= progress_.isr().contains(node);
   }
@@ -194,7 +196,7 @@ bool LeadingPartition::must_wait() const {
 bool LeadingPartition::pump_head() {
   bool progress = false;
   held_up_ = false;
-  for (std::size_t bytes = 0; bytes < kFetchBytes;) {
+  for (std::size_t bytes = 0; bytes < kRoundBytes;) {
     held_up_ = must_wait();
     if (held_up_) break;
     auto frames = head_->poll_frames(kChunkBytes, false);
@@ -213,7 +215,7 @@ bool LeadingPartition::pump_head() {
     progress = true;
     bytes += frames->bytes.size();
     for (auto& [node, stream] : streams_) {
-      if (stream.sent != frames->at || !may_send(node, stream)) continue;
+      if (!stream.is_at(frames->at) || !may_send(node, stream)) continue;
       stream.reader.reset();  // it would hold the ring of a memory topic where it stands
       send_frames(node, stream, frames->bytes, frames->end);
     }
@@ -223,18 +225,10 @@ bool LeadingPartition::pump_head() {
 }
 
 bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
-  bool progress = false;
-  while (stream.sent < head_->place() && may_send(node, stream)) {
-    if (!stream.reader || stream.reader->place() != stream.sent) {
-      auto reader =
-          log::PartitionReader::open_for_shipping(partition_, context_.slot, kReadAheadBytes, stream.sent);
-      if (!reader) {
-        if (Link* link = context_.network->link(node)) refuse(*link, reader.error().message);
-        stream.streaming = false;  // it asks again
-        return progress;
-      }
-      stream.reader = std::move(*reader);
-    }
+  bool progress = send_ahead(node, stream);
+  // While something is fetched, the reader is another thread's, and stands at the end of that.
+  while (!stream.fetching && stream.ahead.empty() && stream.sent < head_->place() && may_send(node, stream)) {
+    if (!take_reader(node, stream)) return progress;
     auto frames = stream.reader->poll_frames(kChunkBytes, false);
     if (!frames) {
       if (Link* link = context_.network->link(node)) refuse(*link, frames.error().message);
@@ -251,18 +245,48 @@ bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
     progress = true;
   }
   // The head ships to it from here on.
-  if (stream.sent == head_->place()) stream.reader.reset();
+  if (stream.sent == head_->place() && !stream.fetching) {
+    stream.reader.reset();
+    stream.ahead.clear();
+  }
+  return progress;
+}
+
+// A reader that stands where the follower's next piece begins.
+bool LeadingPartition::take_reader(NodeId node, Stream& stream) {
+  if (stream.reader && stream.reader->place() == stream.sent) return true;
+  auto reader =
+      log::PartitionReader::open_for_shipping(partition_, context_.slot, kReadAheadBytes, stream.sent);
+  if (!reader) {
+    if (Link* link = context_.network->link(node)) refuse(*link, reader.error().message);
+    stream.streaming = false;  // it asks again
+    return false;
+  }
+  stream.reader = std::move(*reader);
+  return true;
+}
+
+// What was fetched, as far as the follower takes it; and has more fetched meanwhile.
+bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
+  bool progress = false;
+  while (!stream.ahead.empty() && may_send(node, stream)) {
+    const Fetched piece = std::move(stream.ahead.front());
+    stream.ahead.pop_front();
+    if (!piece.bytes.empty()) send_frames(node, stream, piece.bytes, piece.end);
+    progress = true;
+    if (!piece.error) continue;
+    if (Link* link = context_.network->link(node)) refuse(*link, piece.error->message);
+    stream.streaming = false;
+    return true;
+  }
+  const bool more = !stream.ahead.empty() && !stream.ahead.back().error && stream.ahead.size() < kMostAhead;
+  if (more && !stream.fetching && stream.streaming && context_.throttle.open()) begin_fetch(node, stream);
   return progress;
 }
 
 // Reads on another thread, which has the reader meanwhile.
 void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
   stream.fetching = true;
-  struct Fetched {
-    std::vector<std::byte> bytes;
-    LogPoint end;
-    std::optional<Error> error;
-  };
   auto fetched = std::make_shared<Fetched>();
   context_.fetch([this, alive = alive_, node, reader = stream.reader, fetched, post = context_.post] {
     fetched->end = reader->place();
@@ -279,14 +303,11 @@ void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
       if (found == streams_.end() || found->second.reader != reader) return;
       Stream& of = found->second;
       of.fetching = false;
-      Link* const link = context_.network->link(node);
-      if (link == nullptr) return end_stream(node);
+      if (context_.network->link(node) == nullptr) return end_stream(node);
       context_.throttle.take(fetched->bytes.size());
-      if (!fetched->bytes.empty()) send_frames(node, of, fetched->bytes, fetched->end);
-      if (fetched->error) {
-        refuse(*link, fetched->error->message);
-        end_stream(node);
-      }
+      if (fetched->bytes.empty() && !fetched->error) return;
+      of.ahead.push_back(std::move(*fetched));
+      send_ahead(node, of);
     });
   });
 }
@@ -340,7 +361,7 @@ void LeadingPartition::update_watermark() {
 
 void LeadingPartition::tell_watermark() {
   for (auto& [node, stream] : streams_) {
-    if (stream.told || !stream.streaming || stream.fetching) continue;
+    if (stream.told || !stream.streaming) continue;
     if (context_.network->link(node) != nullptr) send_frames(node, stream, {}, stream.sent);
   }
 }

@@ -7,10 +7,12 @@
 // Thread safety: the network's thread. Lifetime: the context must outlive it.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "log/partition_reader.h"
 #include "log/role.h"
@@ -90,6 +92,12 @@ class LeadingPartition {
   const std::optional<Error>& failure() const { return failure_; }
 
  private:
+  // What another thread has read from files for a follower.
+  struct Fetched {
+    std::vector<std::byte> bytes;
+    log::LogPoint end;
+    std::optional<Error> error;
+  };
   struct Stream {
     log::LogPoint sent;
     log::LogPoint acked;
@@ -97,6 +105,10 @@ class LeadingPartition {
     bool fetching = false;                         // its reader is with the other thread
     bool told = true;                              // it knows the watermark
     std::shared_ptr<log::PartitionReader> reader;  // while it is behind the head
+    std::deque<Fetched> ahead = {};                // to be sent, from `sent` on
+
+    // Whether what is appended there is what it gets next.
+    bool is_at(const log::LogPoint& place) const { return sent == place && !fetching && ahead.empty(); }
   };
 
   LeadingPartition(ShipContext& context, const log::RoleOutcome& outcome, LeaderEpoch epoch, bool synced,
@@ -109,6 +121,8 @@ class LeadingPartition {
   bool must_wait() const;
   void end_rest();
   bool pump_behind(NodeId node, Stream& stream);
+  bool send_ahead(NodeId node, Stream& stream);
+  bool take_reader(NodeId node, Stream& stream);
   void begin_fetch(NodeId node, Stream& stream);
   void update_watermark();
   void tell_watermark();

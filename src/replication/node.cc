@@ -154,11 +154,13 @@ void Node::tick() {
   elections_due_ |= may_lead && !may_lead_;
   may_lead_ = may_lead;
   ship_.throttle.refill(now_ns);
+  const bool renewed = std::exchange(lease_told_ns_, lease_deadline_ns()) != lease_deadline_ns();
   std::size_t number = ++ticks_;
   for (auto& [id, replica] : replicas_) {
     if (!may_lead) replica->fence();
-    replica->tick(now_ns);
-    if (++number % kLookAgain == 0 || (replica->leading() != nullptr && replica->leading()->is_behind()))
+    const bool turn = ++number % kLookAgain == 0;
+    if (turn || renewed || !replica->is_quiet() || active_.contains(replica.get())) replica->tick(now_ns);
+    if (turn || (replica->leading() != nullptr && replica->leading()->is_behind()))
       active_.try_emplace(replica.get(), 0);
   }
   if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();

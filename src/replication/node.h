@@ -132,6 +132,7 @@ class Node final : public Replicator, public ReplicaHost {
   bool draining_ = false;
   bool may_lead_ = false;  // the lease stood at the last tick
   std::size_t ticks_ = 0;
+  std::int64_t lease_told_ns_ = 0;           // the lease's end as all replicas have it
   std::map<NodeId, std::string> unreached_;  // as they were at the last look
   bool telling_ = false;                     // they are on their way into this node's record
   bool elections_due_ = true;                // something has changed that they depend on, or did not come off

@@ -190,6 +190,12 @@ void Replica::on_progress() {
 
 // --- Now and then --------------------------------------------------------------------------------
 
+bool Replica::is_quiet() const {
+  if (asking_ || wanted_ != reached_ || next_ || committing_ || await_record_) return false;
+  if (following_) return following_->is_streaming();
+  return leading_ && leading_->progress().isr().size() == record_.replicas.size() && !leading_->is_behind();
+}
+
 void Replica::tick(std::int64_t now_ns) {
   if (!asking_ && wanted_ != reached_ && now_ns >= retry_ns_) approach();
   if (following_) following_->ask();

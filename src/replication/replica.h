@@ -46,6 +46,8 @@ class Replica {
                   const TopicConfig& config);
   // Lag, in-sync replicas, the lease; now and then.
   void tick(std::int64_t now_ns);
+  // Whether nothing is to be expected but what it will be told of: it need not be looked at in every tick.
+  bool is_quiet() const;
   // This node's lease is gone: it leads nothing.
   void fence();
   // Gives the leadership to `next`, the record that names another leader: refuses appends, ships what is left, and
