@@ -45,7 +45,7 @@ class TamperTest : public ClusterTest {
     }));
   }
   std::vector<std::string> judge() {
-    settle();
+    settle(true);
     const std::vector<Event> seen = history();
     std::vector<std::string> violations = check(seen, log_);
     std::printf("[ condemned] %s\n", report(seen, log_, violations).c_str());
