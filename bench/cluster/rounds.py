@@ -207,7 +207,7 @@ class Bench(measure.Bench):
             said = self.args.out / "raw" / f"standby-{host}.txt"
             self.standbys.append(said)
             self.hosts.start(host, self.args.build / "bin" / "hot_standby", self.hosts.log_dir(host), FAILOVER,
-                             f"host{host}", 1000, stdout=open(said, "w"))
+                             "order", 1000, stdout=open(said, "w"))
 
     def is_whole(self):
         record = self.hosts.records(f"partitions/{FAILOVER}/").get("0")
@@ -239,7 +239,7 @@ class Bench(measure.Bench):
     def idle(self):
         if self.number == 0:
             for process in self.hosts.processes:
-                if process.args[-2:-1] == [FAILOVER]:
+                if FAILOVER in process.args:
                     process.kill()
             self.hosts.create_partitions("idle", IDLE_PARTITIONS, 2, term_bytes="64KiB", **IN_MEMORY)
             hosts.wait_for("the partitions to be led", lambda: self.led("idle") == IDLE_PARTITIONS, 120)
