@@ -12,7 +12,7 @@ namespace ringtail::monitor {
 namespace {
 
 constexpr std::chrono::seconds kPeriod{1};
-constexpr int kPauseOverLook = 100;  // at least: with many partitions, a look takes milliseconds
+constexpr int kPauseOverLook = 200;  // at least: with many partitions, a look takes milliseconds
 // A keeper rests for milliseconds. A round may take as long as the disk takes to finish a segment.
 constexpr std::chrono::nanoseconds kKeeperPatience = std::chrono::seconds(30);
 

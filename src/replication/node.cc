@@ -20,7 +20,8 @@ namespace {
 constexpr std::chrono::milliseconds kTick{100};
 constexpr std::chrono::microseconds kRest{250};  // between looks, while records come
 constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more come
-constexpr std::size_t kLookAgain = 10;           // ticks: a bell may have rung unheard
+constexpr std::size_t kLookAgain = 10;           // ticks
+constexpr std::size_t kPumpAnyway = 50;          // ticks: a bell may have rung unheard
 constexpr std::size_t kLookAtPeers = 10;         // ticks
 constexpr std::size_t kMostOfTrouble = 200;
 
@@ -140,8 +141,11 @@ void Node::listen_to_bell() {
   bell_.async_wait(asio::posix::stream_descriptor::wait_read, [this](boost::system::error_code error) {
     if (error) return;
     std::uint32_t index = 0;
-    while (doorbell_.next(index))
+    std::size_t rings = 0;
+    for (; doorbell_.next(index); ++rings)
       if (const auto found = by_index_.find(index); found != by_index_.end()) activate(*found->second);
+    if (rings >= shm::Doorbell::kMostHeard)
+      for (auto& [id, replica] : replicas_) activate(*replica);
     listen_to_bell();
   });
 }
@@ -158,10 +162,11 @@ void Node::tick() {
   std::size_t number = ++ticks_;
   for (auto& [id, replica] : replicas_) {
     if (!may_lead) replica->fence();
-    const bool turn = ++number % kLookAgain == 0;
-    if (turn || renewed || !replica->is_quiet() || active_.contains(replica.get())) replica->tick(now_ns);
-    if (turn || (replica->leading() != nullptr && replica->leading()->is_behind()))
-      active_.try_emplace(replica.get(), 0);
+    ++number;
+    const bool quiet = replica->is_quiet() && !active_.contains(replica.get());
+    if (!quiet || renewed || number % kLookAgain == 0) replica->tick(now_ns);
+    const bool behind = !quiet && replica->leading() != nullptr && replica->leading()->is_behind();
+    if (behind || number % kPumpAnyway == 0) active_.try_emplace(replica.get(), 0);
   }
   if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();
   if (ticks_ % kLookAtPeers == 0) tell_unreached();

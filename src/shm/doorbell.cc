@@ -35,7 +35,7 @@ void ring_doorbell(const std::filesystem::path& shm_dir, std::uint32_t number) {
   thread_local Descriptor socket{open_socket()};
   sockaddr_un address;
   if (!socket || !address_of(doorbell_path(shm_dir), address)) return;
-  // Who has much to hear hears of this partition with the next record.
+  // Lost where the queue is full: see Doorbell::kMostHeard.
   (void)::sendto(socket.get(), &number, sizeof number, MSG_NOSIGNAL,
                  reinterpret_cast<const sockaddr*>(&address), sizeof address);
 }

@@ -2,6 +2,7 @@
 // For a listener that waits for sockets as well, and so cannot sleep on a futex.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 
@@ -17,13 +18,17 @@ inline constexpr std::uint32_t kShipperRests = 2;
 // Where it is.
 std::filesystem::path doorbell_path(const std::filesystem::path& shm_dir);
 
-// Says `number` to whoever listens there; nothing happens if nobody does, or does not keep up. A system call that
+// Says `number` to whoever listens there; nothing happens if nobody does, or does not keep up (kMostHeard). A system call that
 // does not block. Thread safety: any thread; the socket is one a thread.
 void ring_doorbell(const std::filesystem::path& shm_dir, std::uint32_t number);
 
 // The listener's end. Thread safety: one thread.
 class Doorbell {
  public:
+  // Who hears so many numbers at once may have missed others: the kernel queues a few (net.unix.max_dgram_qlen, 10),
+  // and a ring beyond them is lost.
+  static constexpr std::size_t kMostHeard = 8;
+
   // Replaces the bell of a listener that is gone. Errors: permission_denied, limit_exceeded (the path is too long
   // for a socket), system.
   static Result<Doorbell> open(const std::filesystem::path& shm_dir);
