@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "unit/shm/shm_test_support.h"
@@ -32,7 +33,7 @@ TEST(DoorbellTest, WhoHasMissedARingHasHeardAsManyAsTellHim) {
   for (const std::uint32_t rings : {1U, 5U, 9U, 20U, 1'000U}) {
     for (std::uint32_t number = 0; number < rings; ++number) ring_doorbell(dir.path(), number);
     const std::size_t heard = hear(*bell).size();
-    if (heard < rings) EXPECT_GE(heard, std::size_t{Doorbell::kMostHeard}) << rings;
+    EXPECT_GE(heard, std::min<std::size_t>(rings, Doorbell::kMostHeard)) << rings;
   }
 }
 
