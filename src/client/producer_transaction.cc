@@ -152,7 +152,12 @@ std::optional<SendError> ProducerShare::enlist(std::uint32_t index) {
 Status ProducerShare::add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& member) {
   if (auto open = check_transaction(); !open) return open;
   const auto group = groups::find_group(log_->control(), member.group_id);
-  if (!group) return fail(Code::not_found, fmt::format("there is no consumer group '{}'", member.group_id));
+  if (!group) {
+    must_abort_ = true;
+    // A group without members and positions ceases to be: a member that did not poll in time may find none.
+    return fail(member.generation != 0 ? Code::stale_generation : Code::not_found,
+                fmt::format("there is no consumer group '{}'; abort the transaction", member.group_id));
+  }
   for (const OffsetCommit& offset : offsets) {
     if (auto added = add_offset(offset, *group, member); !added) {
       must_abort_ = true;

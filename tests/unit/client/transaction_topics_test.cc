@@ -295,6 +295,19 @@ TEST_F(TransactionTopicsTest, IdempotentProducersNumberForThemselves) {
   EXPECT_EQ(first->offset, again->offset);
 }
 
+TEST_F(TransactionTopicsTest, AGroupThatCeasedToBeHasNoPositionsToMove) {
+  Producer a = transactional("t", "a");
+  const OffsetCommit position[] = {{{"b", PartitionId(0)}, Offset(1), {}}};
+  for (const auto& [generation, code] :
+       {std::pair{7U, Code::stale_generation}, std::pair{0U, Code::not_found}}) {
+    expect(a.begin());
+    const GroupMetadata member{.group_id = "gone", .member_id = "m", .generation = generation};
+    EXPECT_EQ(a.add_offsets(position, member).error().code, code);
+    EXPECT_EQ(a.commit().error().code, Code::invalid_argument);
+    expect(a.abort());
+  }
+}
+
 TEST_F(TransactionTopicsTest, AReplicatedTopicHasNoPartInThem) {
   ASSERT_TRUE(log_->core()->catalog().adopt_topic({.name = "replicated",
                                                    .topic_id = 7,

@@ -149,9 +149,9 @@ TEST(StateJsonTest, HasTheSnapshotAndTheClusterWhereThereIsOne) {
   EXPECT_FALSE(state.contains("cluster"));
 
   const auto section = state_json(snapshot, {}, {}, cluster())["cluster"];
-  EXPECT_EQ(section, nlohmann::json::parse(R"({"name": "main",
-    "nodes": [{"id": 1, "rack": "a", "live": true, "draining": false, "self": true},
-              {"id": 2, "rack": "b", "live": false, "draining": false, "self": false}],
+  EXPECT_EQ(section, nlohmann::json::parse(R"({"name": "main", "trouble": "",
+    "nodes": [{"id": 1, "rack": "a", "live": true, "draining": false, "self": true, "trouble": ""},
+              {"id": 2, "rack": "b", "live": false, "draining": false, "self": false, "trouble": ""}],
     "partitions": [{"topic": "quotes", "partition": 0, "leader": 1, "replicas": [1, 2], "isr": [1], "epoch": 7,
                     "high_watermark": 0, "elections": 4, "lag": {"2": 120}}]})"));
 }
