@@ -56,12 +56,16 @@ class TamperTest : public ClusterTest {
 TEST_F(TamperTest, AWatermarkThatRisesTooEarlyIsFound) {
   const int first = *cluster_.leader(kTopic);
   for (int node = 1; node <= cluster_.size(); ++node)
-    if (node != first) cluster_.kill_node(node);  // and still in the ISR, until its lease has run out
+    if (node != first)
+      cluster_.signal_node(node, SIGSTOP);  // and still in the ISR, until its lease has run out
   raise_watermark(first, 20, false);
   if (HasFatalFailure()) return;
   cluster_.kill_node(first);
   for (int node = 1; node <= cluster_.size(); ++node)
-    if (node != first) cluster_.start_node(node);
+    if (node != first) {
+      cluster_.kill_node(node);
+      cluster_.start_node(node);
+    }
   ASSERT_TRUE(cluster_.wait_for_leader_but(kTopic, first)) << cluster_.describe();
   wait_for_acks(50);
   cluster_.start_node(first);
