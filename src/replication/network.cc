@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio.hpp>
-#include <boost/asio/ssl.hpp>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -11,6 +9,7 @@
 #include "base/parse.h"
 #include "base/random.h"
 #include "base/topic_config.h"
+#include "replication/asio.h"
 #include "replication/refusals.h"
 
 namespace ringtail::replication {

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <atomic>
-#include <boost/asio.hpp>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "replication/asio.h"
 #include "replication/replica.h"
 #include "replication/replicator.h"
 #include "replication/worker.h"

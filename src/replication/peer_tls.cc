@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 #include <openssl/x509_vfy.h>
 
-#include <boost/asio/ssl.hpp>
-
 #include "base/logger.h"
+#include "replication/asio.h"
 
 namespace ringtail::replication {
 

@@ -1,11 +1,10 @@
 #include "replication/network.h"
 
-#include <boost/asio.hpp>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/logger.h"
+#include "replication/asio.h"
 #include "support/etcd_process.h"
 #include "unit/base/scratch_dir.h"
 
