@@ -155,7 +155,7 @@ Status ProducerShare::add_offsets(std::span<const OffsetCommit> offsets, const G
   if (!group) {
     must_abort_ = true;
     // A group without members and positions ceases to be: a member that did not poll in time may find none.
-    return fail(member.generation != 0 ? Code::stale_generation : Code::not_found,
+    return fail(member.member_id.empty() ? Code::not_found : Code::stale_generation,
                 fmt::format("there is no consumer group '{}'; abort the transaction", member.group_id));
   }
   for (const OffsetCommit& offset : offsets) {

@@ -298,10 +298,10 @@ TEST_F(TransactionTopicsTest, IdempotentProducersNumberForThemselves) {
 TEST_F(TransactionTopicsTest, AGroupThatCeasedToBeHasNoPositionsToMove) {
   Producer a = transactional("t", "a");
   const OffsetCommit position[] = {{{"b", PartitionId(0)}, Offset(1), {}}};
-  for (const auto& [generation, code] :
-       {std::pair{7U, Code::stale_generation}, std::pair{0U, Code::not_found}}) {
+  for (const auto& [member_id, code] :
+       {std::pair{"m", Code::stale_generation}, std::pair{"", Code::not_found}}) {
     expect(a.begin());
-    const GroupMetadata member{.group_id = "gone", .member_id = "m", .generation = generation};
+    const GroupMetadata member{.group_id = "gone", .member_id = member_id, .generation = 0};
     EXPECT_EQ(a.add_offsets(position, member).error().code, code);
     EXPECT_EQ(a.commit().error().code, Code::invalid_argument);
     expect(a.abort());
