@@ -143,5 +143,22 @@ void poll_of_committed(benchmark::State& state) {
 }
 BENCHMARK(poll_of_committed)->ArgName("transactional")->Arg(0)->Arg(1)->MinTime(2);
 
+// What a producer with a producer_id does at its beginning, and when another epoch has begun: reads the last
+// 64 MiB of a partition, here of records of so many bytes, in memory.
+void recall(benchmark::State& state) {
+  const TemporaryLog log(".");
+  check_or_die(Admin(log.log()).create_topic(
+      {.name = "topic", .configs = {{"storage", "memory"}, {"term.bytes", "32MiB"}, {"ring.terms", "4"}}}));
+  const ProducerOptions options{.enable_idempotence = true, .producer_id = 7};
+  const std::string value(static_cast<std::size_t>(state.range(0)), 'x');
+  {
+    Producer producer = open_producer(log, options);
+    for (std::size_t bytes = 0; bytes < (64 << 20); bytes += value.size() + 56)
+      if (!producer.send(value)) die(producer.error());
+  }
+  for (auto _ : state) benchmark::DoNotOptimize(open_producer(log, options).next_sequence(PartitionId(0)));
+}
+BENCHMARK(recall)->ArgName("bytes")->Arg(64)->Arg(1024)->Unit(benchmark::kMillisecond)->UseRealTime();
+
 }  // namespace
 }  // namespace ringtail::bench

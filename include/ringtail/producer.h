@@ -48,7 +48,7 @@ struct ProducerOptions {
   // is taken as it is given. Only one of them may send at a time. 0: an id of its own.
   std::uint64_t producer_id = 0;
   // Makes transactions possible, and numbers records as above. At most 255 bytes. Only one producer holds an
-  // id: whoever opens it anew aborts what the one before left open, and fences that.
+  // id: whoever opens it anew aborts what the one before left open, and fences that. Not for a cluster's topics.
   std::string transactional_id = {};
   std::chrono::milliseconds transaction_timeout{60'000};  // an older one is aborted: readers wait no longer
 };

@@ -23,11 +23,11 @@ std::uint32_t static_crc(const RingHeader& header) {
   return crc32c(0, std::span(bytes, offsetof(RingHeader, crc32c)));
 }
 
-// The CRC matched, so these were written by us; but by which program, and are they possible?
 std::unexpected<Error> damaged(const std::string& path) {
   return fail(Code::corrupt, fmt::format("{} has a damaged header; move it away to go on without it", path));
 }
 
+// Whether it was written by us, by a program of this layout, and is possible.
 Status check_static(const RingHeader& header, const std::string& path) {
   if (header.magic != kRingMagic)
     return fail(Code::corrupt, fmt::format("{} is no ring of Ringtail (bad magic); move it away", path));

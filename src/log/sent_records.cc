@@ -14,7 +14,6 @@ namespace ringtail::log {
 namespace {
 
 constexpr std::size_t kReadAheadBytes = 4 << 20;
-constexpr int kAttempts = 8;  // retention may take away what is sought
 
 // An offset about kRecalledBytes before `end`, going by the mean size of a record.
 Offset some_way_back(const PartitionReader& reader, const Ring::End& end) {
@@ -27,12 +26,10 @@ Offset some_way_back(const PartitionReader& reader, const Ring::End& end) {
   return back < records ? Offset(end.offset.value() - static_cast<std::uint64_t>(back)) : first;
 }
 
+// What a memory topic's ring or retention takes away meanwhile is not sought: then it reads from what there is.
 Status seek_back(PartitionReader& reader, const Ring::End& end) {
-  Status sought;
-  for (int i = 0; i < kAttempts; ++i) {
-    sought = reader.seek(some_way_back(reader, end));
-    if (sought || sought.error().code != Code::offset_out_of_range) break;
-  }
+  auto sought = reader.seek(some_way_back(reader, end));
+  if (!sought && sought.error().code == Code::offset_out_of_range) return {};
   return sought;
 }
 

@@ -35,7 +35,7 @@ class SentRecords {
 
   // Forgets all, and reads what the log has of `producer_id` near its end, records that are not replicated yet
   // among them; returns the number behind the last one, nothing where there is none. Waits up to `patience` for
-  // claims under way. Takes a reader entry for `slot` meanwhile. Blocks: memory is read at some GB/s, files if
+  // claims under way. Takes a reader entry for `slot` meanwhile. Blocks: tens of ms from memory; files are read if
   // the ring does not reach as far. Errors: as PartitionReader::poll, and timed_out.
   Result<std::optional<std::uint64_t>> recall(const PartitionRef& partition, std::uint32_t slot,
                                               std::uint64_t producer_id, std::chrono::milliseconds patience);

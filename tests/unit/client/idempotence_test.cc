@@ -141,6 +141,21 @@ TEST_F(IdempotenceTest, OfALongLogTheEndIsRead) {
   EXPECT_EQ(producer("t", numbered(1)).next_sequence(kFirst), 0U);
 }
 
+TEST_F(IdempotenceTest, OfAMemoryTopicWhatTheRingHoldsIsRead) {
+  for (const char* const on_full : {"overwrite", "block"}) {
+    const std::string topic = on_full;
+    create(topic, small({{"storage", "memory"}, {"on.full", on_full}}));
+    {
+      Producer p = producer(topic, numbered());
+      const std::string value(100, 'v');
+      for (int i = 0; i < 10'000; ++i) send(p, value);  // laps of the ring
+    }
+    Producer successor = producer(topic, numbered());
+    EXPECT_EQ(successor.next_sequence(kFirst), 10'000U) << on_full;
+    EXPECT_EQ(send(successor, "again", 9'999).offset, Offset(9'999)) << on_full;
+  }
+}
+
 TEST_F(IdempotenceTest, CompactedRecordsAreKnown) {
   create("t", small({{"cleanup.policy", "compact"},
                      {"segment.bytes", "1MiB"},
