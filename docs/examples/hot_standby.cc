@@ -40,6 +40,8 @@ void lead(ringtail::Producer& producer, const std::string& name, ringtail::Leade
       if (sent.error() == ringtail::SendError::not_leader ||
           sent.error() == ringtail::SendError::lost_leadership)
         return;
+      if (sent.error() == ringtail::SendError::out_of_order_sequence)  // another has led in between
+        number = producer.next_sequence(kPartition);
       std::this_thread::sleep_for(1ms);
     }
     next += pause;

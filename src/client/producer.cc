@@ -200,15 +200,16 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
     if (auto error = enlist(appender)) return error;
   if (options_.acks == Acks::all)
     if (auto enough = appender.check_replicas(); !enough) return enough.error();
-  return numbers_ ? recall(appender) : std::nullopt;
+  if (!numbers_) return std::nullopt;
+  return recall(appender, options_.acks == Acks::all ? appender.checked_epoch()
+                                                     : epoch_of(appender.partition().entry()));
 }
 
 // Since another epoch began, the log may have lost records of this producer, and got some of another that goes by
 // its id: what it has counts. Nothing to do within an epoch.
-std::optional<SendError> ProducerCore::recall(log::Appender& appender) {
+std::optional<SendError> ProducerCore::recall(log::Appender& appender, LeaderEpoch epoch) {
   const shm::Partition& entry = appender.partition().entry();
   Numbered& numbered = numbered_[appender.partition().partition.value()];
-  const LeaderEpoch epoch = options_.acks == Acks::all ? appender.checked_epoch() : epoch_of(entry);
   if (numbered.epoch == epoch) [[likely]]
     return std::nullopt;
   if (!may_append(entry)) return SendError::not_leader;
@@ -374,8 +375,9 @@ SendResult<void> ProducerCore::flush() {
 std::uint64_t ProducerCore::next_sequence(PartitionId partition) {
   log::Appender* const of = appender(partition);
   if (of == nullptr || !is_mine()) return 0;
-  // What a send would be refused for, the send will tell.
-  if (numbers_ && (options_.acks != Acks::all || of->check_replicas())) recall(*of);
+  // Too few replicas are no hindrance: a host leads before the first follower is in sync with it. What a send would
+  // be refused for, the send will tell.
+  if (numbers_) recall(*of, epoch_of(of->partition().entry()));
   return of->next_sequence();
 }
 

@@ -72,7 +72,7 @@ class ProducerCore {
   }
   std::optional<SendError> before_append(log::Appender& appender);
   SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
-  std::optional<SendError> recall(log::Appender& appender);
+  std::optional<SendError> recall(log::Appender& appender, LeaderEpoch epoch);
   Status recall_given(log::Appender& appender);
   Status read_back(log::Appender& appender);
   std::optional<SendError> enlist(const log::Appender& appender);

@@ -280,5 +280,22 @@ TEST_F(IdempotenceOfEpochsTest, AStandbyGoesOnWhereItsPredecessorEnded) {
   EXPECT_EQ(send(standby, "c").offset, Offset(2));
 }
 
+// A host leads for a moment before a follower is in sync with it.
+TEST_F(IdempotenceOfEpochsTest, AStandbyKnowsTheNumberBeforeThereAreEnoughReplicas) {
+  Producer active = producer("t", numbered());
+  ProducerOptions options = numbered();
+  options.acks = Acks::all;
+  Producer standby = producer("t", options);
+  ASSERT_EQ(standby.next_sequence(kFirst), 0U);
+  send(active, "a");
+  send(active, "b");
+  const auto topic = log_->core()->catalog().load_topic("t").value();
+  shm::Partition& entry = log_->core()->find_partition(topic, kFirst).value().entry();
+  entry.in_sync.store(0, std::memory_order_relaxed);
+  change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(2)});
+  EXPECT_EQ(standby.send({.value = "c"}).error(), SendError::not_enough_replicas);
+  EXPECT_EQ(standby.next_sequence(kFirst), 2U);
+}
+
 }  // namespace
 }  // namespace ringtail
