@@ -46,6 +46,14 @@ Result<LogPoint> PartitionReader::claimed_end() {
   return LogPoint{end.position, end.offset};
 }
 
+void PartitionReader::skip_to(const LogPoint& point) {
+  rest();
+  mode_ = Mode::detached;
+  position_ = point.position;
+  offset_ = point.offset;
+  tell_place();
+}
+
 bool PartitionReader::is_near_end() const {
   return mode_ == Mode::ring && ring_->claimed_end().position < position_ + ring_->ring_bytes() / 2;
 }
@@ -150,6 +158,21 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_files() {
   position_ += read->bytes.size();
   tell_place();
   frames.end = {position_, offset_};
+  return frames;
+}
+
+std::optional<PartitionReader::PipedFrames> PartitionReader::pipe_frames(std::size_t most_bytes) {
+  if (mode_ == Mode::ring || is_memory() || !map_current()) return std::nullopt;
+  // SYNC: pairs with the keeper's release store after the sync.
+  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  if (position_ >= durable || is_in_current() || !open_segments()) return std::nullopt;
+  auto piped = segments_->pipe(position_, durable, offset_, most_bytes);
+  if (!piped) return std::nullopt;
+  PipedFrames frames{std::move(piped->bytes), {position_, offset_}, {piped->end, piped->next}};
+  mode_ = Mode::segments;
+  position_ = frames.end.position;
+  offset_ = frames.end.offset;
+  tell_place();
   return frames;
 }
 

@@ -39,6 +39,8 @@ class PartitionReader {
   // Where it stands, and where claims end. Errors: as poll.
   LogPoint place() const { return {position_, offset_}; }
   Result<LogPoint> claimed_end();
+  // Of one that ships: goes on at a place where a frame is known to begin. Lock-free.
+  void skip_to(const LogPoint& point);
   // Whether it has less to read than half of the ring holds: it may wait before it does.
   bool is_near_end() const;
   ~PartitionReader();
@@ -63,6 +65,14 @@ class PartitionReader {
     bool behind = false;
   };
   Result<Frames> poll_frames(std::size_t max_bytes, bool may_block);
+  // Frames that stand in a file alone, for the kernel to move: see SegmentReader::pipe. Nothing where poll_frames is
+  // to be asked. Blocks while the disk reads.
+  struct PipedFrames {
+    io::PipedBytes bytes;
+    LogPoint at;
+    LogPoint end;
+  };
+  std::optional<PipedFrames> pipe_frames(std::size_t most_bytes);
 
   // Called by poll for each record that a producer has numbered, ahead of its being handed out. What compaction has
   // moved ends at position 0: whatever is waited for has come to pass for it.

@@ -1,6 +1,7 @@
 #include "log/segment_reader.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -57,6 +58,7 @@ class SegmentReader::Impl {
   Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
   Status seek(Position position, std::optional<Offset> next);
   Result<SegmentFrames> read(Position at, Position durable_limit, std::optional<Offset> next);
+  std::optional<SegmentPipe> pipe(Position at, Position durable_limit, Offset next, std::size_t most_bytes);
 
  private:
   Result<Segment> open_segment(Offset base_offset);
@@ -65,6 +67,9 @@ class SegmentReader::Impl {
   Status next_segment(FrameFault fault);
   Status enter(Segment segment, Position position, std::optional<Offset> next);
   bool step_over_gap();
+  bool stands_at(Position at, std::optional<Offset> next) const;
+  Status resume_reading();
+  bool is_frame_at(Position position, std::uint64_t offset) const;
   Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
   Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns,
                                                Position limit);
@@ -75,9 +80,12 @@ class SegmentReader::Impl {
   std::unique_ptr<io::Backend> backend_;
 
   std::optional<Segment> segment_;
-  Position position_{0};               // of the next frame
-  std::int64_t expected_offset_ = -1;  // of the next frame; negative after a seek
-  io::ReadAhead read_ahead_;           // stands at position_
+  Position position_{0};                   // of the next frame
+  std::int64_t expected_offset_ = -1;      // of the next frame; negative after a seek
+  io::ReadAhead read_ahead_;               // stands at position_, but behind a pipe()
+  bool piped_ = false;                     // was the last that was taken
+  std::optional<io::File> file_;           // for pipe(): of segment_
+  std::vector<format::IndexEntry> index_;  // likewise
 };
 
 // --- Finding segments ----------------------------------------------------------------------------
@@ -173,16 +181,25 @@ Status SegmentReader::Impl::enter(Segment segment, Position position, std::optio
   if (auto started = read_ahead_.start(*file, segment.path.string(), at); !started) return started;
   position_ = position;
   segment_ = std::move(segment);
+  piped_ = false;
+  file_.reset();
+  index_.clear();
   return {};
+}
+
+bool SegmentReader::Impl::stands_at(Position at, std::optional<Offset> next) const {
+  const bool elsewhere =
+      next && expected_offset_ >= 0 && next->value() != static_cast<std::uint64_t>(expected_offset_);
+  return segment_ && at == position_ && !elsewhere;
 }
 
 Result<SegmentFrames> SegmentReader::Impl::read(Position at, Position durable_limit,
                                                 std::optional<Offset> next) {
   if (at >= durable_limit) return SegmentFrames{{}, at};
-  const bool elsewhere =
-      next && expected_offset_ >= 0 && next->value() != static_cast<std::uint64_t>(expected_offset_);
-  if (!segment_ || at != position_ || elsewhere) {
+  if (!stands_at(at, next)) {
     if (auto sought = seek(at, next); !sought) return std::unexpected(sought.error());
+  } else if (piped_) {
+    if (auto resumed = resume_reading(); !resumed) return std::unexpected(resumed.error());
   }
   std::uint64_t wanted = format::kFrameHeaderBytes;
   while (position_ < durable_limit) {
@@ -216,6 +233,49 @@ Result<SegmentFrames> SegmentReader::Impl::read(Position at, Position durable_li
     }
   }
   return SegmentFrames{{}, position_};
+}
+
+// --- Piping --------------------------------------------------------------------------------------
+
+Status SegmentReader::Impl::resume_reading() {
+  const std::uint64_t from = format::file_offset(segment_->base(), position_);
+  if (auto started = read_ahead_.start(*file_, segment_->path.string(), from); !started) return started;
+  piped_ = false;
+  return {};
+}
+
+std::optional<SegmentPipe> SegmentReader::Impl::pipe(Position at, Position durable_limit, Offset next,
+                                                     std::size_t most_bytes) {
+  if (!stands_at(at, next) && !seek(at, next)) return std::nullopt;
+  if (segment_->compacted() || position_ != at) return std::nullopt;
+  if (!file_) {
+    auto file = backend_->open(segment_->path, io::OpenMode::read_direct);
+    const auto same = file ? is_same_file(*file, segment_->opened.file, segment_->path) : Result<bool>(false);
+    auto index = read_index(*backend_, segment_->path, segment_->opened.header);
+    if (!same || !*same || !index) return std::nullopt;
+    file_ = std::move(*file);
+    index_ = std::move(index->entries);
+  }
+  const Position limit = std::min(durable_limit, at + std::min(most_bytes, io::PipedBytes::kMostBytes));
+  const auto behind = std::ranges::upper_bound(index_, limit.value(), {}, &format::IndexEntry::position);
+  if (behind == index_.begin()) return std::nullopt;
+  const format::IndexEntry end = *std::prev(behind);
+  if (Position(end.position) <= at || !is_frame_at(Position(end.position), end.offset)) return std::nullopt;
+  auto bytes =
+      io::PipedBytes::read(*file_, format::file_offset(segment_->base(), at), end.position - at.value());
+  if (!bytes) return std::nullopt;
+  position_ = Position(end.position);
+  expected_offset_ = static_cast<std::int64_t>(end.offset);
+  piped_ = true;
+  return SegmentPipe{std::move(*bytes), position_, Offset(end.offset)};
+}
+
+// An index entry is a hint.
+bool SegmentReader::Impl::is_frame_at(Position position, std::uint64_t offset) const {
+  format::FrameHeader header;
+  const auto from = static_cast<off_t>(format::file_offset(segment_->base(), position));
+  return ::pread(segment_->opened.file.fd(), &header, sizeof header, from) == sizeof header &&
+         header.offset == offset && header.length >= static_cast<std::int32_t>(format::kFrameHeaderBytes);
 }
 
 // Behind the frames that compaction has kept, the log goes on where the segment used to end.
@@ -388,6 +448,10 @@ Status SegmentReader::seek(Position position, std::optional<Offset> next) {
 }
 Result<SegmentFrames> SegmentReader::read(Position at, Position durable_limit, std::optional<Offset> next) {
   return impl_->read(at, durable_limit, next);
+}
+std::optional<SegmentPipe> SegmentReader::pipe(Position at, Position durable_limit, Offset next,
+                                               std::size_t most_bytes) {
+  return impl_->pipe(at, durable_limit, next, most_bytes);
 }
 
 }  // namespace ringtail::log

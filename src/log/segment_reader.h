@@ -13,6 +13,7 @@
 #include <span>
 
 #include "format/segment.h"
+#include "io/piped_bytes.h"
 #include "log/segment_files.h"
 
 namespace ringtail::log {
@@ -28,6 +29,13 @@ struct SegmentFrames {
   // The positions count in a compacted file: in the ring, and before the compaction, other frames are or
   // were there.
   bool compacted = false;
+};
+
+// Frames that a file has next, which nobody has looked at.
+struct SegmentPipe {
+  io::PipedBytes bytes;
+  Position end{0};
+  Offset next{0};  // behind the last record of them
 };
 
 class SegmentReader {
@@ -60,6 +68,12 @@ class SegmentReader {
   // Errors: corrupt (names file and position), offset_out_of_range (retention has deleted what would
   // come next), incompatible_layout, storage_failed.
   Result<SegmentFrames> read(Position at, Position durable_limit, std::optional<Offset> next = {});
+
+  // Frames from `at` on as they stand in the file, in a pipe: up to the last place within `most_bytes`, in the same
+  // segment and before `durable_limit`, where its index knows a frame to begin. Whoever gets them has to check them.
+  // `next`: the offset that stands at `at`. Nothing, and nothing done, where there is no such place (the index is
+  // read once a segment), or no pipe, or no segment to be read: `read` tells more. Blocks.
+  std::optional<SegmentPipe> pipe(Position at, Position durable_limit, Offset next, std::size_t most_bytes);
 
  private:
   class Impl;

@@ -3,10 +3,30 @@
 #include <algorithm>
 
 #include "base/logger.h"
+#include "format/frame.h"
 
 namespace ringtail::replication {
 
 using log::LogPoint;
+
+namespace {
+
+// Frames one behind the other, each with its checksum.
+bool are_whole(std::span<const std::byte> bytes, Offset first) {
+  std::uint64_t offset = first.value();
+  while (!bytes.empty()) {
+    if (format::check_frame(bytes, static_cast<std::int64_t>(offset)) != format::FrameFault::none)
+      return false;
+    const format::FrameHeader header = format::load_header(bytes.data());
+    offset += format::frame_records(header);
+    const std::uint64_t extent = format::align_frame(static_cast<std::uint32_t>(header.length));
+    if (extent > bytes.size()) return false;
+    bytes = bytes.subspan(extent);
+  }
+  return true;
+}
+
+}  // namespace
 
 FollowingPartition::FollowingPartition(ShipContext& context, const log::RoleOutcome& outcome, NodeId leader,
                                        LeaderEpoch epoch, TakeRole take_role)
@@ -34,7 +54,9 @@ void FollowingPartition::ask() {
   Link* const link = context_.network->link(leader_);
   if (link == nullptr) return;
   state_ = State::asked;
-  link->send(header(MessageType::follow), encode_epochs(epochs_));
+  MessageHeader follow = header(MessageType::follow);
+  if (check_all_) follow.flags |= kCheckAll;
+  link->send(follow, encode_epochs(epochs_));
 }
 
 void FollowingPartition::on_link_down() {
@@ -93,6 +115,10 @@ void FollowingPartition::on_frames(const Message& message) {
           : LogPoint{pending_.back().at.position + pending_.back().bytes.size(), message.at().offset};
   if (message.at().position != expected.position) return restart_stream("frames for another place");
   watermark_ = std::max(watermark_, message.mark());
+  if ((message.header.flags & kUnchecked) != 0 && !are_whole(message.body, message.at().offset)) {
+    check_all_ = true;  // the leader finds out whether its file is damaged
+    return restart_stream("frames that are damaged");
+  }
   if (!message.body.empty()) {
     if (pending_.empty()) {
       if (!append(message.at(), message.body)) return;

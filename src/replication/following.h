@@ -61,7 +61,8 @@ class FollowingPartition {
   LeaderEpoch epoch_;
   TakeRole take_role_;
   State state_ = State::idle;
-  bool lost_ = false;  // the leader was, while the keeper was at work
+  bool lost_ = false;       // the leader was, while the keeper was at work
+  bool check_all_ = false;  // unchecked frames were damaged
   log::LogPoint end_;
   log::EpochList epochs_;
   std::shared_ptr<log::ReplicaWriter> writer_;

@@ -115,7 +115,10 @@ void LeadingPartition::on_follow(Link& link, const Message& message) {
   const bool restart = (*reader)->place() != from || nothing;
   from = (*reader)->place();
   Stream& stream = streams_[node];
-  stream = {.sent = from, .acked = from, .reader = std::move(*reader)};
+  stream = {.sent = from,
+            .acked = from,
+            .unchecked = (message.header.flags & kCheckAll) == 0,
+            .reader = std::move(*reader)};
   MessageHeader start = header(MessageType::start);
   start.position = from.position.value();
   start.offset = from.offset.value();
@@ -156,14 +159,25 @@ bool LeadingPartition::may_send(NodeId node, const Stream& stream) const {
          link->queued() < kMaxQueuedBytes;
 }
 
-void LeadingPartition::send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes,
-                                   const LogPoint& end) {
+MessageHeader LeadingPartition::frames_header(const Stream& stream) const {
   MessageHeader frames = header(MessageType::frames);
   frames.position = stream.sent.position.value();
   frames.offset = stream.sent.offset.value();
   frames.mark_position = watermark_.position.value();
   frames.mark_offset = watermark_.offset.value();
-  context_.network->link(node)->send(frames, bytes);
+  return frames;
+}
+
+void LeadingPartition::send_piped(NodeId node, Stream& stream, io::PipedBytes bytes, const LogPoint& end) {
+  context_.bytes_shipped += bytes.size();
+  context_.network->link(node)->send_piped(frames_header(stream), std::move(bytes));
+  stream.sent = end;
+  stream.told = true;
+}
+
+void LeadingPartition::send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes,
+                                   const LogPoint& end) {
+  context_.network->link(node)->send(frames_header(stream), bytes);
   context_.bytes_shipped += bytes.size();
   stream.sent = end;
   stream.told = true;
@@ -205,11 +219,9 @@ bool LeadingPartition::pump_head() {
       return progress;
     }
     if (frames->bytes.empty() && frames->behind) {
-      // It fell out of the ring: this thread was kept away for a lap. What is in files is whole; step over it.
-      auto read = head_->poll_frames(kChunkBytes, true);
-      if (!read) fail(read.error());
-      if (!read || read->bytes.empty()) return progress;
-      *frames = *read;
+      if (!step_over()) break;
+      progress = true;
+      continue;
     }
     if (frames->bytes.empty()) break;
     progress = true;
@@ -222,6 +234,18 @@ bool LeadingPartition::pump_head() {
   }
   if (progress) on_synced();
   return progress;
+}
+
+// The head fell out of the ring, for this thread was kept away for a lap. What is synced is whole; followers have it
+// read for them, on the thread that may wait for the disk.
+bool LeadingPartition::step_over() {
+  std::uint64_t position = 0;
+  std::uint64_t offset = 0;
+  if (!shm::load_mark(partition_.entry(), position, offset)) return false;
+  const LogPoint synced{Position(position), Offset(offset)};
+  if (synced <= head_->place()) return false;
+  head_->skip_to(synced);
+  return true;
 }
 
 bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
@@ -270,8 +294,9 @@ bool LeadingPartition::take_reader(NodeId node, Stream& stream) {
 bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
   bool progress = false;
   while (!stream.ahead.empty() && may_send(node, stream)) {
-    const Fetched piece = std::move(stream.ahead.front());
+    Fetched piece = std::move(stream.ahead.front());
     stream.ahead.pop_front();
+    if (!piece.piped.empty()) send_piped(node, stream, std::move(piece.piped), piece.end);
     if (!piece.bytes.empty()) send_frames(node, stream, piece.bytes, piece.end);
     progress = true;
     if (!piece.error) continue;
@@ -284,19 +309,33 @@ bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
   return progress;
 }
 
+// On the thread that reads files: what the reader has next, in a pipe if that can be.
+void LeadingPartition::read_files(log::PartitionReader& reader, bool piped, Fetched& to) {
+  to.end = reader.place();
+  if (piped) {
+    if (auto frames = reader.pipe_frames(kFetchBytes)) {
+      to.piped = std::move(frames->bytes);
+      to.end = frames->end;
+      return;
+    }
+  }
+  while (to.bytes.size() < kFetchBytes) {
+    auto frames = reader.poll_frames(kChunkBytes, true);
+    if (!frames) to.error = frames.error();
+    if (!frames || frames->bytes.empty()) return;
+    to.bytes.insert(to.bytes.end(), frames->bytes.begin(), frames->bytes.end());
+    to.end = frames->end;
+  }
+}
+
 // Reads on another thread, which has the reader meanwhile.
 void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
   stream.fetching = true;
   auto fetched = std::make_shared<Fetched>();
-  context_.fetch([this, alive = alive_, node, reader = stream.reader, fetched, post = context_.post] {
-    fetched->end = reader->place();
-    while (fetched->bytes.size() < kFetchBytes) {
-      auto frames = reader->poll_frames(kChunkBytes, true);
-      if (!frames) fetched->error = frames.error();
-      if (!frames || frames->bytes.empty()) break;
-      fetched->bytes.insert(fetched->bytes.end(), frames->bytes.begin(), frames->bytes.end());
-      fetched->end = frames->end;
-    }
+  const Link* const link = context_.network->link(node);
+  const bool piped = stream.unchecked && link != nullptr && link->takes_pipes();
+  context_.fetch([this, alive = alive_, node, piped, reader = stream.reader, fetched, post = context_.post] {
+    read_files(*reader, piped, *fetched);
     post([this, alive, node, reader, fetched] {
       if (!*alive) return;
       const auto found = streams_.find(node);
@@ -304,8 +343,8 @@ void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
       Stream& of = found->second;
       of.fetching = false;
       if (context_.network->link(node) == nullptr) return end_stream(node);
-      context_.throttle.take(fetched->bytes.size());
-      if (fetched->bytes.empty() && !fetched->error) return;
+      context_.throttle.take(fetched->bytes.size() + fetched->piped.size());
+      if (fetched->bytes.empty() && fetched->piped.empty() && !fetched->error) return;
       of.ahead.push_back(std::move(*fetched));
       send_ahead(node, of);
     });

@@ -95,6 +95,7 @@ class LeadingPartition {
   // What another thread has read from files for a follower.
   struct Fetched {
     std::vector<std::byte> bytes;
+    io::PipedBytes piped;  // or this
     log::LogPoint end;
     std::optional<Error> error;
   };
@@ -104,6 +105,7 @@ class LeadingPartition {
     bool streaming = false;                        // the follower is ready
     bool fetching = false;                         // its reader is with the other thread
     bool told = true;                              // it knows the watermark
+    bool unchecked = true;                         // it takes frames that nobody has looked at
     std::shared_ptr<log::PartitionReader> reader;  // while it is behind the head
     std::deque<Fetched> ahead = {};                // to be sent, from `sent` on
 
@@ -116,14 +118,18 @@ class LeadingPartition {
 
   MessageHeader header(MessageType type) const;
   bool may_send(NodeId node, const Stream& stream) const;
+  MessageHeader frames_header(const Stream& stream) const;
   void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end);
+  void send_piped(NodeId node, Stream& stream, io::PipedBytes bytes, const log::LogPoint& end);
   bool pump_head();
   bool must_wait() const;
+  bool step_over();
   void end_rest();
   bool pump_behind(NodeId node, Stream& stream);
   bool send_ahead(NodeId node, Stream& stream);
   bool take_reader(NodeId node, Stream& stream);
   void begin_fetch(NodeId node, Stream& stream);
+  static void read_files(log::PartitionReader& reader, bool piped, Fetched& to);
   void update_watermark();
   void tell_watermark();
   void refuse(Link& link, const std::string& why);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <deque>
+
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -59,6 +61,14 @@ std::optional<Hello> parse_hello(std::span<const std::byte> body) {
 
 }  // namespace
 
+// Goes out in this order.
+struct Outgoing {
+  std::vector<std::byte> bytes;
+  io::PipedBytes piped = {};
+
+  std::size_t size() const { return bytes.size() + piped.size(); }
+};
+
 class AsioNetwork;
 
 // A connection, from the first byte on.
@@ -70,7 +80,9 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   NodeId peer() const override { return peer_; }
   std::uint64_t peer_incarnation() const override { return peer_incarnation_; }
   void send(const MessageHeader& header, std::span<const std::byte> body) override;
-  std::size_t queued() const override { return waiting_.size() + sending_.size(); }
+  bool takes_pipes() const override;
+  void send_piped(const MessageHeader& header, io::PipedBytes body) override;
+  std::size_t queued() const override { return queued_; }
   void close(const std::string& why) override;
 
   bool is_up() const { return up_; }
@@ -105,7 +117,9 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   void read_more();
   void take(std::size_t bytes);
   bool take_hello(const Message& message);
+  Outgoing& last();
   void flush();
+  void flush_piped();
   void shut();
   std::string describe(const error_code& error) const {
     return tls_ ? describe_tls(*tls_->native_handle(), error) : error.message();
@@ -128,8 +142,10 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   std::size_t read_begin_ = 0;  // of what has not been taken
   std::size_t read_end_ = 0;
   std::vector<std::byte> unpacked_;
-  std::vector<std::byte> waiting_;
-  std::vector<std::byte> sending_;
+  Outgoing sending_;
+  Outgoing waiting_;
+  std::deque<Outgoing> later_;  // behind waiting_, whose last is piped
+  std::size_t queued_ = 0;
 };
 
 class AsioNetwork final : public Network {
@@ -231,20 +247,65 @@ void Connection::say_hello() {
 void Connection::send(const MessageHeader& header, std::span<const std::byte> body) {
   if (!open_) return;
   const bool frames = header.type == MessageType::frames;
-  append_message(waiting_, header, body, frames ? network_->options().compression : Compression::none);
+  Outgoing& to = last();
+  const std::size_t before = to.bytes.size();
+  append_message(to.bytes, header, body, frames ? network_->options().compression : Compression::none);
+  queued_ += to.bytes.size() - before;
   said_ns_ = monotonic_ns();
-  if (sending_.empty()) flush();
+  if (sending_.bytes.empty()) flush();
+}
+
+bool Connection::takes_pipes() const {
+  return !tls_ && network_ != nullptr && network_->options().compression == Compression::none;
+}
+
+void Connection::send_piped(const MessageHeader& header, io::PipedBytes body) {
+  if (!open_) return;
+  const auto encoded = encode_unchecked(header, body.size());
+  Outgoing& to = last();
+  to.bytes.insert(to.bytes.end(), encoded.begin(), encoded.end());
+  queued_ += encoded.size() + body.size();
+  to.piped = std::move(body);
+  said_ns_ = monotonic_ns();
+  if (sending_.bytes.empty()) flush();
+}
+
+// Where bytes are to be appended.
+Outgoing& Connection::last() {
+  Outgoing& last = later_.empty() ? waiting_ : later_.back();
+  return last.piped.empty() ? last : later_.emplace_back();
 }
 
 void Connection::flush() {
-  sending_.swap(waiting_);
-  async_write(asio::buffer(sending_), [self = shared_from_this()](error_code error, std::size_t) {
-    self->sending_.clear();
+  std::swap(sending_, waiting_);
+  if (!later_.empty()) {
+    waiting_ = std::move(later_.front());
+    later_.pop_front();
+  }
+  async_write(asio::buffer(sending_.bytes), [self = shared_from_this()](error_code error, std::size_t bytes) {
     if (!self->open_) return;
     if (error) return self->close(self->describe(error));
-    if (!self->waiting_.empty()) self->flush();
-    if (self->up_) self->network_->callbacks().writable(*self);
+    self->queued_ -= bytes;
+    self->flush_piped();
   });
+}
+
+// What a pipe holds goes out by itself, between what other handlers do.
+void Connection::flush_piped() {
+  const std::size_t before = sending_.piped.size();
+  const error_code error(before == 0 ? 0 : sending_.piped.send_to(socket_.native_handle()),
+                         boost::system::system_category());
+  queued_ -= before - sending_.piped.size();
+  if (error == asio::error::would_block)
+    return socket_.async_wait(tcp::socket::wait_write, [self = shared_from_this()](error_code failed) {
+      if (!self->open_) return;
+      if (failed) return self->close(self->describe(failed));
+      self->flush_piped();
+    });
+  if (error) return close(describe(error));
+  sending_.bytes.clear();
+  if (!waiting_.bytes.empty()) flush();
+  if (up_) network_->callbacks().writable(*this);
 }
 
 void Connection::read_more() {

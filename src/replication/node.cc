@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 #include <future>
@@ -96,6 +97,11 @@ Status Node::open() {
 // there has been nothing for a while. What followers do not take yet is looked at again in the same way.
 void Node::run() {
   pthread_setname_np(pthread_self(), "ringtail-ship");
+  // A peer that has gone raises it where no flag keeps a system call from that.
+  sigset_t broken_pipe;
+  sigemptyset(&broken_pipe);
+  sigaddset(&broken_pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &broken_pipe, nullptr);
   while (!stop_.load(std::memory_order_relaxed)) {
     context_.poll();
     if (!pump_active() || stop_.load(std::memory_order_relaxed)) continue;

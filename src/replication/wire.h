@@ -2,7 +2,7 @@
 // specification of who says what when.
 //
 // Little-endian. Every message carries its checksum, over the header with that field zero and the body, as it
-// goes over the wire.
+// goes over the wire; or over the header alone, if the body is of frames from a file, which have their own.
 //
 // Thread and process safety: pure functions on values.
 #pragma once
@@ -20,7 +20,7 @@
 namespace ringtail::replication {
 
 inline constexpr std::uint32_t kWireMagic = 0x31505252;  // "RRP1"
-inline constexpr std::uint16_t kWireVersion = 1;
+inline constexpr std::uint16_t kWireVersion = 2;
 // Of a body, before and after compression. A frame is at most an eighth of the largest term.
 inline constexpr std::uint32_t kMaxBodyBytes = 16 << 20;
 
@@ -38,6 +38,9 @@ enum class MessageType : std::uint8_t {
 enum MessageFlags : std::uint8_t {
   kRestart = 1u << 0,   // start: the follower's log has nothing in common with this one, and begins anew
   kAskAgain = 1u << 1,  // refuse: the leader is ready now
+  kUnchecked =
+      1u << 2,  // frames: the message's checksum is of the header alone, and nobody has looked at the frames
+  kCheckAll = 1u << 3,  // follow: nothing unchecked is to be shipped
 };
 
 enum class Compression : std::uint8_t { none = 0, lz4 = 1, zstd = 2 };
@@ -93,6 +96,9 @@ struct Message {
 // Appends header and body to `out`, compressed if that is asked for and pays.
 void append_message(std::vector<std::byte>& out, MessageHeader header, std::span<const std::byte> body,
                     Compression compression = Compression::none);
+
+// The header of a message whose body of `body_bytes` follows it unchecked.
+std::vector<std::byte> encode_unchecked(MessageHeader header, std::size_t body_bytes);
 
 // The message at the begin of `bytes`, and how many bytes it takes; 0: it is not complete yet. A compressed body
 // is unpacked into `unpacked`. Never reads beyond `bytes`, whatever they are. A body of more than `max_body_bytes`,

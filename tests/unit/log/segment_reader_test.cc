@@ -1,5 +1,8 @@
 #include "log/segment_reader.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
+
 #include "base/clock.h"
 #include "segment_test_support.h"
 
@@ -83,6 +86,76 @@ TEST_F(SegmentReaderTest, ReadsFramesLargerThanItsBuffer) {
     flush(ring_);
   }
   expect_readable(ring_, Position(0), ring_.end());
+}
+
+// What a pipe holds, and the rest of it is dropped with it.
+std::vector<std::byte> drained(io::PipedBytes& piped) {
+  int ends[2];
+  EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  const io::File in(ends[0]), out(ends[1]);
+  ::fcntl(in.fd(), F_SETFL, O_NONBLOCK);
+  std::vector<std::byte> bytes(piped.size());
+  for (std::size_t there = 0; there < bytes.size();) {
+    const int error = piped.empty() ? 0 : piped.send_to(in.fd());
+    EXPECT_TRUE(error == 0 || error == EAGAIN) << error;
+    const ssize_t got = ::recv(out.fd(), bytes.data() + there, bytes.size() - there, 0);
+    if (got <= 0) return {};
+    there += static_cast<std::size_t>(got);
+  }
+  return bytes;
+}
+
+TEST_F(SegmentReaderTest, PipesWhatItWouldRead) {
+  write_log(ring_, 400, 7'000);
+  ASSERT_GT(logs().size(), 2u);
+  const auto seed = static_cast<unsigned>(wall_clock_ns());
+  std::printf("seed %u\n", seed);
+  std::mt19937 random(seed);
+  auto piping = reader();
+  auto reading = reader();
+  const Position end = frame_at(390).position;
+  std::size_t pipes = 0;
+  std::size_t frame = 0;
+  for (Position at(0); at < end;) {
+    const std::size_t most = 1 + random() % 300'000;
+    std::vector<std::byte> bytes;
+    if (auto piped = random() % 4 == 0 ? std::nullopt : piping->pipe(at, end, frame_at(frame).offset, most)) {
+      EXPECT_LE(piped->bytes.size(), most);
+      EXPECT_EQ(at + piped->bytes.size(), piped->end);
+      bytes = drained(piped->bytes);
+      ++pipes;
+      while (frame_at(frame).position < piped->end) ++frame;
+      EXPECT_EQ(frame_at(frame).offset, piped->next);
+    } else {
+      const auto read = piping->read(at, end, frame_at(frame).offset);
+      ASSERT_TRUE(read) << read.error().message;
+      bytes.assign(read->bytes.begin(), read->bytes.end());
+      while (frame_at(frame).position < at + bytes.size()) ++frame;
+    }
+    ASSERT_FALSE(bytes.empty());
+    for (std::size_t i = 0; i < bytes.size();) {
+      const auto expected = reading->read(at + i, at + bytes.size());
+      ASSERT_TRUE(expected) << expected.error().message;
+      ASSERT_TRUE(std::ranges::equal(expected->bytes, std::span(bytes).subspan(i, expected->bytes.size())));
+      i += expected->bytes.size();
+    }
+    at += bytes.size();
+  }
+  EXPECT_GT(pipes, 10u);
+}
+
+TEST_F(SegmentReaderTest, AnIndexThatIsWrongIsNoReasonToPipe) {
+  write_log(ring_, 100, 7'000);
+  const auto index = segment_path(dir(), format::FileKind::index, logs().front());
+  std::fstream file(index, std::ios::in | std::ios::out | std::ios::binary);
+  std::vector<format::IndexEntry> wrong(2'000, format::IndexEntry{});
+  for (std::size_t i = 0; i < wrong.size(); ++i) wrong[i] = {i + 1, 8 * (i + 1)};
+  file.seekp(format::kBlockBytes);
+  file.write(reinterpret_cast<const char*>(wrong.data()), static_cast<std::streamsize>(wrong.size() * 16));
+  file.close();
+  auto r = reader();
+  EXPECT_FALSE(r->pipe(Position(0), frame_at(90).position, Offset(0), 16'000));
+  expect_readable(ring_, Position(0), frame_at(90).position);
 }
 
 TEST_F(SegmentReaderTest, LocatesEveryOffset) {

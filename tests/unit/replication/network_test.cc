@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include "base/logger.h"
 #include "replication/asio.h"
 #include "support/etcd_process.h"
@@ -99,6 +101,36 @@ TEST_F(NetworkTest, TwoNodesHaveOneConnectionOverWhichMessagesGoBothWaysInOrder)
   }
   EXPECT_EQ(two.received[100], large);
   EXPECT_EQ(one.up.size(), 1u);
+}
+
+TEST_F(NetworkTest, WhatIsPipedComesInOrderBetweenTheOthers) {
+  Node& one = start(options(1));
+  Node& two = start(options(2));
+  introduce(one, two);
+  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+  const ringtail::testing::ScratchDir dir;
+  std::string content(2 << 20, ' ');
+  for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 2654435761u >> 13);
+  std::ofstream(dir / "file", std::ios::binary) << content;
+  auto backend = io::make_backend(IoBackend::pwrite, 1).value();
+  const io::File file = backend->open(dir / "file", io::OpenMode::read).value();
+  std::vector<std::string> expected;
+  Link& link = *one.network->link(NodeId(2));
+  ASSERT_TRUE(link.takes_pipes());
+  for (std::size_t i = 0; i < 40; ++i) {
+    const std::size_t bytes = 1 + i * 20'000;
+    for (std::size_t n = 0; n < i % 3; ++n) {
+      expected.push_back("m" + std::to_string(i));
+      link.send({.type = MessageType::frames}, bytes_of(expected.back()));
+    }
+    const std::size_t before = link.queued();
+    link.send_piped({.type = MessageType::frames}, io::PipedBytes::read(file, i * 31, bytes).value());
+    EXPECT_EQ(link.queued(), before + kMessageHeaderBytes + bytes);
+    expected.push_back(content.substr(i * 31, bytes));
+    if (i % 10 == 9) run_until([&] { return two.received.size() == expected.size(); });
+  }
+  EXPECT_TRUE(two.received == expected);
+  run_until([&] { return link.queued() == 0; });
 }
 
 TEST_F(NetworkTest, BothSidesLearnThatTheOthersDaemonIsGoneWhileItsHostAnswers) {
@@ -249,6 +281,7 @@ TEST_F(NetworkTls, NodesOfOneAuthorityTalk) {
   introduce(one, two);
   run_until(
       [&] { return one.network->link(NodeId(2)) != nullptr && two.network->link(NodeId(1)) != nullptr; });
+  EXPECT_FALSE(one.network->link(NodeId(2))->takes_pipes());
   one.network->link(NodeId(2))->send({.type = MessageType::frames}, bytes_of("secret"));
   run_until([&] { return !two.received.empty(); });
   EXPECT_EQ(two.received[0], "secret");

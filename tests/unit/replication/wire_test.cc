@@ -81,6 +81,35 @@ TEST_P(Wire, EveryChangedBitIsNoticed) {
   }
 }
 
+TEST(WireUnchecked, OnlyTheHeaderIsCovered) {
+  const std::string body = "frames with checksums of their own";
+  auto message = encode_unchecked({.type = MessageType::frames, .position = 77}, body.size());
+  const auto bytes = std::as_bytes(std::span(body));
+  message.insert(message.end(), bytes.begin(), bytes.end());
+  std::vector<std::byte> unpacked;
+  for (std::size_t i = 0; i < message.size(); ++i) {
+    message[i] ^= std::byte{4};
+    const auto parsed = parse_message(message, unpacked);
+    EXPECT_EQ(parsed && parsed->bytes != 0, i >= kMessageHeaderBytes) << i;
+    message[i] ^= std::byte{4};
+  }
+  const auto parsed = parse_message(message, unpacked);
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(parsed->message.header.flags, kUnchecked);
+  EXPECT_EQ(parsed->message.at().position, Position(77));
+  EXPECT_TRUE(std::ranges::equal(parsed->message.body, bytes));
+}
+
+// Nothing but frames has checksums of its own.
+TEST(WireUnchecked, OtherMessagesAreRefused) {
+  for (const MessageType type :
+       {MessageType::hello, MessageType::follow, MessageType::start, MessageType::ack}) {
+    std::vector<std::byte> unpacked;
+    const auto message = encode_unchecked({.type = type}, 0);
+    EXPECT_EQ(parse_message(message, unpacked).error().code, Code::corrupt);
+  }
+}
+
 TEST(WireErrors, NameWhatIsWrong) {
   std::vector<std::byte> unpacked;
   const auto http = parse_message(bytes_of(std::string(80, 'G')), unpacked);
