@@ -47,6 +47,22 @@ def wait_for(what, done, patience_s=60):
     return result
 
 
+def softirq_threads():
+    """The kernel's threads that do for sockets what no call was there to do."""
+    found = []
+    for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if comm.read_text().startswith("ksoftirqd/"):
+                found.append(int(comm.parent.name))
+    return found
+
+
+def available_memory():
+    words = next(line for line in pathlib.Path("/proc/meminfo").read_text().splitlines()
+                 if line.startswith("MemAvailable:")).split()
+    return int(words[1]) << 10
+
+
 def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -54,19 +70,23 @@ def die_with_parent():
 class Hosts:
     """Numbered from 1 on. close() ends all processes."""
 
-    def __init__(self, work, build, cpus, settings):
-        """`cpus`: that of each host's daemon; None: any."""
-        self.work, self.build, self.cpus, self.settings = work, build, cpus, settings
+    def __init__(self, work, build, cpus, settings, log_bytes=None):
+        """`cpus`: that of each host's daemon; None: any. `log_bytes`: each host's log lies in memory, so large at
+        most; None: below `work`."""
+        self.work, self.build, self.cpus, self.settings, self.log_bytes = work, build, cpus, settings, log_bytes
         self.processes = []
         self.daemons = {}
+        self.etcd = None
+
+    def begin(self):
         self.make_network()
-        self.etcd = self.start(None, "etcd", "--data-dir", work / "etcd", "--name", "bench",
+        self.etcd = self.start(None, "etcd", "--data-dir", self.work / "etcd", "--name", "bench",
                                "--listen-client-urls", ETCD, "--advertise-client-urls", ETCD,
                                "--listen-peer-urls", "http://127.0.0.1:2380",
                                "--initial-advertise-peer-urls", "http://127.0.0.1:2380",
                                "--initial-cluster", "bench=http://127.0.0.1:2380",
                                "--heartbeat-interval", 50, "--election-timeout", 500,
-                               stderr=open(work / "etcd.log", "w"))
+                               stderr=open(self.work / "etcd.log", "w"))
         for host in self.hosts():
             self.make_host(host)
             self.start_daemon(host)
@@ -88,6 +108,9 @@ class Hosts:
 
     def make_host(self, host):
         (self.work / f"host{host}").mkdir()
+        if self.log_bytes:
+            self.log_dir(host).mkdir()
+            said("mount", "-t", "tmpfs", "-o", f"size={self.log_bytes}", "tmpfs", self.log_dir(host))
         tables = {
             "log": {"dir": str(self.log_dir(host))},
             "http": {"listen": "127.0.0.1:0"},
@@ -150,6 +173,9 @@ class Hosts:
                 process.kill()
         for process in self.processes:
             process.wait()
+        if self.log_bytes:
+            for host in self.hosts():
+                subprocess.run(["umount", self.log_dir(host)], capture_output=True, check=False)
 
     # --- The cluster ---
 
@@ -168,7 +194,10 @@ class Hosts:
                       "--etcd", ETCD, "--cluster", CLUSTER, *words)
 
     def delete_topic(self, topic):
+        """Waits until all hosts have given back its space, and are done with that."""
         self.ringtail("topic", "delete", topic, "--etcd", ETCD, "--cluster", CLUSTER)
+        wait_for(f"{topic} to be gone",
+                 lambda: not any((self.log_dir(host) / "topics" / topic).exists() for host in self.hosts()))
 
     def records(self, prefix):
         """What etcd has below the prefix, by the rest of the key."""

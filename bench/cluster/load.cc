@@ -1,21 +1,32 @@
 // Producers on a host of a cluster, and how far its followers are. Attaches to logs that ringtaild keeps.
 //
-//     ringtail_cluster_load saturate DIR TOPIC SECONDS BYTES FOLLOWER_DIR   as fast as the follower takes it
-//     ringtail_cluster_load fill DIR TOPIC TOTAL_BYTES BYTES                as fast as one producer can
-//     ringtail_cluster_load closed DIR TOPIC SECONDS BYTES                  acks=all, one record after another
-//     ringtail_cluster_load open DIR TOPIC SECONDS BYTES RATE               acks=1, by a schedule
-//     ringtail_cluster_load catch_up DIR TOPIC FOLLOWER_DIR                 until the follower is where the leader is
+//     ringtail_cluster_load saturate DIR TOPIC SECONDS BYTES FOLLOWER_DIR [NAME=PID,...]   as the follower takes it
+//     ringtail_cluster_load fill DIR TOPIC TOTAL_BYTES BYTES          as fast as one producer can
+//     ringtail_cluster_load closed DIR TOPIC SECONDS BYTES            acks=all, one record after another
+//     ringtail_cluster_load open DIR TOPIC,... SECONDS BYTES RATE [shared]   acks=1, by a schedule
+//     ringtail_cluster_load catch_up DIR TOPIC FOLLOWER_DIR BYTES RATE CPU [NAME=PID,...]
 //
-// BYTES is the length of a record's value. Prints one JSON object. SIGINT ends `open` early, in good order.
+// BYTES is the length of a record's value. Prints one JSON object.
+//
+// `open` sends to several topics in turns of 50 ms, so that all of them meet the same noise, SECONDS to each. It tells
+// the delays of all records, and those without gaps: a gap is where two readings of the clock in the producer's spin
+// loop are more than 10 us apart, because the CPU was away; records due from its beginning until the producer is on
+// schedule again are left out, but for what takes longer than that within send(). `shared`: the CPU is shared with a
+// daemon, so a gap in which the kernel ran another thread counts.
+//
+// `catch_up` looks on from the first byte that comes to the follower until it has nearly all, while a producer on CPU
+// does in that time what `open ... RATE shared` does. With NAME=PID the CPU time of the threads of those processes
+// stands beside what they carried.
 #include <fmt/format.h>
+#include <pthread.h>
 
-#include <atomic>
-#include <charconv>
 #include <chrono>
-#include <csignal>
+#include <cmath>
 #include <cstdint>
+#include <exception>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <optional>
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -23,8 +34,10 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
-#include "support/temporary_log.h"
-#include "tools/perf_clock.h"
+#include "cluster/open_loop.h"
+#include "cluster/program.h"
+#include "cluster/thread_times.h"
+#include "tools/perf_process.h"
 
 namespace ringtail::bench {
 namespace {
@@ -35,19 +48,7 @@ constexpr std::size_t kBatch = 64;
 constexpr std::uint64_t kMaxAhead = 16 << 20;       // of the follower
 constexpr std::uint64_t kCaughtUpWithin = 1 << 20;  // while a producer appends, it is never all there
 constexpr PartitionId kPartition{0};
-constexpr std::uint64_t kSpinNs = 100'000;  // before a record is due; what is left before that is slept
-
-std::atomic<bool> stop{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-template <class Number>
-Number number(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size())
-    die(Error{Code::invalid_argument, 0, fmt::format("'{}' is no number", text)});
-  return value;
-}
+constexpr double kTurnSeconds = 0.05;
 
 double seconds_since(std::int64_t begin_ns) { return static_cast<double>(monotonic_ns() - begin_ns) / 1e9; }
 
@@ -84,18 +85,9 @@ class Copy {
   std::optional<Log> log_;
 };
 
-nlohmann::ordered_json latency(const Histogram& times) {
-  return {{"count", times.count()},
-          {"p50_ns", times.percentile(50)},
-          {"p90_ns", times.percentile(90)},
-          {"p99_ns", times.percentile(99)},
-          {"p99_9_ns", times.percentile(99.9)},
-          {"max_ns", times.max()}};
-}
-
 // What reached the follower per second, in bytes of the log. The producer stops while the follower is too far
 // behind, so what is measured is what replication carries, not what the ring holds.
-nlohmann::ordered_json saturate(const Copy& leader, const Copy& follower, double seconds, std::size_t size) {
+Json saturate(const Copy& leader, const Copy& follower, double seconds, std::size_t size, ThreadTimes times) {
   auto producer = leader.lead(Acks::leader);
   const std::string value(size, 'x');
   const std::vector<ProducerRecord> batch(kBatch, ProducerRecord{.value = value});
@@ -115,20 +107,23 @@ nlohmann::ordered_json saturate(const Copy& leader, const Copy& follower, double
       if (!warm && seconds_since(begin_ns) > seconds / 4) {  // rings and buffers have been touched once
         warm = true;
         begin = there;
+        times.begin();
         begin_ns = monotonic_ns();
       } else if (warm && seconds_since(begin_ns) > seconds) {
         const double took = seconds_since(begin_ns);
         return {
             {"bytes_per_second", static_cast<double>(there.log_end_position - begin.log_end_position) / took},
             {"records_per_second", static_cast<double>(there.log_end_offset - begin.log_end_offset) / took},
-            {"waits", waits}};
+            {"bytes", there.log_end_position - begin.log_end_position},
+            {"waits", waits},
+            {"threads", times.since_begin()}};
       }
     }
     if (!producer.send_batch(kPartition, batch)) die(producer.error());
   }
 }
 
-nlohmann::ordered_json fill(const Copy& leader, std::uint64_t bytes, std::size_t size) {
+Json fill(const Copy& leader, std::uint64_t bytes, std::size_t size) {
   auto producer = leader.lead(Acks::leader);
   const std::string value(size, 'x');
   const std::vector<ProducerRecord> batch(kBatch, ProducerRecord{.value = value});
@@ -139,7 +134,7 @@ nlohmann::ordered_json fill(const Copy& leader, std::uint64_t bytes, std::size_t
   return {{"bytes", leader.look().log_end_position.value()}, {"seconds", seconds_since(begin_ns)}};
 }
 
-nlohmann::ordered_json closed(const Copy& leader, double seconds, std::size_t size) {
+Json closed(const Copy& leader, double seconds, std::size_t size) {
   auto producer = leader.lead(Acks::all);
   const std::string value(size, 'x');
   const auto times = std::make_unique<Histogram>();
@@ -151,79 +146,108 @@ nlohmann::ordered_json closed(const Copy& leader, double seconds, std::size_t si
   return latency(*times);
 }
 
-// From when a record was to leave until it was committed. The producer spins before each, for a sleeper's waking
-// would be the largest part of what is measured.
-nlohmann::ordered_json open_loop(const Copy& leader, double seconds, std::size_t size, double rate) {
-  auto producer = leader.lead(Acks::leader);
-  const std::string value(size, 'x');
-  const auto clock = tools::perf::TickClock::calibrate();
-  const auto times = std::make_unique<Histogram>();
-  const auto count = static_cast<std::uint64_t>(seconds * rate);
-  const double pause = 1e9 / rate;
-  const std::uint64_t begin = clock.now() + clock.from_ns(1e6);
-  std::signal(SIGINT, [](int) { stop.store(true, std::memory_order_relaxed); });
-  for (std::uint64_t n = 0; n < count && !stop.load(std::memory_order_relaxed); ++n) {
-    const std::uint64_t due = begin + clock.from_ns(pause * static_cast<double>(n));
-    if (const std::uint64_t left_ns = clock.ns_between(clock.now(), due); left_ns > 2 * kSpinNs)
-      std::this_thread::sleep_for(std::chrono::nanoseconds(left_ns - kSpinNs));
-    while (clock.now() < due) tools::perf::spin_pause();
-    if (!producer.send(ProducerRecord{.value = value, .partition = kPartition})) die(producer.error());
-    times->record(clock.ns_between(due, clock.now()));
+Json open_loop(const std::string& dir, std::string_view names, double seconds, std::size_t size, double rate,
+               OpenLoop::Preempted preempted) {
+  struct Side {
+    Copy copy;
+    Producer producer = copy.lead(Acks::leader);
+    std::unique_ptr<Delays> delays = std::make_unique<Delays>();
+  };
+  std::vector<Side> sides;
+  for (const auto name : std::views::split(names, ','))
+    sides.push_back({.copy = Copy(dir, std::string(std::string_view(name)))});
+  OpenLoop loop(rate, size, preempted);
+  const double turns = sides.size() == 1 ? 1 : std::ceil(seconds / kTurnSeconds);
+  for (double turn = 0; turn < turns; ++turn)
+    for (Side& side : sides)
+      loop.turn(side.producer, static_cast<std::uint64_t>(rate * seconds / turns), *side.delays);
+  Json topics = Json::array();
+  for (const Side& side : sides) {
+    Json topic{{"topic", side.copy.topic()}};
+    topic.update(side.delays->json());
+    topics.push_back(std::move(topic));
   }
-  return latency(*times);
+  return {{"topics", topics}};
 }
 
-// From the first byte that comes to the follower until it has nearly all.
-nlohmann::ordered_json catch_up(const Copy& leader, const Copy& follower) {
+// The producer sleeps between its records. One that spun would take half of the CPU from the leader's daemon and slow
+// down what it is to be compared with, and it would seldom have to be woken, which is what a daemon at work delays.
+Json catch_up(const Copy& leader, const std::string& follower_dir, std::size_t size, double rate, int cpu,
+              ThreadTimes times) {
+  auto producer = leader.lead(Acks::leader);
+  OpenLoop loop(rate, size, OpenLoop::Preempted::by_the_log);
+  const auto delays = std::make_unique<Delays>();
+  // The last that takes time, so that all is ready for the first byte.
+  const Copy follower(follower_dir, leader.topic());
   const std::uint64_t begin = follower.look().log_end_position.value();
   std::uint64_t there = begin;
   for (; there == begin; std::this_thread::sleep_for(1ms)) there = follower.look().log_end_position.value();
+  times.begin();
   const std::int64_t begin_ns = monotonic_ns();
+  std::exception_ptr failure;
+  std::jthread appending([&](const std::stop_token& stop) {
+    ::pthread_setname_np(::pthread_self(), "producer");
+    try {
+      check_or_die(tools::perf::pin_to_cpu(cpu));
+      loop.turn(producer, ~std::uint64_t{0}, *delays, stop);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  });
   while (leader.look().log_end_position.value() - there > kCaughtUpWithin) {
     std::this_thread::sleep_for(2ms);
     there = follower.look().log_end_position.value();
   }
   const double took = seconds_since(begin_ns);
+  Json threads = times.since_begin();
+  appending.request_stop();
+  appending.join();
+  if (failure) std::rethrow_exception(failure);
   return {{"bytes", there - begin},
           {"seconds", took},
-          {"bytes_per_second", static_cast<double>(there - begin) / took}};
+          {"bytes_per_second", static_cast<double>(there - begin) / took},
+          {"producer", delays->json()},
+          {"threads", std::move(threads)}};
 }
 
-int run(int argc, char** argv) {
-  const std::string_view what = argc > 1 ? argv[1] : "";
-  nlohmann::ordered_json result;
-  if (what == "saturate" && argc == 7)
-    result = saturate(Copy(argv[2], argv[3]), Copy(argv[6], argv[3]), number<double>(argv[4]),
-                      number<std::size_t>(argv[5]));
-  else if (what == "fill" && argc == 6)
-    result = fill(Copy(argv[2], argv[3]), number<std::uint64_t>(argv[4]), number<std::size_t>(argv[5]));
-  else if (what == "closed" && argc == 6)
-    result = closed(Copy(argv[2], argv[3]), number<double>(argv[4]), number<std::size_t>(argv[5]));
-  else if (what == "open" && argc == 7)
-    result = open_loop(Copy(argv[2], argv[3]), number<double>(argv[4]), number<std::size_t>(argv[5]),
-                       number<double>(argv[6]));
-  else if (what == "catch_up" && argc == 5)
-    result = catch_up(Copy(argv[2], argv[3]), Copy(argv[4], argv[3]));
-  else {
-    fmt::print(stderr,
-               "usage: {0} saturate DIR TOPIC SECONDS BYTES FOLLOWER_DIR\n"
-               "       {0} fill DIR TOPIC TOTAL_BYTES BYTES\n       {0} closed DIR TOPIC SECONDS BYTES\n"
-               "       {0} open DIR TOPIC SECONDS BYTES RATE\n       {0} catch_up DIR TOPIC FOLLOWER_DIR\n",
-               argv[0]);
-    return 2;
-  }
-  fmt::print("{}\n", result.dump());
-  return 0;
+// --- The command line ----------------------------------------------------------------------------
+
+OpenLoop::Preempted preempted(Words words) {
+  if (words.empty()) return OpenLoop::Preempted::by_others;
+  if (words.front() != std::string_view("shared"))
+    die(Error{Code::invalid_argument, 0, fmt::format("'{}' is not 'shared'", words.front())});
+  return OpenLoop::Preempted::by_the_log;
 }
+
+ThreadTimes thread_times(Words words) { return ThreadTimes(words.empty() ? "" : words.front()); }
+
+constexpr Mode kModes[] = {
+    {"saturate", "DIR TOPIC SECONDS BYTES FOLLOWER_DIR [NAME=PID,...]",
+     [](Words words) {
+       return saturate(Copy(words[0], words[1]), Copy(words[4], words[1]), number<double>(words[2]),
+                       number<std::size_t>(words[3]), thread_times(words.subspan(5)));
+     }},
+    {"fill", "DIR TOPIC TOTAL_BYTES BYTES",
+     [](Words words) {
+       return fill(Copy(words[0], words[1]), number<std::uint64_t>(words[2]), number<std::size_t>(words[3]));
+     }},
+    {"closed", "DIR TOPIC SECONDS BYTES",
+     [](Words words) {
+       return closed(Copy(words[0], words[1]), number<double>(words[2]), number<std::size_t>(words[3]));
+     }},
+    {"open", "DIR TOPIC,... SECONDS BYTES RATE [shared]",
+     [](Words words) {
+       return open_loop(words[0], words[1], number<double>(words[2]), number<std::size_t>(words[3]),
+                        number<double>(words[4]), preempted(words.subspan(5)));
+     }},
+    {"catch_up", "DIR TOPIC FOLLOWER_DIR BYTES RATE CPU [NAME=PID,...]",
+     [](Words words) {
+       return catch_up(Copy(words[0], words[1]), words[2], number<std::size_t>(words[3]),
+                       number<double>(words[4]), number<int>(words[5]), thread_times(words.subspan(6)));
+     }},
+};
 
 }  // namespace
 }  // namespace ringtail::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ringtail::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "{}: {}\n", argv[0], error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return ringtail::bench::run_program(argc, argv, ringtail::bench::kModes); }

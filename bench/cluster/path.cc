@@ -1,12 +1,13 @@
 // What the path between two hosts gives without Ringtail, to compare replication with: a plain TCP stream, and a
 // message to and fro. Blocking sockets with TCP_NODELAY and the kernel's own buffer sizes.
 //
-//     ringtail_cluster_path serve HOST PORT             answers those below, one after another, until it is killed
-//     ringtail_cluster_path stream HOST PORT SECONDS    send and recv of 256 KiB
+//     ringtail_cluster_path serve HOST PORT   answers those below, one after another, until it is killed
+//     ringtail_cluster_path stream HOST PORT SECONDS [NAME=PID,...]   send and recv of 256 KiB
 //     ringtail_cluster_path ping HOST PORT SECONDS BYTES [spin]
-//     ringtail_cluster_path probe CPU CPU               the round trip of a cache line, as `ringtail perf` has it
+//     ringtail_cluster_path probe CPU CPU   the round trip of a cache line, as `ringtail perf` has it
 //
-// Prints one JSON object. With `spin` both sides look again and again instead of sleeping in recv.
+// Prints one JSON object. With `spin` both sides look again and again instead of sleeping in recv. With NAME=PID the
+// CPU time of the threads of those processes stands beside what was sent.
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
@@ -14,19 +15,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/histogram.h"
-#include "support/temporary_log.h"
+#include "cluster/program.h"
+#include "cluster/thread_times.h"
 #include "tools/perf_clock.h"
 #include "tools/perf_probe.h"
 
@@ -54,9 +55,11 @@ class Socket {
     const int on = 1;
     ::setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   }
-  Socket(const Socket&) = delete;
-  Socket& operator=(const Socket&) = delete;
-  ~Socket() { ::close(fd_); }
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Socket& operator=(Socket&&) = delete;
+  ~Socket() {
+    if (fd_ >= 0) ::close(fd_);
+  }
 
   int fd() const { return fd_; }
 
@@ -89,15 +92,6 @@ class Socket {
   int fd_;
 };
 
-template <class Number>
-Number number(std::string_view text) {
-  Number value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size())
-    die(Error{Code::invalid_argument, 0, fmt::format("'{}' is no number", text)});
-  return value;
-}
-
 ::sockaddr_in address(const char* host, const char* port) {
   ::sockaddr_in to = {};
   to.sin_family = AF_INET;
@@ -121,7 +115,7 @@ void echo(const Socket& peer, std::size_t bytes, bool spin) {
   while (peer.receive_all(message, spin)) peer.send_all(message);
 }
 
-int serve(const ::sockaddr_in& at) {
+Json serve(const ::sockaddr_in& at) {
   const Socket listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int on = 1;
   ::setsockopt(listener.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -140,20 +134,25 @@ int serve(const ::sockaddr_in& at) {
 
 // --- The side that asks --------------------------------------------------------------------------
 
-nlohmann::ordered_json stream(const Socket& peer, std::int64_t for_ns) {
+Json stream(const Socket& peer, double for_seconds, ThreadTimes times) {
   const std::vector<std::byte> piece(kPieceBytes, std::byte{'x'});
+  const auto seconds_since = [](std::int64_t ns) { return static_cast<double>(monotonic_ns() - ns) / 1e9; };
+  times.begin();
   const std::int64_t begin_ns = monotonic_ns();
   std::uint64_t sent = 0;
-  for (; monotonic_ns() - begin_ns < for_ns; sent += piece.size()) peer.send_all(piece);
+  for (; seconds_since(begin_ns) < for_seconds; sent += piece.size()) peer.send_all(piece);
   ::shutdown(peer.fd(), SHUT_WR);
   std::uint64_t taken = 0;
   if (!peer.receive_all(std::as_writable_bytes(std::span(&taken, 1))) || taken != sent)
     die(Error{Code::corrupt, 0, "the other side has not received all"});
-  const double seconds = static_cast<double>(monotonic_ns() - begin_ns) / 1e9;
-  return {{"bytes", sent}, {"seconds", seconds}, {"bytes_per_second", static_cast<double>(sent) / seconds}};
+  const double seconds = seconds_since(begin_ns);
+  return {{"bytes", sent},
+          {"seconds", seconds},
+          {"bytes_per_second", static_cast<double>(sent) / seconds},
+          {"threads", times.since_begin()}};
 }
 
-nlohmann::ordered_json ping(const Socket& peer, std::int64_t for_ns, std::size_t bytes, bool spin) {
+Json ping(const Socket& peer, std::int64_t for_ns, std::size_t bytes, bool spin) {
   std::vector<std::byte> message(bytes, std::byte{'x'});
   const auto times = std::make_unique<Histogram>();
   const std::int64_t begin_ns = monotonic_ns();
@@ -169,57 +168,45 @@ nlohmann::ordered_json ping(const Socket& peer, std::int64_t for_ns, std::size_t
           {"max_ns", times->max()}};
 }
 
-nlohmann::ordered_json ask(int argc, char** argv) {
-  const std::string_view what = argv[1];
-  const auto to = address(argv[2], argv[3]);
-  const auto for_ns = static_cast<std::int64_t>(number<double>(argv[4]) * 1e9);
-  const Socket peer(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+Socket connect(Words words, Request request) {
+  const auto to = address(words[0], words[1]);
+  Socket peer(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (::connect(peer.fd(), reinterpret_cast<const ::sockaddr*>(&to), sizeof to) != 0) die_of("connect");
-  Request request;
-  const bool spin = argc > 6 && std::string_view(argv[6]) == "spin";
-  if (what == "ping") {
-    request.service = spin ? Service::spinning_ping : Service::ping;
-    request.bytes = number<std::uint32_t>(argv[5]);
-    if (request.bytes == 0 || request.bytes > kMaxPingBytes)
-      die(Error{Code::invalid_argument, 0, fmt::format("a message has 1 to {} bytes", kMaxPingBytes)});
-  }
   peer.send_all(std::as_bytes(std::span(&request, 1)));
-  return what == "ping" ? ping(peer, for_ns, request.bytes, spin) : stream(peer, for_ns);
+  return peer;
 }
 
-nlohmann::ordered_json probe(int first, int second) {
+Json ask_for_stream(Words words) {
+  return stream(connect(words, {.service = Service::stream}), number<double>(words[2]),
+                ThreadTimes(words.size() > 3 ? words[3] : ""));
+}
+
+Json ask_for_ping(Words words) {
+  const bool spin = words.size() > 4;
+  if (spin && words[4] != std::string_view("spin"))
+    die(Error{Code::invalid_argument, 0, fmt::format("'{}' is not 'spin'", words[4])});
+  const auto bytes = number<std::uint32_t>(words[3]);
+  if (bytes == 0 || bytes > kMaxPingBytes)
+    die(Error{Code::invalid_argument, 0, fmt::format("a message has 1 to {} bytes", kMaxPingBytes)});
+  const Socket peer =
+      connect(words, {.service = spin ? Service::spinning_ping : Service::ping, .bytes = bytes});
+  return ping(peer, static_cast<std::int64_t>(number<double>(words[2]) * 1e9), bytes, spin);
+}
+
+Json probe(int first, int second) {
   const auto clock = tools::perf::TickClock::calibrate();
   const auto measured = value_or_die(tools::perf::measure_probe(clock, first, second));
   return {{"two_lines_ns", measured.two_lines}, {"one_line_ns", measured.one_line}};
 }
 
-int run(int argc, char** argv) {
-  const std::string_view what = argc > 1 ? argv[1] : "";
-  if (what == "serve" && argc == 4) return serve(address(argv[2], argv[3]));
-  nlohmann::ordered_json result;
-  if ((what == "stream" && argc == 5) || (what == "ping" && (argc == 6 || argc == 7)))
-    result = ask(argc, argv);
-  else if (what == "probe" && argc == 4)
-    result = probe(number<int>(argv[2]), number<int>(argv[3]));
-  else {
-    fmt::print(stderr,
-               "usage: {0} serve HOST PORT\n       {0} stream HOST PORT SECONDS\n"
-               "       {0} ping HOST PORT SECONDS BYTES [spin]\n       {0} probe CPU CPU\n",
-               argv[0]);
-    return 2;
-  }
-  fmt::print("{}\n", result.dump());
-  return 0;
-}
+constexpr Mode kModes[] = {
+    {"serve", "HOST PORT", [](Words words) { return serve(address(words[0], words[1])); }},
+    {"stream", "HOST PORT SECONDS [NAME=PID,...]", ask_for_stream},
+    {"ping", "HOST PORT SECONDS BYTES [spin]", ask_for_ping},
+    {"probe", "CPU CPU", [](Words words) { return probe(number<int>(words[0]), number<int>(words[1])); }},
+};
 
 }  // namespace
 }  // namespace ringtail::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ringtail::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "{}: {}\n", argv[0], error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return ringtail::bench::run_program(argc, argv, ringtail::bench::kModes); }

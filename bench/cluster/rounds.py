@@ -3,7 +3,6 @@ import contextlib
 import json
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
@@ -12,6 +11,7 @@ import measure
 from measure import Figure
 
 MIB = 1 << 20
+GIB = 1 << 30
 PORT = 9500
 VALUE_BYTES = 1024
 SMALL_BYTES = 256
@@ -29,45 +29,101 @@ def programs(build):
             build / "tests" / "cluster_topic"]
 
 
-def figures():
+def log_bytes(args):
+    """What a host's log may take where it lies in memory: what fits the largest topic, and segments made ahead."""
+    return int(1.1 * max(args.catch_up_bytes, 1.5 * GIB * args.seconds)) + GIB
+
+
+def beside_figures(rate):
+    of = f"acks=1 at {rate:,}/s"
+    return {
+        f"alone_all_{rate}": Figure(f"{of}, unreplicated, p99 of all", "ns"),
+        f"replicated_all_{rate}": Figure(f"{of}, replicated, p99 of all", "ns"),
+        f"alone_left_out_{rate}": Figure(f"{of}, unreplicated, late by a gap", "%"),
+        f"replicated_left_out_{rate}": Figure(f"{of}, replicated, late by a gap", "%"),
+        f"alone_{rate}": Figure(f"{of}, unreplicated, p99 without gaps", "ns"),
+        f"replicated_{rate}": Figure(f"{of}, replicated, p99 without gaps", "ns"),
+        f"beside_{rate}": Figure(f"{of}, replicated over unreplicated, p99", "x", 1.2, True),
+    }
+
+
+def cpu_figures(kind, of, target):
+    """What does not depend on how the machine's CPUs are divided: CPU time for what was carried."""
+    return {
+        f"{kind}_cpu_sender": Figure(f"CPU time of the TCP stream's sender, {of}", "ms/GiB"),
+        f"{kind}_cpu_receiver": Figure(f"CPU time of the TCP stream's receiver, {of}", "ms/GiB"),
+        f"{kind}_cpu_leader": Figure(f"CPU time of the leader's ringtaild, {of}", "ms/GiB"),
+        f"{kind}_cpu_follower": Figure(f"CPU time of the follower's ringtaild, {of}", "ms/GiB"),
+        f"{kind}_cpu_busiest": Figure(f"CPU time of the busiest thread of both, {of}", "ms/GiB"),
+        f"{kind}_cpu": Figure(f"{of} over TCP, by the CPU time of the busiest thread", "%", target),
+    }
+
+
+def catch_up_figures():
+    of = f"acks=1 at {CATCH_UP_RATE:,}/s"
+    return {
+        "catch_up_tcp": Figure("plain TCP stream before catch-up", "MiB/s"),
+        "catch_up_rate": Figure("catch-up from files", "MiB/s"),
+        "catch_up": Figure("catch-up over TCP", "%", 50),
+        **cpu_figures("catch_up", "catch-up", 50),
+        **{f"catch_up_{when}_{name}": Figure(f"{of} {words} catch-up, {what}", unit)
+           for name, what, unit in (("p50", "p50", "ns"), ("all", "p99 of all", "ns"), ("left_out", "late by a gap", "%"),
+                                    ("p99", "p99 without gaps", "ns"))
+           for when, words in (("before", "without"), ("during", "during"))},
+        "catch_up_beside_p50": Figure("acks=1 during catch-up over without, p50", "x"),
+        "catch_up_beside": Figure("acks=1 during catch-up over without, p99", "x", 1.5, True),
+    }
+
+
+def figures(log_dirs):
     """All figures by name, in the order of the table."""
     ttl = 1000 * hosts.LEASE_TTL_S
     return {
         "tcp": Figure("plain TCP stream, send and recv of 256 KiB", "MiB/s"),
         "throughput_memory": Figure("replicated, 1 KiB records, storage=memory", "MiB/s"),
         "throughput": Figure("replicated over TCP, storage=memory", "%", 70),
-        "throughput_disk": Figure("replicated, 1 KiB records, both copies on this disk", "MiB/s"),
+        "throughput_disk": Figure("replicated, 1 KiB records, storage=disk, both copies on this disk"
+                                  if log_dirs == "disk" else
+                                  "replicated, 1 KiB records, storage=disk, both copies in a tmpfs", "MiB/s"),
+        "throughput_cpu_producer": Figure("CPU time of the producer, replicated", "ms/GiB"),
+        **cpu_figures("throughput", "replicated", 70),
         "ping": Figure("TCP ping-pong 256 B, blocking, p50", "ns"),
         "ping_spin": Figure("TCP ping-pong 256 B, both spin, p50", "ns"),
         "acks_all_ns": Figure("acks=all 256 B, 2 replicas, p50", "ns"),
         "acks_all_p99": Figure("acks=all 256 B, 2 replicas, p99", "ns"),
         "acks_all": Figure("acks=all over the blocking ping-pong", "x", 3, True),
-        **{f"{kind}_{rate}": figure for rate in OPEN_RATES for kind, figure in {
-            "alone": Figure(f"acks=1 at {rate:,}/s, unreplicated, p99", "ns"),
-            "replicated": Figure(f"acks=1 at {rate:,}/s, replicated, p99", "ns"),
-            "beside": Figure(f"acks=1 at {rate:,}/s, replicated over unreplicated, p99", "x", 1.2, True)}.items()},
-        "catch_up_tcp": Figure("plain TCP stream before catch-up", "MiB/s"),
-        "catch_up_rate": Figure("catch-up from files", "MiB/s"),
-        "catch_up": Figure("catch-up over TCP", "%", 50),
-        "catch_up_before": Figure(f"acks=1 at {CATCH_UP_RATE:,}/s without catch-up, p99", "ns"),
-        "catch_up_during": Figure(f"acks=1 at {CATCH_UP_RATE:,}/s during catch-up, p99", "ns"),
-        "catch_up_beside": Figure("acks=1 during catch-up over without, p99", "x", 1.5, True),
+        **{name: figure for rate in OPEN_RATES for name, figure in beside_figures(rate).items()},
+        **catch_up_figures(),
         "sigterm": Figure("no acknowledgement after SIGTERM of the leader", "ms", 100, True),
         "sigkill": Figure("no acknowledgement after SIGKILL of the leader", "ms", ttl + 300, True),
         "idle": Figure(f"idle ringtaild, {IDLE_PARTITIONS:,} partitions, of a CPU", "%", 2, True),
     }
 
 
+def cpu_of(run, process):
+    """ms on a CPU for each GiB carried, over all threads of the process."""
+    return sum(one["cpu_ns"] for one in run["threads"] if one["process"] == process) / 1e6 * GIB / run["bytes"]
+
+
+def busiest(run, *processes):
+    """Of one thread of the processes: ms on a CPU for each GiB carried, and which it is."""
+    thread = next(one for one in run["threads"] if one["process"] in processes)  # the first is the busiest
+    return thread["cpu_ns"] / 1e6 * GIB / run["bytes"], f"{thread['process']} {thread['thread']}"
+
+
 class Bench(measure.Bench):
     def __init__(self, args, work):
         self.args, self.work = args, work
-        self.figures = figures()
+        self.figures = figures(args.log_dirs)
         self.number = 0
         self.path = args.build / "bench" / "ringtail_cluster_path"
         self.load = args.build / "bench" / "ringtail_cluster_load"
         self.leader_cpu, self.follower_cpu = args.cpus.split(",")
         self.hosts = None
+        self.server = None
+        self.softirq = [f"softirq={pid}" for pid in hosts.softirq_threads()]
         self.standbys = []
+        self.failed = None  # why the run has ended early
 
     def run(self):
         self.begin()
@@ -81,13 +137,21 @@ class Bench(measure.Bench):
 
     def begin(self):
         self.hosts = hosts.Hosts(self.work, self.args.build,
-                                 [self.leader_cpu, self.follower_cpu, self.follower_cpu], self.args.set)
+                                 [self.leader_cpu, self.follower_cpu, self.follower_cpu], self.args.set,
+                                 log_bytes(self.args) if self.args.log_dirs == "memory" else None)
+        self.hosts.begin()
         hosts.wait_for("the nodes to join", lambda: len(self.hosts.nodes_live()) == 3)
-        self.hosts.start(2, self.path, "serve", self.hosts.address(2), PORT, cpu=self.follower_cpu)
+        self.server = self.hosts.start(2, self.path, "serve", self.hosts.address(2), PORT, cpu=self.follower_cpu)
 
     def close(self):
         if self.hosts:
             self.hosts.close()
+
+    def surroundings(self):
+        known = super().surroundings()
+        if self.args.log_dirs == "memory":
+            known["file_system"] = "the hosts' logs in memory (tmpfs)"
+        return {**known, "log_dirs": self.args.log_dirs, "failed": self.failed}
 
     # --- Programs ---
 
@@ -106,7 +170,12 @@ class Bench(measure.Bench):
 
     def stream(self, raw_name="stream"):
         return self.on_host(1, raw_name, self.path, "stream", self.hosts.address(2), PORT, self.args.seconds,
-                            cpu=self.leader_cpu)["bytes_per_second"] / MIB
+                            ",".join([f"receiver={self.server.pid}", *self.softirq]), cpu=self.leader_cpu)
+
+    def daemons(self):
+        """The processes whose CPU time replication takes, as a program's last word."""
+        return ",".join([f"leader={self.hosts.daemons[1].pid}", f"follower={self.hosts.daemons[2].pid}",
+                         *self.softirq])
 
     def ping(self, *how):
         return self.on_host(1, "-".join(["ping", *how]), self.path, "ping", self.hosts.address(2), PORT,
@@ -130,12 +199,26 @@ class Bench(measure.Bench):
         def replicated(storage):
             with self.topic(f"through-{storage}", storage=storage, **IN_MEMORY) as topic:
                 return self.run_load("saturate", topic, self.args.seconds, VALUE_BYTES, self.hosts.log_dir(2),
-                                     raw_name=f"saturate-{storage}")["bytes_per_second"] / MIB
+                                     self.daemons(), raw_name=f"saturate-{storage}")
         (tcp, memory), probe = self.probed(self.stream, lambda: replicated("memory"))
-        self.figures["tcp"].add(tcp, probe)
-        self.figures["throughput_memory"].add(memory, probe)
-        self.figures["throughput"].add(100 * memory / tcp, probe)
-        self.figures["throughput_disk"].add(replicated("disk"))
+        self.figures["throughput_disk"].add(replicated("disk")["bytes_per_second"] / MIB)
+        self.add_rates(tcp, memory, probe, ("tcp", "throughput_memory", "throughput"))
+        self.figures["throughput_cpu_producer"].add(cpu_of(memory, "self"), probe)
+        self.add_cpu("throughput", tcp, memory, probe)
+
+    def add_rates(self, stream, run, probe, names):
+        rates = [one["bytes_per_second"] / MIB for one in (stream, run)]
+        for name, value in zip(names, (*rates, 100 * rates[1] / rates[0])):
+            self.figures[name].add(value, probe)
+
+    def add_cpu(self, kind, stream, run, probe):
+        for name, one, process in (("sender", stream, "self"), ("receiver", stream, "receiver"),
+                                   ("leader", run, "leader"), ("follower", run, "follower")):
+            self.figures[f"{kind}_cpu_{name}"].add(cpu_of(one, process), probe)
+        side, _ = busiest(stream, "self", "receiver")
+        thread, which = busiest(run, "leader", "follower")
+        self.figures[f"{kind}_cpu_busiest"].add(thread, probe, thread=which)
+        self.figures[f"{kind}_cpu"].add(100 * side / thread, probe, thread=which)
 
     def acks_all(self):
         def replicated():
@@ -158,18 +241,22 @@ class Bench(measure.Bench):
         for host in self.hosts.hosts():
             self.hosts.pin(host, self.hosts.cpus[host - 1])
 
-    def open_loop(self, topic, rate, raw_name):
-        return self.run_load("open", topic, self.args.seconds, SMALL_BYTES, rate, raw_name=raw_name,
-                             cpu=self.leader_cpu)["p99_ns"]
+    def open_loop(self, topics, rate, raw_name, *how):
+        """Delays by topic."""
+        run = self.run_load("open", ",".join(topics), self.args.seconds, SMALL_BYTES, rate, *how, raw_name=raw_name,
+                            cpu=self.leader_cpu)
+        return run["topics"]
 
     def beside(self):
         with (self.topic("alone", (1,)) as alone, self.topic("replicated", **IN_MEMORY) as replicated,
               self.producer_apart()):
             for rate in OPEN_RATES:
-                (one, two), probe = self.probed(lambda: self.open_loop(alone, rate, f"alone-{rate}"),
-                                                lambda: self.open_loop(replicated, rate, f"replicated-{rate}"))
-                self.figures[f"alone_{rate}"].add(one, probe)
-                self.figures[f"replicated_{rate}"].add(two, probe)
+                (sides,), probe = self.probed(lambda: self.open_loop([alone, replicated], rate, f"beside-{rate}"))
+                for name, side in zip(("alone", "replicated"), sides):
+                    self.figures[f"{name}_all_{rate}"].add(side["all"]["p99_ns"], probe)
+                    self.figures[f"{name}_left_out_{rate}"].add(100 * side["left_out_share"], probe, gaps=side["gaps"])
+                    self.figures[f"{name}_{rate}"].add(side["without_gaps"]["p99_ns"], probe)
+                one, two = (side["without_gaps"]["p99_ns"] for side in sides)
                 self.figures[f"beside_{rate}"].add(two / one, probe)
 
     def catch_up(self):
@@ -178,17 +265,21 @@ class Bench(measure.Bench):
             self.run_load("fill", topic, self.args.catch_up_bytes, VALUE_BYTES, raw_name="fill")
             before = self.probe()
             tcp = self.stream("stream-catch_up")
-            quiet = self.open_loop(topic, CATCH_UP_RATE, "catch_up-before")
-            producer = self.hosts.start(1, self.load, "open", self.hosts.log_dir(1), topic, 3600, SMALL_BYTES,
-                                        CATCH_UP_RATE, cpu=self.leader_cpu, stdout=subprocess.PIPE)
+            quiet, = self.open_loop([topic], CATCH_UP_RATE, "catch_up-before", "shared")
             self.hosts.start_daemon(2)
-            rate = self.run_load("catch_up", topic, self.hosts.log_dir(2), raw_name="catch_up")["bytes_per_second"] / MIB
-            producer.send_signal(signal.SIGINT)
-            busy = json.loads(producer.communicate(timeout=60)[0])["p99_ns"]
+            run = self.run_load("catch_up", topic, self.hosts.log_dir(2), SMALL_BYTES, CATCH_UP_RATE, self.leader_cpu,
+                                self.daemons(), raw_name="catch_up")
         probe = {"before": before, "after": self.probe()}
-        for name, value in (("catch_up_tcp", tcp), ("catch_up_rate", rate), ("catch_up", 100 * rate / tcp),
-                            ("catch_up_before", quiet), ("catch_up_during", busy), ("catch_up_beside", busy / quiet)):
-            self.figures[name].add(value, probe)
+        self.add_rates(tcp, run, probe, ("catch_up_tcp", "catch_up_rate", "catch_up"))
+        self.add_cpu("catch_up", tcp, run, probe)
+        busy = run["producer"]
+        for when, side in (("before", quiet), ("during", busy)):
+            self.figures[f"catch_up_{when}_all"].add(side["all"]["p99_ns"], probe)
+            self.figures[f"catch_up_{when}_left_out"].add(100 * side["left_out_share"], probe, gaps=side["gaps"])
+            for percentile in ("p50", "p99"):
+                self.figures[f"catch_up_{when}_{percentile}"].add(side["without_gaps"][f"{percentile}_ns"], probe)
+        for name, percentile in (("catch_up_beside_p50", "p50_ns"), ("catch_up_beside", "p99_ns")):
+            self.figures[name].add(busy["without_gaps"][percentile] / quiet["without_gaps"][percentile], probe)
 
     def sigterm(self):
         self.failover("sigterm", signal.SIGTERM)

@@ -34,6 +34,7 @@ def markdown(figures, surroundings):
         "in ns, over all samples. Samples during which R moved by more than a sixth are left out while "
         "others remain.",
         "",
+        *([f"**Ended early:** {surroundings['failed']}", ""] if surroundings.get("failed") else []),
         "| figure | target | median | min | max | unit | samples | R | met |",
         "|---|---:|---:|---:|---:|---|---:|---:|---|",
     ]
@@ -65,7 +66,8 @@ def picture(width, height, parts):
 def figures_svg(figures):
     """One bar per target: how much of it was reached, the worst and the best sample as a whisker."""
     shown = [figure for figure in figures if figure.share_of_target() is not None]
-    left, width, row, most = 300, 900, 30, 2.5
+    left = max([300, *(20 + 7 * len(figure.title) for figure in shown)])
+    width, row, most = left + 600, 30, 2.5
     height = row * len(shown) + 40
 
     def x(share):
