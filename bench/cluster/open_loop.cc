@@ -34,6 +34,7 @@ Json Delays::json() const {
   };
   return {{"all", latency(all)},
           {"without_gaps", latency(without_gaps)},
+          {"sends", latency(sends)},
           {"left_out", left_out},
           {"left_out_share", share(left_out, all.count())},
           {"gaps",
@@ -100,6 +101,7 @@ void OpenLoop::count_record(std::uint64_t due, std::uint64_t begin, Delays& dela
   const std::uint64_t delay_ns = clock_.ns_between(due, last_);
   const std::uint64_t send_ns = clock_.ns_between(begin, last_);
   delays.all.record(delay_ns);
+  delays.sends.record(send_ns);
   if (due < late_from_ || due >= late_until_) {
     delays.without_gaps.record(delay_ns);
   } else if (send_ns > kGapNs) {

@@ -25,6 +25,7 @@ Json latency(const Histogram& times);
 struct Delays {
   Histogram all;           // from when a record was to leave until send() had returned
   Histogram without_gaps;  // `all` without those that a gap made late
+  Histogram sends;         // how long send() took, of all records
   std::uint64_t left_out = 0;
   std::uint64_t gaps = 0;
   std::uint64_t gaps_preempted = 0;  // of them: in which the kernel gave the CPU to another thread

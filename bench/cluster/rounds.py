@@ -68,7 +68,7 @@ def catch_up_figures():
         **cpu_figures("catch_up", "catch-up", 50),
         **{f"catch_up_{when}_{name}": Figure(f"{of} {words} catch-up, {what}", unit)
            for name, what, unit in (("p50", "p50", "ns"), ("all", "p99 of all", "ns"), ("left_out", "late by a gap", "%"),
-                                    ("p99", "p99 without gaps", "ns"))
+                                    ("p99", "p99 without gaps", "ns"), ("send", "p99 of send alone", "ns"))
            for when, words in (("before", "without"), ("during", "during"))},
         "catch_up_beside_p50": Figure("acks=1 during catch-up over without, p50", "x"),
         "catch_up_beside": Figure("acks=1 during catch-up over without, p99", "x", 1.5, True),
@@ -276,6 +276,7 @@ class Bench(measure.Bench):
         for when, side in (("before", quiet), ("during", busy)):
             self.figures[f"catch_up_{when}_all"].add(side["all"]["p99_ns"], probe)
             self.figures[f"catch_up_{when}_left_out"].add(100 * side["left_out_share"], probe, gaps=side["gaps"])
+            self.figures[f"catch_up_{when}_send"].add(side["sends"]["p99_ns"], probe)
             for percentile in ("p50", "p99"):
                 self.figures[f"catch_up_{when}_{percentile}"].add(side["without_gaps"][f"{percentile}_ns"], probe)
         for name, percentile in (("catch_up_beside_p50", "p50_ns"), ("catch_up_beside", "p99_ns")):
