@@ -3,6 +3,7 @@ import contextlib
 import json
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 
@@ -43,7 +44,10 @@ def beside_figures(rate):
         f"replicated_left_out_{rate}": Figure(f"{of}, replicated, late by a gap", "%"),
         f"alone_{rate}": Figure(f"{of}, unreplicated, p99 without gaps", "ns"),
         f"replicated_{rate}": Figure(f"{of}, replicated, p99 without gaps", "ns"),
-        f"beside_{rate}": Figure(f"{of}, replicated over unreplicated, p99", "x", 1.2, True),
+        f"beside_late_{rate}": Figure(f"{of}, replicated over unreplicated, p99 without gaps", "x"),
+        f"alone_send_{rate}": Figure(f"{of}, unreplicated, p99 of send alone", "ns"),
+        f"replicated_send_{rate}": Figure(f"{of}, replicated, p99 of send alone", "ns"),
+        f"beside_{rate}": Figure(f"{of}, replicated over unreplicated, p99 of send alone", "x", 1.2, True),
     }
 
 
@@ -65,6 +69,8 @@ def catch_up_figures():
         "catch_up_tcp": Figure("plain TCP stream before catch-up", "MiB/s"),
         "catch_up_rate": Figure("catch-up from files", "MiB/s"),
         "catch_up": Figure("catch-up over TCP", "%", 50),
+        "catch_up_disk": Figure("the hosts' disk, read and written at once", "MiB/s"),
+        "catch_up_of_disk": Figure("catch-up over the disk, read and written at once", "%"),
         **cpu_figures("catch_up", "catch-up", 50),
         **{f"catch_up_{when}_{name}": Figure(f"{of} {words} catch-up, {what}", unit)
            for name, what, unit in (("p50", "p50", "ns"), ("all", "p99 of all", "ns"),
@@ -72,7 +78,8 @@ def catch_up_figures():
                                     ("send", "p99 of send alone", "ns"))
            for when, words in (("before", "without"), ("during", "during"))},
         "catch_up_beside_p50": Figure("acks=1 during catch-up over without, p50", "x"),
-        "catch_up_beside": Figure("acks=1 during catch-up over without, p99", "x", 1.5, True),
+        "catch_up_beside_p99": Figure("acks=1 during catch-up over without, p99", "x"),
+        "catch_up_beside": Figure("acks=1 during catch-up over without, p99 of send alone", "x", 1.5, True),
     }
 
 
@@ -261,14 +268,17 @@ class Bench(measure.Bench):
                     self.figures[f"{name}_all_{rate}"].add(side["all"]["p99_ns"], probe)
                     self.figures[f"{name}_left_out_{rate}"].add(100 * side["left_out_share"], probe, gaps=side["gaps"])
                     self.figures[f"{name}_{rate}"].add(side["without_gaps"]["p99_ns"], probe)
-                one, two = (side["without_gaps"]["p99_ns"] for side in sides)
-                self.figures[f"beside_{rate}"].add(two / one, probe)
+                    self.figures[f"{name}_send_{rate}"].add(side["sends"]["p99_ns"], probe)
+                for name, of in (("beside_late", "without_gaps"), ("beside", "sends")):
+                    one, two = (side[of]["p99_ns"] for side in sides)
+                    self.figures[f"{name}_{rate}"].add(two / one, probe)
 
     def catch_up(self):
         with self.topic("away", **IN_MEMORY) as topic:
             self.hosts.stop_daemon(2)
             self.run_load("fill", topic, self.args.catch_up_bytes, VALUE_BYTES, raw_name="fill")
             before = self.probe()
+            disk = self.disk_both_ways()
             tcp = self.stream("stream-catch_up")
             quiet, = self.open_loop([topic], CATCH_UP_RATE, "catch_up-before", "shared")
             self.hosts.start_daemon(2)
@@ -284,8 +294,31 @@ class Bench(measure.Bench):
             self.figures[f"catch_up_{when}_send"].add(side["sends"]["p99_ns"], probe)
             for percentile in ("p50", "p99"):
                 self.figures[f"catch_up_{when}_{percentile}"].add(side["without_gaps"][f"{percentile}_ns"], probe)
-        for name, percentile in (("catch_up_beside_p50", "p50_ns"), ("catch_up_beside", "p99_ns")):
-            self.figures[name].add(busy["without_gaps"][percentile] / quiet["without_gaps"][percentile], probe)
+        for name, of, percentile in (("catch_up_beside_p50", "without_gaps", "p50_ns"),
+                                     ("catch_up_beside_p99", "without_gaps", "p99_ns"),
+                                     ("catch_up_beside", "sends", "p99_ns")):
+            self.figures[name].add(busy[of][percentile] / quiet[of][percentile], probe)
+        if disk is not None:
+            self.figures["catch_up_disk"].add(disk, probe)
+            self.figures["catch_up_of_disk"].add(100 * run["bytes_per_second"] / MIB / disk, probe)
+
+    def disk_both_ways(self):
+        """MiB/s that are read from the leader's files while as much is written to another, both past the page cache;
+        None where the logs lie on no disk."""
+        if self.args.log_dirs != "disk":
+            return None
+        source = max((self.hosts.log_dir(1) / "topics").rglob("*.log"), key=lambda path: path.stat().st_blocks)
+        written = self.work / "disk-probe"
+        blocks = min(source.stat().st_blocks * 512, GIB) // MIB
+        begin = time.monotonic()
+        both = [self.hosts.start(None, "dd", "bs=1M", f"count={blocks}", *words, stderr=subprocess.DEVNULL)
+                for words in ((f"if={source}", "of=/dev/null", "iflag=direct"),
+                              ("if=/dev/zero", f"of={written}", "oflag=direct"))]
+        for process in both:
+            process.wait()
+        took = time.monotonic() - begin
+        written.unlink()
+        return blocks / took
 
     def sigterm(self):
         self.failover("sigterm", signal.SIGTERM)

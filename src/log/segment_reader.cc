@@ -69,6 +69,7 @@ class SegmentReader::Impl {
   bool step_over_gap();
   bool stands_at(Position at, std::optional<Offset> next) const;
   Status resume_reading();
+  bool enter_following();
   bool is_frame_at(Position position, std::uint64_t offset) const;
   Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
   Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns,
@@ -246,7 +247,7 @@ Status SegmentReader::Impl::resume_reading() {
 
 std::optional<SegmentPipe> SegmentReader::Impl::pipe(Position at, Position durable_limit, Offset next,
                                                      std::size_t most_bytes) {
-  if (!stands_at(at, next) && !seek(at, next)) return std::nullopt;
+  if (!stands_at(at, next) ? !seek(at, next) : !enter_following()) return std::nullopt;
   if (segment_->compacted() || position_ != at) return std::nullopt;
   if (!file_) {
     auto file = backend_->open(segment_->path, io::OpenMode::read_direct);
@@ -268,6 +269,15 @@ std::optional<SegmentPipe> SegmentReader::Impl::pipe(Position at, Position durab
   expected_offset_ = static_cast<std::int64_t>(end.offset);
   piped_ = true;
   return SegmentPipe{std::move(*bytes), position_, Offset(end.offset)};
+}
+
+// At the end of a segment, into the one that begins there, if there is one. False: it could not be entered.
+bool SegmentReader::Impl::enter_following() {
+  if (expected_offset_ < 0) return true;
+  const Offset expected(static_cast<std::uint64_t>(expected_offset_));
+  auto following = open_segment(expected);
+  if (!following || following->base() != position_ || following->path == segment_->path) return true;
+  return enter(std::move(*following), position_, expected).has_value();
 }
 
 // An index entry is a hint.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/logger.h"
 #include "format/frame.h"
 
@@ -10,6 +11,9 @@ namespace ringtail::replication {
 using log::LogPoint;
 
 namespace {
+
+constexpr std::chrono::milliseconds kShortestWait{50};
+constexpr std::chrono::milliseconds kLongestWait{5'000};
 
 // Frames one behind the other, each with its checksum.
 bool are_whole(std::span<const std::byte> bytes, Offset first) {
@@ -50,7 +54,7 @@ MessageHeader FollowingPartition::header(MessageType type) const {
 }
 
 void FollowingPartition::ask() {
-  if (state_ != State::idle) return;
+  if (state_ != State::idle || monotonic_ns() < ask_at_ns_) return;
   Link* const link = context_.network->link(leader_);
   if (link == nullptr) return;
   state_ = State::asked;
@@ -72,8 +76,17 @@ void FollowingPartition::on_refuse(const Message& message) {
   const std::string_view why(reinterpret_cast<const char*>(message.body.data()), message.body.size());
   logger().debug("replication: {}-{}: node {} refuses: {}", partition_.topic, partition_.partition.value(),
                  leader_.value(), why);
+  // What stopped the leader will do so again: each time that it got no further the follower waits twice as long.
+  if (state_ == State::streaming) {
+    wait_ = end_ == stopped_at_ ? std::min(2 * wait_, kLongestWait) : kShortestWait;
+    stopped_at_ = end_;
+    ask_at_ns_ = monotonic_ns() + std::chrono::nanoseconds(wait_).count();
+  }
   on_link_down();
-  if ((message.header.flags & kAskAgain) != 0) ask();
+  if ((message.header.flags & kAskAgain) != 0) {
+    ask_at_ns_ = 0;
+    ask();
+  }
 }
 
 void FollowingPartition::on_start(const Message& message) {

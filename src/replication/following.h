@@ -3,6 +3,7 @@
 // Thread safety: the network's thread. Lifetime: the context must outlive it.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <optional>
@@ -68,6 +69,9 @@ class FollowingPartition {
   std::shared_ptr<log::ReplicaWriter> writer_;
   std::deque<Pending> pending_;  // shipped, and no room in the ring yet: at most the leader's window
   log::LogPoint watermark_;      // as the leader says
+  log::LogPoint stopped_at_;     // where the leader ended the stream last
+  std::chrono::milliseconds wait_{0};
+  std::int64_t ask_at_ns_ = 0;  // not before
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

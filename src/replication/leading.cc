@@ -300,6 +300,7 @@ bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
     if (!piece.bytes.empty()) send_frames(node, stream, piece.bytes, piece.end);
     progress = true;
     if (!piece.error) continue;
+    tell_trouble(node, *piece.error);
     if (Link* link = context_.network->link(node)) refuse(*link, piece.error->message);
     stream.streaming = false;
     return true;
@@ -307,6 +308,13 @@ bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
   const bool more = !stream.ahead.empty() && !stream.ahead.back().error && stream.ahead.size() < kMostAhead;
   if (more && !stream.fetching && stream.streaming && context_.throttle.open()) begin_fetch(node, stream);
   return progress;
+}
+
+// Once, however often the follower asks.
+void LeadingPartition::tell_trouble(NodeId node, const Error& error) {
+  if (std::exchange(trouble_, error.message) == error.message) return;
+  logger().error("replication: {}-{}: cannot be shipped to node {}: {}", partition_.topic,
+                 partition_.partition.value(), node.value(), to_string(error));
 }
 
 // On the thread that reads files: what the reader has next, in a pipe if that can be.
@@ -325,30 +333,40 @@ void LeadingPartition::read_files(log::PartitionReader& reader, bool piped, Fetc
     if (!frames || frames->bytes.empty()) return;
     to.bytes.insert(to.bytes.end(), frames->bytes.begin(), frames->bytes.end());
     to.end = frames->end;
+    if (piped) return;  // in the next segment it may be had again
   }
 }
 
-// Reads on another thread, which has the reader meanwhile.
+// Reads on another thread, which has the reader meanwhile, and goes on reading while what it has read is sent.
 void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
   stream.fetching = true;
-  auto fetched = std::make_shared<Fetched>();
   const Link* const link = context_.network->link(node);
   const bool piped = stream.unchecked && link != nullptr && link->takes_pipes();
-  context_.fetch([this, alive = alive_, node, piped, reader = stream.reader, fetched, post = context_.post] {
-    read_files(*reader, piped, *fetched);
-    post([this, alive, node, reader, fetched] {
-      if (!*alive) return;
-      const auto found = streams_.find(node);
-      if (found == streams_.end() || found->second.reader != reader) return;
-      Stream& of = found->second;
-      of.fetching = false;
-      if (context_.network->link(node) == nullptr) return end_stream(node);
-      context_.throttle.take(fetched->bytes.size() + fetched->piped.size());
-      if (fetched->bytes.empty() && fetched->piped.empty() && !fetched->error) return;
-      of.ahead.push_back(std::move(*fetched));
-      send_ahead(node, of);
-    });
+  const std::size_t pieces = context_.throttle.is_set() ? 1 : kMostAhead - stream.ahead.size();
+  context_.fetch([this, alive = alive_, node, piped, pieces, reader = stream.reader, post = context_.post] {
+    bool is_last = false;
+    for (std::size_t n = 1; !is_last; ++n) {
+      auto fetched = std::make_shared<Fetched>();
+      read_files(*reader, piped, *fetched);
+      is_last = n == pieces || fetched->size() == 0 || fetched->error;
+      post([this, alive, node, reader, fetched, is_last] {
+        if (*alive) on_fetched(node, reader, std::move(*fetched), is_last);
+      });
+    }
   });
+}
+
+void LeadingPartition::on_fetched(NodeId node, const std::shared_ptr<log::PartitionReader>& reader,
+                                  Fetched fetched, bool is_last) {
+  const auto found = streams_.find(node);
+  if (found == streams_.end() || found->second.reader != reader) return;
+  Stream& of = found->second;
+  of.fetching = !is_last;
+  if (context_.network->link(node) == nullptr) return end_stream(node);
+  context_.throttle.take(fetched.size());
+  if (fetched.size() == 0 && !fetched.error) return;
+  of.ahead.push_back(std::move(fetched));
+  send_ahead(node, of);
 }
 
 bool LeadingPartition::is_behind() const {

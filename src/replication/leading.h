@@ -29,7 +29,8 @@ class Throttle {
   void set_rate(std::int64_t bytes_per_s) { rate_ = bytes_per_s; }
   // To be told the time now and then.
   void refill(std::int64_t now_ns);
-  bool open() const { return rate_ == 0 || tokens_ > 0; }
+  bool is_set() const { return rate_ != 0; }
+  bool open() const { return !is_set() || tokens_ > 0; }
   void take(std::size_t bytes) { tokens_ -= static_cast<double>(bytes); }
 
  private:
@@ -98,6 +99,8 @@ class LeadingPartition {
     io::PipedBytes piped;  // or this
     log::LogPoint end;
     std::optional<Error> error;
+
+    std::size_t size() const { return bytes.size() + piped.size(); }
   };
   struct Stream {
     log::LogPoint sent;
@@ -127,9 +130,12 @@ class LeadingPartition {
   void end_rest();
   bool pump_behind(NodeId node, Stream& stream);
   bool send_ahead(NodeId node, Stream& stream);
+  void tell_trouble(NodeId node, const Error& error);
   bool take_reader(NodeId node, Stream& stream);
   void begin_fetch(NodeId node, Stream& stream);
   static void read_files(log::PartitionReader& reader, bool piped, Fetched& to);
+  void on_fetched(NodeId node, const std::shared_ptr<log::PartitionReader>& reader, Fetched fetched,
+                  bool is_last);
   void update_watermark();
   void tell_watermark();
   void refuse(Link& link, const std::string& why);
@@ -146,6 +152,7 @@ class LeadingPartition {
   bool held_up_ = false;
   bool resting_ = false;
   std::optional<Error> failure_;
+  std::string trouble_;  // that was told last
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

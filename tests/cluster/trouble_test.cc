@@ -164,6 +164,80 @@ TEST_F(DiskTest, ALeaderWhoseDiskIsFullGivesTheLeadershipAway) {
   expect_promises_kept();
 }
 
+// --- Files ---------------------------------------------------------------------------------------
+
+constexpr const char* kBig = "big";
+
+class DamageTest : public TroubleTest {
+ protected:
+  // Records that the host has on disk, and of all but the last ones of which nobody keeps more than that.
+  void append(int leader, int count) {
+    auto log =
+        Log::open({.dir = cluster_.log_dir(leader), .create_if_missing = false, .keeper = KeeperMode::none});
+    ASSERT_TRUE(log) << to_string(log.error());
+    auto producer = Producer::open(*log, {.topic = kBig, .max_block = std::chrono::seconds(30)});
+    ASSERT_TRUE(producer) << to_string(producer.error());
+    for (int i = 0; i < count; ++i, ++appended_)
+      ASSERT_TRUE(producer->send({.value = value(appended_)})) << to_string(producer->error());
+    ASSERT_TRUE(producer->flush()) << to_string(producer->error());
+  }
+  static std::string value(int number) { return std::to_string(number) + std::string(8'000, 'v'); }
+  std::vector<std::string> values_at(int node) const {
+    auto log =
+        Log::open({.dir = cluster_.log_dir(node), .create_if_missing = false, .keeper = KeeperMode::none});
+    std::vector<std::string> values;
+    auto consumer = Consumer::open(*log);
+    const TopicPartition partition{kBig, PartitionId(0)};
+    if (!consumer || !consumer->assign(std::span(&partition, 1))) return values;
+    while (*consumer->position(partition) < *consumer->end_offset(partition)) {
+      const auto polled = consumer->poll(milliseconds(100));
+      if (!polled) return values;
+      for (const Record& record : *polled) values.emplace_back(record.value);
+    }
+    return values;
+  }
+  // A byte in the middle of the segment that has the middle of the log.
+  void flip_a_byte(int node) const {
+    std::vector<std::filesystem::path> segments;
+    for (const auto& file :
+         std::filesystem::directory_iterator(cluster_.log_dir(node) / "topics" / kBig / "0"))
+      if (file.path().extension() == ".log") segments.push_back(file.path());
+    std::ranges::sort(segments);
+    ASSERT_GT(segments.size(), 8U);
+    std::fstream file(segments[segments.size() / 2], std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(500'000);
+    const int byte = file.get();
+    file.seekp(500'000);
+    file.put(static_cast<char>(byte ^ 1));
+    ASSERT_TRUE(file.good());
+  }
+
+ private:
+  int appended_ = 0;
+};
+
+TEST_F(DamageTest, WhatIsDamagedInTheLeadersFileIsShippedToNobodyAndNamed) {
+  ASSERT_TRUE(cluster_.create_topic(kBig, 1, configs())) << cluster_.trouble();
+  ASSERT_TRUE(cluster_.wait_until_whole(kBig)) << cluster_.describe();
+  const int leader = *cluster_.leader(kBig);
+  const int follower = leader % cluster_.size() + 1;
+  append(leader, 100);
+  cluster_.kill_node(follower);
+  append(leader, 2'000);
+  flip_a_byte(leader);
+  cluster_.start_node(follower);
+  wait_until_said(follower, "begins anew with node " + std::to_string(leader) + ": frames that are damaged");
+  wait_until_said(leader, "cannot be shipped to node " + std::to_string(follower));
+  EXPECT_THAT(cluster_.said_by(leader), HasSubstr("ringtail log verify"));
+
+  flip_a_byte(leader);  // back
+  ASSERT_TRUE(cluster_.wait_until_whole(kBig)) << cluster_.describe();
+  ASSERT_TRUE(Cluster::wait_until([&] { return values_at(follower).size() == 2'100; }))
+      << cluster_.describe();
+  EXPECT_EQ(values_at(follower), values_at(leader));
+  expect_promises_kept();
+}
+
 // --- Certificates --------------------------------------------------------------------------------
 
 // Makes the node a certificate that is valid for so many days, by the authority that all have.

@@ -144,6 +144,16 @@ TEST_F(SegmentReaderTest, PipesWhatItWouldRead) {
   EXPECT_GT(pipes, 10u);
 }
 
+TEST_F(SegmentReaderTest, AtTheEndOfASegmentItPipesFromTheNext) {
+  write_log(ring_, 400, 7'000);
+  ASSERT_GT(logs().size(), 2u);
+  std::size_t first = 0;
+  while (frame_at(first).offset < logs()[1]) ++first;
+  auto r = reader();
+  ASSERT_FALSE(r->read(frame_at(first - 1).position, frame_at(first).position)->bytes.empty());
+  EXPECT_TRUE(r->pipe(frame_at(first).position, ring_.end(), frame_at(first).offset, 100'000));
+}
+
 TEST_F(SegmentReaderTest, AnIndexThatIsWrongIsNoReasonToPipe) {
   write_log(ring_, 100, 7'000);
   const auto index = segment_path(dir(), format::FileKind::index, logs().front());
