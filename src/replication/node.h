@@ -42,7 +42,8 @@ class Node final : public Replicator, public ReplicaHost {
         timer_(context_),
         rest_timer_(context_),
         decide_("ringtail-decide"),
-        fetch_("ringtail-fetch") {
+        fetch_("ringtail-fetch"),
+        topics_("ringtail-topics") {
     gate_->node = this;
     ship_.self = options_.node.id;
     ship_.window_bytes = options_.window_bytes;
@@ -148,6 +149,7 @@ class Node final : public Replicator, public ReplicaHost {
   std::thread thread_;
   Worker decide_;
   Worker fetch_;
+  Worker topics_;
 };
 
 }  // namespace ringtail::replication

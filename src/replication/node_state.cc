@@ -75,7 +75,7 @@ void Node::provide_topics() {
     const auto known = provided_.find(id);
     if (!wanted.contains(name) || (known != provided_.end() && known->second == stored.record)) continue;
     if (!providing_.insert(id).second) continue;
-    decide_.submit([this, topic = stored.record] { provide_topic(topic); });
+    topics_.submit([this, topic = stored.record] { provide_topic(topic); });
   }
 }
 
@@ -133,7 +133,7 @@ void Node::remove_topics() {
       ++it;
       continue;
     }
-    decide_.submit([this, topic = it->second] {
+    topics_.submit([this, topic = it->second] {
       auto known = log_->catalog().load_topic(topic.name);
       if (!known || known->topic_id != topic.topic_id) return;
       auto removed = log_->catalog().delete_topic(topic.name);

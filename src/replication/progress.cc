@@ -68,7 +68,8 @@ std::vector<NodeId> LeaderProgress::lagging(std::int64_t now_ns, std::int64_t pa
 
 bool LeaderProgress::is_lagging(NodeId node, std::int64_t now_ns, std::int64_t patience_ns) const {
   const Follower* const follower = node == self_ ? nullptr : find(node);
-  return follower != nullptr && now_ns - follower->caught_up_ns > patience_ns;
+  // Before the first mark there is nothing that it could be measured by.
+  return follower != nullptr && follower->caught_up_ns != 0 && now_ns - follower->caught_up_ns > patience_ns;
 }
 
 std::vector<NodeId> LeaderProgress::caught_up() const {

@@ -2,8 +2,9 @@
 // leads to its followers and appends what it is shipped; and takes part in deciding who leads.
 //
 // Thread safety: all members may be called from any thread. Threads: one for the network and all partitions
-// ("ringtail-ship"), one for decisions that wait for the coordinator or the disk ("ringtail-decide"), one that reads files
-// for followers that are behind ("ringtail-fetch").
+// ("ringtail-ship"), one for decisions that wait for the coordinator ("ringtail-decide"), one that makes and
+// deletes topics, for gigabytes of files take the disk a second ("ringtail-topics"), one that reads files for followers
+// that are behind ("ringtail-fetch").
 #pragma once
 
 #include <chrono>

@@ -117,6 +117,16 @@ TEST_F(Progress, WhoNeverSaidAnythingLagsInTime) {
   EXPECT_THAT(progress_.lagging(3 * kSecond, kSecond), ElementsAre(NodeId(2), NodeId(3)));
 }
 
+// Its acknowledgement may come before the new leader has noted where the log ends for the first time.
+TEST_F(Progress, NobodyLagsInTheMomentInWhichALeaderBegins) {
+  ack(1, 10);
+  ack(2, 9);
+  EXPECT_THAT(progress_.lagging(99 * kSecond, kSecond), IsEmpty());
+  progress_.mark(at(10), 100 * kSecond);
+  EXPECT_THAT(progress_.lagging(100 * kSecond, kSecond), IsEmpty());
+  EXPECT_THAT(progress_.lagging(102 * kSecond, kSecond), ElementsAre(NodeId(2), NodeId(3)));
+}
+
 TEST_F(Progress, AnIdlePartitionsFollowersDoNotLag) {
   ack(2, 10);
   ack(3, 10);
