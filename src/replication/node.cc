@@ -170,7 +170,10 @@ void Node::tick() {
     if (!may_lead) replica->fence();
     ++number;
     const bool quiet = replica->is_quiet() && !active_.contains(replica.get());
-    if (!quiet || renewed || number % kLookAgain == 0) replica->tick(now_ns);
+    if (!quiet || number % kLookAgain == 0)
+      replica->tick(now_ns);
+    else if (renewed)
+      replica->renew_lease();
     const bool behind = !quiet && replica->leading() != nullptr && replica->leading()->is_behind();
     if (behind || number % kPumpAnyway == 0) active_.try_emplace(replica.get(), 0);
   }

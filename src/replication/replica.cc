@@ -203,8 +203,7 @@ void Replica::tick(std::int64_t now_ns) {
   if (next_ && !committing_ && !await_record_ &&
       (now_ns >= hand_over_until_ns_ || !host_.life_of(*next_->leader, config_.acks_synced())))
     return abandon_hand_over();
-  // SYNC: pairs with Appender::still_leads and PartitionKeeper::step_role.
-  partition_->entry().lease_deadline_ns.store(host_.lease_deadline_ns(), std::memory_order_release);
+  renew_lease();
   if (partition_->entry().role.load(std::memory_order_acquire) !=  // SYNC: as above
       static_cast<std::uint32_t>(ReplicaRole::leader)) {
     if (!next_) {  // the keeper fenced it, for the lease had run out
@@ -215,6 +214,12 @@ void Replica::tick(std::int64_t now_ns) {
   leading_->mark(now_ns);
   look_at_isr(now_ns);
   look_at_disk(now_ns);
+}
+
+void Replica::renew_lease() {
+  if (!leading_) return;
+  // SYNC: pairs with Appender::still_leads and PartitionKeeper::step_role.
+  partition_->entry().lease_deadline_ns.store(host_.lease_deadline_ns(), std::memory_order_release);
 }
 
 // How long a replica may lack records. Where they must be synced to count, they are not before that is due.

@@ -46,6 +46,8 @@ class Replica {
                   const TopicConfig& config);
   // Lag, in-sync replicas, the lease; now and then.
   void tick(std::int64_t now_ns);
+  // Tells producers and the keeper how long this node may lead now.
+  void renew_lease();
   // Whether nothing is to be expected but what it will be told of: it need not be looked at in every tick.
   bool is_quiet() const;
   // This node's lease is gone: it leads nothing.
