@@ -1,0 +1,32 @@
+#include "log/sent_records.h"
+
+#include "unit/log/replica_test_support.h"
+
+namespace ringtail::log {
+namespace {
+
+constexpr Stamp kStamp{.producer_id = 4711};
+constexpr std::chrono::seconds kPatience{30};
+
+// The ring may recycle records before the keeper has told where the log begins now.
+TEST(SentRecordsTest, WhatHasLeftAMemoryTopicsRingIsNotRecalledAndNoError) {
+  ReplicaHost host(Storage::memory);
+  auto producer = host.new_producer();
+  producer->appender->set_stamp(&kStamp);
+  std::uint64_t sent = 0;
+  while (host.entry().log_start_offset.load() == 0) {
+    host.append(*producer, "r", 50);
+    sent += 50;
+  }
+  host.entry().log_start_offset.store(0);
+  host.entry().log_start_position.store(0);
+  SentRecords records;
+  const auto next = records.recall(host.ref(), 402, kStamp.producer_id, kPatience);
+  ASSERT_TRUE(next) << to_string(next.error());
+  EXPECT_EQ(*next, sent);
+  EXPECT_NE(records.find(sent - 1), nullptr);
+  EXPECT_EQ(records.find(0), nullptr);
+}
+
+}  // namespace
+}  // namespace ringtail::log
