@@ -11,6 +11,7 @@ constexpr std::chrono::seconds kPatience{30};
 // The ring may recycle records before the keeper has told where the log begins now.
 TEST(SentRecordsTest, WhatHasLeftAMemoryTopicsRingIsNotRecalledAndNoError) {
   ReplicaHost host(Storage::memory);
+  host.lead(1);
   auto producer = host.new_producer();
   producer->appender->set_stamp(&kStamp);
   std::uint64_t sent = 0;
