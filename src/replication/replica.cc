@@ -269,7 +269,7 @@ void Replica::look_at_isr(std::int64_t now_ns) {
     if (std::ranges::find(record_.replicas, node) != record_.replicas.end()) isr.insert(node);
   if (isr == before) return;
   tell_change(before, isr, now_ns);
-  propose(std::move(isr));
+  propose(isr);
 }
 
 void Replica::tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after,
@@ -292,7 +292,7 @@ void Replica::tell_change(const std::set<NodeId>& before, const std::set<NodeId>
                     node.value());
 }
 
-void Replica::propose(std::set<NodeId> isr) {
+void Replica::propose(const std::set<NodeId>& isr) {
   PartitionRecord next = record_;
   next.isr.clear();
   for (const NodeId node : isr)

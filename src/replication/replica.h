@@ -102,7 +102,7 @@ class Replica {
   void begin_follow(const log::RoleOutcome& outcome);
   bool isr_stands(std::int64_t now_ns) const;
   void look_at_isr(std::int64_t now_ns);
-  void propose(std::set<NodeId> isr);
+  void propose(const std::set<NodeId>& isr);
   void tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after, std::int64_t now_ns) const;
   void look_at_disk(std::int64_t now_ns);
   bool has_failed() const;

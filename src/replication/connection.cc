@@ -1,0 +1,240 @@
+// A connection: hello, messages in and out, silence.
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/parse.h"
+#include "base/random.h"
+#include "base/topic_config.h"
+#include "replication/asio_network.h"
+
+namespace ringtail::replication {
+
+namespace {
+
+constexpr std::size_t kReadBytes = 1 << 20;  // several messages, so that few are cut in two by its end
+constexpr std::uint32_t kMaxHelloBytes = 4096;
+constexpr std::size_t kStrangerReadBytes = 16 << 10;
+
+std::span<const std::byte> as_body(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+struct Hello {
+  std::string cluster;
+  std::uint32_t node = 0;
+  std::uint64_t incarnation = 0;
+};
+
+std::string format_hello(const NetworkOptions& options) {
+  return nlohmann::json{{"cluster", options.cluster},
+                        {"node", options.self.value()},
+                        {"incarnation", to_hex(options.incarnation)}}
+      .dump();
+}
+
+std::optional<Hello> parse_hello(std::span<const std::byte> body) {
+  const auto* text = reinterpret_cast<const char*>(body.data());
+  const auto json = nlohmann::json::parse(text, text + body.size(), nullptr, false);
+  if (!json.is_object()) return std::nullopt;
+  const auto cluster = json.find("cluster");
+  const auto node = json.find("node");
+  const auto incarnation = json.find("incarnation");
+  if (cluster == json.end() || !cluster->is_string() || node == json.end() || !node->is_number_unsigned() ||
+      incarnation == json.end() || !incarnation->is_string())
+    return std::nullopt;
+  const auto token = parse_hex(incarnation->get<std::string>());
+  if (!token || node->get<std::uint64_t>() > kMaxNodeId) return std::nullopt;
+  if (!check_topic_name(cluster->get<std::string>())) return std::nullopt;  // it may be shown
+  return Hello{cluster->get<std::string>(), node->get<std::uint32_t>(), *token};
+}
+
+}  // namespace
+
+Connection::Connection(AsioNetwork& network, tcp::socket socket, NodeId expected, bool dialed)
+    : network_(&network),
+      socket_(std::move(socket)),
+      expected_(expected),
+      dialed_(dialed),
+      heard_ns_(monotonic_ns()),
+      said_ns_(heard_ns_),
+      read_(kStrangerReadBytes) {
+  error_code ignored;
+  if (const auto endpoint = socket_.remote_endpoint(ignored); !ignored)
+    from_ = endpoint.address().to_string();
+  ignored = socket_.set_option(tcp::no_delay(true), ignored);
+  if (network.tls() != nullptr)
+    tls_ = std::make_unique<asio::ssl::stream<tcp::socket&>>(socket_, *network.tls());
+}
+
+void Connection::begin() {
+  if (!tls_) return say_hello();
+  tls_->async_handshake(dialed_ ? asio::ssl::stream_base::client : asio::ssl::stream_base::server,
+                        [self = shared_from_this()](error_code error) {
+                          if (error) return self->close(describe_tls(*self->tls_->native_handle(), error));
+                          self->say_hello();
+                        });
+}
+
+void Connection::say_hello() {
+  if (!open_) return;
+  send({.type = MessageType::hello}, as_body(format_hello(network_->options())));
+  read_more();
+}
+
+void Connection::send(const MessageHeader& header, std::span<const std::byte> body) {
+  if (!open_) return;
+  const bool frames = header.type == MessageType::frames;
+  Outgoing& to = last();
+  const std::size_t before = to.bytes.size();
+  append_message(to.bytes, header, body, frames ? network_->options().compression : Compression::none);
+  queued_ += to.bytes.size() - before;
+  said_ns_ = monotonic_ns();
+  if (sending_.bytes.empty()) flush();
+}
+
+bool Connection::takes_pipes() const {
+  return !tls_ && network_ != nullptr && network_->options().compression == Compression::none;
+}
+
+void Connection::send_piped(const MessageHeader& header, io::PipedBytes body) {
+  if (!open_) return;
+  const auto encoded = encode_unchecked(header, body.size());
+  Outgoing& to = last();
+  to.bytes.insert(to.bytes.end(), encoded.begin(), encoded.end());
+  queued_ += encoded.size() + body.size();
+  to.piped = std::move(body);
+  said_ns_ = monotonic_ns();
+  if (sending_.bytes.empty()) flush();
+}
+
+// Where bytes are to be appended.
+Outgoing& Connection::last() {
+  Outgoing& last = later_.empty() ? waiting_ : later_.back();
+  return last.piped.empty() ? last : later_.emplace_back();
+}
+
+void Connection::flush() {
+  std::swap(sending_, waiting_);
+  if (!later_.empty()) {
+    waiting_ = std::move(later_.front());
+    later_.pop_front();
+  }
+  async_write(asio::buffer(sending_.bytes), [self = shared_from_this()](error_code error, std::size_t bytes) {
+    if (!self->open_) return;
+    if (error) return self->close(self->describe(error));
+    self->queued_ -= bytes;
+    self->flush_piped();
+  });
+}
+
+// What a pipe holds goes out by itself, between what other handlers do.
+void Connection::flush_piped() {
+  const std::size_t before = sending_.piped.size();
+  const error_code error(before == 0 ? 0 : sending_.piped.send_to(socket_.native_handle()),
+                         boost::system::system_category());
+  queued_ -= before - sending_.piped.size();
+  if (error == asio::error::would_block)
+    return socket_.async_wait(tcp::socket::wait_write, [self = shared_from_this()](error_code failed) {
+      if (!self->open_) return;
+      if (failed) return self->close(self->describe(failed));
+      self->flush_piped();
+    });
+  if (error) return close(describe(error));
+  sending_.bytes.clear();
+  if (!waiting_.bytes.empty()) flush();
+  if (up_) network_->callbacks().writable(*this);
+}
+
+void Connection::read_more() {
+  if (read_begin_ == read_end_) read_begin_ = read_end_ = 0;
+  if (read_end_ == read_.size()) {
+    // A message that does not fit: to the front with what is there of it, or more room.
+    if (read_begin_ == 0) read_.resize(read_.size() * 2);
+    std::copy(read_.begin() + static_cast<std::ptrdiff_t>(read_begin_),
+              read_.begin() + static_cast<std::ptrdiff_t>(read_end_), read_.begin());
+    read_end_ -= read_begin_;
+    read_begin_ = 0;
+  }
+  async_read(asio::buffer(read_.data() + read_end_, read_.size() - read_end_),
+             [self = shared_from_this()](error_code error, std::size_t bytes) {
+               if (!self->open_) return;
+               if (error) return self->close(self->describe(error));
+               self->take(bytes);
+             });
+}
+
+void Connection::take(std::size_t bytes) {
+  read_end_ += bytes;
+  if (up_) heard_ns_ = monotonic_ns();
+  const auto keep = shared_from_this();
+  while (open_) {
+    auto parsed = parse_message(std::span(read_).subspan(read_begin_, read_end_ - read_begin_), unpacked_,
+                                up_ ? kMaxBodyBytes : kMaxHelloBytes);
+    if (!parsed) return close(parsed.error().message);
+    if (parsed->bytes == 0) break;
+    read_begin_ += parsed->bytes;
+    const Message& message = parsed->message;
+    if (!up_) {
+      if (!take_hello(message)) return;
+    } else if (message.header.type != MessageType::ping) {
+      network_->callbacks().message(*this, message);
+    }
+  }
+  if (open_) read_more();
+}
+
+bool Connection::take_hello(const Message& message) {
+  const auto hello = message.header.type == MessageType::hello ? parse_hello(message.body) : std::nullopt;
+  std::string why;
+  if (!hello)
+    why = "it did not begin with a hello";
+  else if (hello->cluster != network_->options().cluster)
+    why = fmt::format("it is of cluster '{}'", hello->cluster);
+  else if (dialed_ && NodeId(hello->node) != expected_)
+    why = fmt::format("it is node {}; does another node's address stand in the cluster's records?",
+                      hello->node);
+  if (why.empty()) {
+    peer_ = NodeId(hello->node);
+    peer_incarnation_ = hello->incarnation;
+    if (!network_->admit(shared_from_this()))
+      why = fmt::format("node {} is not to connect to this one, or is connected already", hello->node);
+  }
+  if (!why.empty()) {
+    close(why);
+    return false;
+  }
+  up_ = true;
+  heard_ns_ = monotonic_ns();
+  read_.resize(kReadBytes);
+  network_->callbacks().up(*this);
+  return open_;
+}
+
+void Connection::look(std::int64_t now_ns) {
+  if (!open_) return;
+  if (now_ns - heard_ns_ > std::chrono::nanoseconds(network_->options().silence).count())
+    return close(fmt::format("{} for {} ms", up_ ? "nothing was heard" : "no hello was heard",
+                             network_->options().silence.count()));
+  if (up_ && now_ns - said_ns_ > std::chrono::nanoseconds(network_->options().ping_interval).count())
+    send({.type = MessageType::ping}, {});
+}
+
+void Connection::shut() {
+  open_ = false;
+  error_code ignored;
+  ignored = socket_.close(ignored);
+}
+
+void Connection::close(const std::string& why) {
+  if (!open_) return;
+  shut();
+  if (network_ == nullptr) return;
+  AsioNetwork& network = *network_;
+  const auto keep = shared_from_this();
+  network.note_trouble(up_ ? peer_ : expected_, from_, why);
+  network.forget(keep);
+  if (std::exchange(up_, false)) network.callbacks().down(*this);
+}
+
+}  // namespace ringtail::replication
