@@ -238,7 +238,7 @@ class Stranger {
 // A header of the protocol with these sizes of its body.
 std::string header_of(std::uint32_t body_bytes, std::uint32_t raw_bytes) {
   std::string header(72, '\0');
-  header.replace(0, 8, std::string("RRP1\x01\x00\x01\x00", 8));
+  header.replace(0, 8, std::string("RRP1\x02\x00\x01\x00", 8));
   for (std::size_t i = 0; i < 4; ++i) {
     header[8 + i] = static_cast<char>(body_bytes >> (8 * i) & 0xff);
     header[12 + i] = static_cast<char>(raw_bytes >> (8 * i) & 0xff);
@@ -273,6 +273,18 @@ TEST_F(DaemonClusterTest, StrangersAreSentAwayAndSaidOnce) {
   EXPECT_EQ(count_in_log("these are no messages of Ringtail's replication"), 1u);
   EXPECT_LT(resident_kib(daemon_->pid()), before + (32 << 10));
   EXPECT_EQ(get("/readyz").status, 200);
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
+TEST_F(DaemonClusterTest, APeerOfAnotherVersionIsToldApart) {
+  ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
+  configure(node_tables(1));
+  start();
+  const Stranger older(replication_port_);
+  ASSERT_TRUE(older.say(header_of(5, 5).replace(4, 1, "\x01") + "hello"));
+  EXPECT_TRUE(wait_until([this] {
+    return count_in_log("version 1 of the replication protocol, this program version 2; run the same") == 1;
+  })) << read_file(log_file());
   EXPECT_EQ(stop().exit_code, 0);
 }
 
