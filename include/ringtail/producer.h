@@ -188,8 +188,8 @@ class Producer {
   Status abort();
 
   // Of producers that number their records: the next number in a partition. On a replicated topic the log is asked
-  // when another epoch has begun since: it may have lost records, or have some of another that shares producer_id. Where it
-  // cannot be read, or another host leads, the number is the one known so far.
+  // when another epoch has begun since: it may have lost records, or have some of another that shares producer_id.
+  // Where it cannot be read, or another host leads, the number is the one known so far. Blocks while it is read.
   std::uint64_t next_sequence(PartitionId partition) const;
 
   // The partition that `send` would choose for a record with this key.

@@ -57,8 +57,8 @@ Result<PipedBytes> PipedBytes::read(const File& file, std::uint64_t offset, std:
   std::array<int, 2> ends{-1, -1};
   if (pipes.load(std::memory_order_relaxed) >= kMostPipes ||
       ::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0)
-    return fail(Code::limit_exceeded,
-                fmt::format("there is no pipe to be had besides the {} in use", pipes.load()));
+    return fail(Code::limit_exceeded, fmt::format("there is no pipe to be had besides the {} in use",
+                                                  pipes.load(std::memory_order_relaxed)));
   pipes.fetch_add(1, std::memory_order_relaxed);
   PipedBytes piped;
   piped.out_ = File(ends[0]);

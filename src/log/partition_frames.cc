@@ -168,7 +168,7 @@ std::optional<PartitionReader::PipedFrames> PartitionReader::pipe_frames(std::si
   if (position_ >= durable || is_in_current() || !open_segments()) return std::nullopt;
   auto piped = segments_->pipe(position_, durable, offset_, most_bytes);
   if (!piped) return std::nullopt;
-  PipedFrames frames{std::move(piped->bytes), {position_, offset_}, {piped->end, piped->next}};
+  PipedFrames frames{std::move(piped->bytes), {piped->end, piped->next}};
   mode_ = Mode::segments;
   position_ = frames.end.position;
   offset_ = frames.end.offset;

@@ -69,7 +69,6 @@ class PartitionReader {
   // to be asked. Blocks while the disk reads.
   struct PipedFrames {
     io::PipedBytes bytes;
-    LogPoint at;
     LogPoint end;
   };
   std::optional<PipedFrames> pipe_frames(std::size_t most_bytes);

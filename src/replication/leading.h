@@ -1,8 +1,8 @@
 // A partition that this node leads: ships what is appended to its followers, and knows how far they are.
 //
-// One reader, the head, walks all that is appended; whoever is where the head is gets each piece from it. A follower that
-// is behind has a reader of its own until it has come up. What stands only in files is read on another
-// thread, so that nobody else waits for the disk.
+// One reader, the head, walks all that is appended; whoever is where the head is gets each piece from it. A
+// follower that is behind has a reader of its own until it has come up. What stands only in files is read on
+// another thread, so that nobody else waits for the disk.
 //
 // Thread safety: the network's thread. Lifetime: the context must outlive it.
 #pragma once

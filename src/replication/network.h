@@ -1,9 +1,9 @@
 // Connections between the hosts of a cluster: one a pair, over which all partitions go.
 //
-// The node with the lower id dials, again and again while there is no connection; after a while of that, so does the
-// other one. Both sides say hello; a connection counts once the other side's hello has come, and fits. One that is silent for too long is closed, and
-// so is one whose hello has not come by then, whatever else did. Strangers are given little memory, few places, and
-// few lines in the log.
+// The node with the lower id dials, again and again while there is no connection; after a while of that, so does
+// the other one. Both sides say hello; a connection counts once the other side's hello has come, and fits. One
+// that is silent for too long is closed, and so is one whose hello has not come by then, whatever else did.
+// Strangers are given little memory, few places, and few lines in the log.
 //
 // Thread safety: everything on the thread that runs the io_context, but for what says otherwise. Lifetime: the
 // io_context and what the callbacks use must outlive it.

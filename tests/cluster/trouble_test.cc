@@ -170,7 +170,7 @@ constexpr const char* kBig = "big";
 
 class DamageTest : public TroubleTest {
  protected:
-  // Records that the host has on disk, and of all but the last ones of which nobody keeps more than that.
+  // Returns when the host has them on disk.
   void append(int leader, int count) {
     auto log =
         Log::open({.dir = cluster_.log_dir(leader), .create_if_missing = false, .keeper = KeeperMode::none});
