@@ -1,6 +1,7 @@
 #include "log/partition_keeper.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/logger.h"
@@ -22,6 +23,8 @@ constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
 constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
 // A reader holds what producers wait for: longer than a poll's records take, shorter than a new ring does.
 constexpr std::int64_t kStarvingPinNs = 2 * kMillisecond;
+// How long the last flush of a keeper that ends waits for a claim in a ring that has been replaced.
+constexpr std::int64_t kPatienceNs = 500 * kMillisecond;
 
 }  // namespace
 
@@ -182,15 +185,22 @@ void PartitionKeeper::take_segment(Result<PreparedSegment> prepared) {
 
 void PartitionKeeper::flush_blocking() {
   if (failed_ || !is_disk()) return;
-  for (;;) {
+  for (std::int64_t progress_ns = monotonic_ns();;) {
     const Position before = writer_->end_position();
-    flush(monotonic_ns());
-    if (failed_) return;
-    if (writer_->end_position() == before && rings_.size() == 1) break;
-    if (writer_->end_position() == before && writer_->failure()) return;
-    if (writer_->end_position() == before) {
-      if (auto flushed = writer_->flush_blocking(); !flushed) break;
+    const std::size_t rings = rings_.size();
+    const std::int64_t now_ns = monotonic_ns();
+    flush(now_ns);
+    // What nobody will finish in an earlier ring stands in the way of all that comes behind it.
+    if (!failed_ && rings_.size() > 1) repair(now_ns);
+    if (failed_ || writer_->failure()) return;
+    if (writer_->end_position() != before || rings_.size() != rings) {
+      progress_ns = now_ns;
+      continue;
     }
+    if (rings == 1) break;
+    if (auto flushed = writer_->flush_blocking(); !flushed) break;
+    if (now_ns - progress_ns > kPatienceNs) break;  // somebody alive is at work there
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
   if (auto flushed = writer_->flush_blocking(); !flushed)
     logger().warn("{}: not everything could be written; it stays in {}: {}", name(),

@@ -141,6 +141,7 @@ class PartitionKeeper {
   void give_up_claims();
   LogPoint end_point() const;
   bool cuts(const RoleRequest& request) const;
+  bool may_cut(std::int64_t now_ns);
   Status lead(const RoleRequest& request);
   Status follow(const RoleRequest& request);
   Status cut_log(const LogPoint& cut, bool restart);

@@ -112,8 +112,7 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   if (role_request_->role != ReplicaRole::fenced &&
       current().ring().header().scribbled.load(memory_order_relaxed) != 0)
     return begin_retire("the partition gets another leader");
-  // Nobody else is to be at work in the files that are cut off.
-  if (cuts(*role_request_) && (compacting_ || preparing_segment_)) return cancel_compaction();
+  if (cuts(*role_request_) && !may_cut(now_ns)) return;
   RoleRequest request = *std::exchange(role_request_, std::nullopt);
   Status taken;
   if (request.role == ReplicaRole::leader) taken = lead(request);
@@ -124,6 +123,16 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   }
   announce_role();
   if (request.done) request.done(RoleOutcome{partition_, end_point(), epochs_, replica_});
+}
+
+// Whether nobody else is at work in the files that are to be cut off, and all that earlier rings hold is in them.
+bool PartitionKeeper::may_cut(std::int64_t now_ns) {
+  if (!is_disk()) return true;
+  const bool drained = rings_.size() == 1;
+  // Whoever still has a claim in an earlier ring had the same time to finish it.
+  if (!drained && now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();
+  if (compacting_ || preparing_segment_) cancel_compaction();
+  return drained && !compacting_ && !preparing_segment_;
 }
 
 bool PartitionKeeper::is_settling() const { return role() == ReplicaRole::fenced && !settled_; }

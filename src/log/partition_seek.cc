@@ -140,6 +140,11 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
     place = {place.position + extent, following, false};
     frame += extent;
   }
+  // A ring that began within a term has a copy of what comes before it there, and does not keep that for readers.
+  if (place.position < head) {
+    release_pin();
+    return std::nullopt;
+  }
   return place;
 }
 

@@ -22,8 +22,8 @@ constexpr std::chrono::milliseconds kTick{100};
 constexpr std::chrono::microseconds kRest{250};  // between looks, while records come
 constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more come
 constexpr std::size_t kLookAgain = 10;           // ticks
-constexpr std::size_t kPumpAnyway = 50;          // ticks: a bell may have rung unheard
-constexpr std::size_t kLookAtPeers = 10;         // ticks
+constexpr std::size_t kPumpAnyway = 50;   // ticks: a bell may have rung unheard; a multiple of kLookAgain
+constexpr std::size_t kLookAtPeers = 10;  // ticks
 constexpr std::size_t kMostOfTrouble = 200;
 
 // What a crash of the host would take with it: the shared memory of this log, since this boot. The file is known by
@@ -52,12 +52,18 @@ Status Node::open() {
                          [this](Link& link) {
                            logger().info("replication: connected to node {}", link.peer().value());
                            met_[link.peer()] = link.peer_incarnation();
-                           for (auto& [id, replica] : replicas_) replica->on_link_up(link.peer());
+                           for (auto& [id, replica] : replicas_) {
+                             replica->on_link_up(link.peer());
+                             restless_.insert(replica.get());
+                           }
                          },
                      .message = [this](Link& link, const Message& message) { on_message(link, message); },
                      .down =
                          [this](Link& link) {
-                           for (auto& [id, replica] : replicas_) replica->on_link_down(link.peer());
+                           for (auto& [id, replica] : replicas_) {
+                             replica->on_link_down(link.peer());
+                             restless_.insert(replica.get());
+                           }
                          },
                      .writable =
                          [this](Link&) {
@@ -140,6 +146,7 @@ bool Node::pump_active() {
 }
 
 void Node::activate(Replica& replica) {
+  restless_.insert(&replica);
   if (replica.leading() != nullptr) active_.try_emplace(&replica, monotonic_ns());
 }
 
@@ -165,24 +172,37 @@ void Node::tick() {
   may_lead_ = may_lead;
   ship_.throttle.refill(now_ns);
   const bool renewed = std::exchange(lease_told_ns_, lease_deadline_ns()) != lease_deadline_ns();
-  std::size_t number = ++ticks_;
+  ++ticks_;
   for (auto& [id, replica] : replicas_) {
-    if (!may_lead) replica->fence();
-    ++number;
-    const bool quiet = replica->is_quiet() && !active_.contains(replica.get());
-    if (!quiet || number % kLookAgain == 0)
-      replica->tick(now_ns);
-    else if (renewed)
-      replica->renew_lease();
-    const bool behind = !quiet && replica->leading() != nullptr && replica->leading()->is_behind();
-    if (behind || number % kPumpAnyway == 0) active_.try_emplace(replica.get(), 0);
+    if (may_lead && !renewed) break;
+    if (renewed) replica->renew_lease();
+    if (may_lead) continue;
+    replica->fence();
+    restless_.insert(replica.get());
   }
+  look_at_some();
+  std::erase_if(restless_, [&](Replica* replica) {
+    replica->tick(now_ns);
+    if (replica->leading() != nullptr && replica->leading()->is_behind()) active_.try_emplace(replica, 0);
+    return replica->is_quiet() && !active_.contains(replica);
+  });
   if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();
   if (ticks_ % kLookAtPeers == 0) tell_unreached();
   timer_.expires_after(kTick);
   timer_.async_wait([this](boost::system::error_code error) {
     if (!error) tick();
   });
+}
+
+// Of those of which nothing is expected a part, so that each has its turn once a second.
+void Node::look_at_some() {
+  auto next = replicas_.lower_bound(next_look_);
+  for (std::size_t left = replicas_.size() / kLookAgain + 1; left > 0 && next != replicas_.end();
+       --left, ++next) {
+    restless_.insert(next->second.get());
+    if (ticks_ % kPumpAnyway < kLookAgain) active_.try_emplace(next->second.get(), 0);
+  }
+  next_look_ = next == replicas_.end() ? StreamId{} : next->first;
 }
 
 // Puts into this node's record whom it cannot connect to, so that it is seen from anywhere. What comes and goes
@@ -281,6 +301,7 @@ void Node::stop() {
 
 void Node::on_message(Link& link, const Message& message) {
   Replica* const replica = find(stream_of(message.header));
+  if (replica != nullptr && message.header.type != MessageType::frames) restless_.insert(replica);
   FollowingPartition* const following = replica == nullptr ? nullptr : replica->following();
   const bool from_leader =
       following != nullptr && following->leader() == link.peer() && following->epoch() == message.epoch();
@@ -348,8 +369,10 @@ void Node::take_role(const StreamId& id, log::RoleRequest request) {
     request.done = [this, id, done = std::move(done)](Result<log::RoleOutcome> outcome) {
       if (stop_.load(std::memory_order_relaxed)) return;
       asio::post(context_, [this, id, done, outcome = std::move(outcome)] {
-        if (Replica* const replica = find(id); replica != nullptr && outcome)
-          by_index_[outcome->partition.index] = replica;
+        if (Replica* const replica = find(id); replica != nullptr) {
+          restless_.insert(replica);
+          if (outcome) by_index_[outcome->partition.index] = replica;
+        }
         done(outcome);
       });
     };
@@ -366,7 +389,10 @@ void Node::commit(const PartitionRecord& record, std::function<void(std::optiona
     std::optional<bool> outcome;
     if (made) outcome = *made;
     if (!made) logger().debug("replication: {}", to_string(made.error()));
-    asio::post(context_, [done, outcome] { done(outcome); });
+    asio::post(context_, [this, record, done, outcome] {
+      if (Replica* const found = find({record.topic_id, record.partition.value()})) restless_.insert(found);
+      done(outcome);
+    });
   });
 }
 

@@ -80,6 +80,7 @@ class Node final : public Replicator, public ReplicaHost {
   void listen_to_bell();
   void activate(Replica& replica);
   void tick();
+  void look_at_some();
 
   void on_state(std::shared_ptr<const ClusterState> state);
   void connect();
@@ -124,6 +125,8 @@ class Node final : public Replicator, public ReplicaHost {
   std::map<StreamId, std::unique_ptr<Replica>> replicas_;
   std::map<std::uint32_t, Replica*> by_index_;
   std::map<Replica*, std::int64_t> active_;        // since when there has been nothing to ship
+  std::set<Replica*> restless_;                    // to be looked at in each tick, until they are quiet
+  StreamId next_look_;                             // of the quiet ones
   std::map<std::uint64_t, TopicRecord> provided_;  // topics that this host has, as it has them
   std::set<std::uint64_t> providing_;
   std::set<TopicPartition> electing_;

@@ -162,6 +162,7 @@ void Node::update_replicas() {
     auto& replica = replicas_[id];
     if (!replica) replica = std::make_unique<Replica>(ship_, *this, name, id);
     replica->set_record(stored, leader_of(record), configs[name.topic]);
+    restless_.insert(replica.get());
   }
   // Those that are deleted, or are no business of this node any more.
   for (auto it = replicas_.begin(); it != replicas_.end();) {
@@ -177,6 +178,7 @@ void Node::update_replicas() {
     take_role(it->first, {.role = shm::ReplicaRole::fenced});
     if (const auto index = it->second->index()) by_index_.erase(*index);
     active_.erase(it->second.get());
+    restless_.erase(it->second.get());
     it = replicas_.erase(it);
   }
 }

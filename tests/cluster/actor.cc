@@ -162,6 +162,16 @@ int read(const Actor& actor) {
   }
 }
 
+// Its host's daemon may have been killed just then, and will be back.
+ringtail::Result<ringtail::Log> open_log(const char* dir) {
+  for (;;) {
+    auto log =
+        ringtail::Log::open({.dir = dir, .create_if_missing = false, .keeper = ringtail::KeeperMode::none});
+    if (log || log.error().code != ringtail::Code::no_keeper) return log;
+    std::this_thread::sleep_for(kAfterFailure);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -172,8 +182,7 @@ int main(int argc, char** argv) {
   }
   const int history = ::open(argv[5], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (history < 0) return std::perror(argv[5]), 1;
-  auto log =
-      ringtail::Log::open({.dir = argv[2], .create_if_missing = false, .keeper = ringtail::KeeperMode::none});
+  auto log = open_log(argv[2]);
   if (!log) return give_up(log.error());
   const Actor actor{.log = *log, .topic = argv[3], .name = argv[4], .history = history};
   if (what == "insist") return insist(actor);

@@ -241,6 +241,36 @@ TEST_P(Replicated, AProducerThatDiesInTheMiddleOfAClaimDoesNotHoldUpTheFence) {
   expect_same(a_, b_);
 }
 
+// The ring was replaced, for a claim in it was given up, and another producer stands still there, too, when the log
+// is to be cut off: the files are cut when they have all that the ring holds.
+TEST_P(Replicated, AProducerThatStandsStillInAnEarlierRingDoesNotHoldUpTheCut) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  auto holder = a_.new_producer();
+  auto late = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  b_.follow(a_, 1);
+  b_.fetch_from(a_);
+  ASSERT_TRUE((*holder)->claim({}, 100));
+  a_.append(*producer, "lost ", 20);
+  b_.lead(2);
+  std::optional<Result<RoleOutcome>> fenced;
+  a_.keeper().request_role({.role = ReplicaRole::fenced,
+                            .done = [&](Result<RoleOutcome> outcome) { fenced = std::move(outcome); }});
+  const shm::Slot& slot = a_.ref().control->slot(holder->slot.index());
+  a_.turn_until([&] { return slot.given_up.load() != 0; });
+  late->slot.announce(shm::Phase::claiming, a_.ref().index);
+  a_.turn_until([&] { return fenced.has_value(); });
+  ASSERT_TRUE(*fenced);
+  a_.follow(b_, 2);
+  EXPECT_FALSE(a_.failed());
+  auto successor = b_.new_producer();
+  b_.append(*successor, "two ", 20);
+  a_.fetch_from(b_);
+  late->slot.finish();
+  expect_same(a_, b_);
+}
+
 TEST_P(Replicated, TheNextKeeperFindsWhatTheDeadOneWasShipped) {
   a_.lead(1);
   auto producer = a_.new_producer();
