@@ -1,6 +1,8 @@
 // Holes that dead and stuck producers leave in a partition's rings: when they are asked about, and whom the
 // answer concerns.
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/logger.h"
@@ -93,9 +95,11 @@ void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(s
 void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
   if (failed_)
     return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
-  logger().warn(
-      "{}: slot {} (pid {}) stands still within a claim for more than claim.timeout.ms={}; giving it up",
-      name(), slot, context_.control->slot(slot).pid.load(memory_order_relaxed), config_.claim_timeout_ms);
+  logger().warn("{}: slot {} (pid {}) stands still within a claim {}; giving it up", name(), slot,
+                context_.control->slot(slot).pid.load(memory_order_relaxed),
+                role() == shm::ReplicaRole::fenced
+                    ? std::string("while the partition changes its role")
+                    : fmt::format("for more than claim.timeout.ms={}", config_.claim_timeout_ms));
   for (RingKeeper& ring : rings_) ring.ring().header().scribbled.store(1, memory_order_relaxed);
   // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);

@@ -258,7 +258,7 @@ TEST_P(Replicated, AProducerThatStandsStillInAnEarlierRingDoesNotHoldUpTheCut) {
   a_.keeper().request_role({.role = ReplicaRole::fenced,
                             .done = [&](Result<RoleOutcome> outcome) { fenced = std::move(outcome); }});
   const shm::Slot& slot = a_.ref().control->slot(holder->slot.index());
-  a_.turn_until([&] { return slot.given_up.load() != 0; });
+  a_.turn_until([&] { return slot.given_up.load() == slot.op.load(); });
   late->slot.announce(shm::Phase::claiming, a_.ref().index);
   a_.turn_until([&] { return fenced.has_value(); });
   ASSERT_TRUE(*fenced);
