@@ -64,6 +64,7 @@ public final class Main {
     private static Peer make(Options o) throws Exception {
         return switch (o.system) {
             case "aeron-ipc" -> new AeronIpc(o);
+            case "aeron-archive" -> new AeronArchivePeer(o);
             case "chronicle" -> new Chronicle(o);
             case "kafka" -> new Kafka(o);
             default -> throw new Options.UsageException("no such system: " + o.system);
