@@ -44,12 +44,18 @@ fn said<E: std::fmt::Debug>(what: &str) -> impl Fn(E) -> String + '_ {
     move |e| format!("iceoryx2: {what}: {e:?}")
 }
 
+/// What a run's files are called by. It is short because the path of a listener's socket
+/// must fit the 107 bytes that Unix sockets allow.
 fn prefix(dir: &str) -> String {
     let mut hasher = DefaultHasher::new();
     std::fs::canonicalize(dir)
         .unwrap_or_else(|_| PathBuf::from(dir))
         .hash(&mut hasher);
-    format!("ringtail-iox2-{:016x}-", hasher.finish())
+    format!("rt-iox2-{:08x}-", hasher.finish() as u32)
+}
+
+fn root(dir: &str) -> String {
+    format!("/tmp/{}files/", prefix(dir))
 }
 
 /// One node of the run; runs in different directories do not see each other.
@@ -63,9 +69,9 @@ pub struct Domain {
 
 fn config(dir: &str) -> Result<Config, String> {
     let mut config = Config::default();
-    let root = format!("{dir}/iceoryx2/");
+    let root = root(dir);
     std::fs::create_dir_all(&root).map_err(|e| format!("{root}: {e}"))?;
-    let root = Path::new(root.as_bytes()).map_err(said("--dir is too long a path"))?;
+    let root = Path::new(root.as_bytes()).map_err(said("no root path"))?;
     config.global.set_root_path(&root);
     config.global.prefix =
         FileName::new(prefix(dir).as_bytes()).map_err(said("cannot name the run"))?;
@@ -74,7 +80,7 @@ fn config(dir: &str) -> Result<Config, String> {
 
 impl Domain {
     pub fn new(o: &Options, run: RunFile) -> Result<Domain, String> {
-        set_log_level(LogLevel::Error);
+        set_log_level_from_env_or(LogLevel::Error);
         let node = NodeBuilder::new()
             .config(&config(&o.dir)?)
             .signal_handling_mode(SignalHandlingMode::Disabled)
@@ -299,6 +305,7 @@ pub fn clean(dir: &str) -> Result<(), String> {
         .map_err(said("no node"))?;
     node.blocking_cleanup_dead_nodes(Duration::from_secs(1));
     drop(node);
+    let _ = std::fs::remove_dir_all(root(dir));
     let prefix = prefix(dir);
     let entries = std::fs::read_dir("/dev/shm").map_err(|e| format!("/dev/shm: {e}"))?;
     for entry in entries.flatten() {
