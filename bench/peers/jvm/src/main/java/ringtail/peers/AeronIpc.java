@@ -127,7 +127,10 @@ class AeronIpc implements Peer {
         RunFile run = new RunFile(options.run);
         long since = System.nanoTime();
         while (!connected.stream().allMatch(BooleanSupplier::getAsBoolean)) {
-            if (run.stopped() || System.nanoTime() - since > CONNECT_NS) {
+            if (run.stopped()) {
+                return;
+            }
+            if (System.nanoTime() - since > CONNECT_NS) {
                 throw new IllegalStateException("the other end did not connect in 60 s");
             }
             Thread.sleep(1);

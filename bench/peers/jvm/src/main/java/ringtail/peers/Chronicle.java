@@ -1,12 +1,13 @@
 package ringtail.peers;
 
 import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
 import net.openhft.chronicle.bytes.Bytes;
 import net.openhft.chronicle.bytes.SyncMode;
 import net.openhft.chronicle.queue.ChronicleQueue;
 import net.openhft.chronicle.queue.ExcerptAppender;
 import net.openhft.chronicle.queue.ExcerptTailer;
-import net.openhft.chronicle.queue.impl.single.Pretoucher;
 import net.openhft.chronicle.queue.impl.single.SingleChronicleQueueBuilder;
 import net.openhft.chronicle.queue.rollcycles.LargeRollCycles;
 import net.openhft.chronicle.wire.DocumentContext;
@@ -15,27 +16,22 @@ import org.agrona.concurrent.UnsafeBuffer;
 
 /** Chronicle Queue: a mapped file that all processes append to and read from. */
 final class Chronicle implements Peer {
-    private static final long PRETOUCH_NS = 1_000_000;
+    private static final List<String> MODES = List.of("", "pagecache", "durable", "replay");
 
     private final Options options;
     private final boolean durable;
-    private final boolean pretouch;
-    private volatile boolean closing;
-    private Thread toucher;
 
     Chronicle(Options options) {
         this.options = options;
-        String mode = options.mode;
-        this.durable = mode.equals("durable");
-        this.pretouch = mode.equals("pretouch");
-        if (!durable && !pretouch && !mode.isEmpty() && !mode.equals("pagecache") && !mode.equals("replay")) {
+        this.durable = options.mode.equals("durable");
+        if (!MODES.contains(options.mode)) {
             throw new Options.UsageException(
-                "chronicle's --mode is pagecache, pretouch, durable or replay, not " + mode);
+                "chronicle's --mode is pagecache, durable or replay, not " + options.mode);
         }
     }
 
     private ChronicleQueue open(Stream stream) {
-        Path path = options.dir.resolve("queue-" + stream.name().toLowerCase(java.util.Locale.ROOT));
+        Path path = options.dir.resolve("queue-" + stream.name().toLowerCase(Locale.ROOT));
         return SingleChronicleQueueBuilder.binary(path.toFile())
             .rollCycle(LargeRollCycles.LARGE_DAILY)
             .syncMode(durable ? SyncMode.SYNC : SyncMode.NONE)
@@ -44,27 +40,7 @@ final class Chronicle implements Peer {
 
     @Override
     public Sender sender(Stream stream) {
-        ChronicleQueue queue = open(stream);
-        if (pretouch) {
-            startToucher(queue);
-        }
-        return new AppenderSender(queue, options.size, durable);
-    }
-
-    /** As the guide has it: another thread of the writing process goes ahead through the pages. */
-    private void startToucher(ChronicleQueue queue) {
-        toucher = new Thread(() -> {
-            try (Pretoucher pretoucher = queue.createPretoucher()) {
-                while (!closing) {
-                    pretoucher.execute();
-                    java.util.concurrent.locks.LockSupport.parkNanos(PRETOUCH_NS);
-                }
-            } catch (Exception e) {
-                System.err.println("peer: pretoucher: " + e);
-            }
-        }, "pretoucher");
-        toucher.setDaemon(true);
-        toucher.start();
+        return new AppenderSender(open(stream), options.size, durable);
     }
 
     @Override
@@ -77,16 +53,8 @@ final class Chronicle implements Peer {
         if (durable) {
             return "appender.sync() after each record; readers see a record before it is synced";
         }
-        return "page cache, written back by the kernel" + (pretouch ? "; pretoucher every 1 ms" : "")
+        return "page cache, written back by the kernel"
             + (options.block ? "; there is no blocking wait: readers back off to sleeps" : "");
-    }
-
-    @Override
-    public void close() throws Exception {
-        closing = true;
-        if (toucher != null) {
-            toucher.join(1_000);
-        }
     }
 
     private static final class AppenderSender implements Sender {
