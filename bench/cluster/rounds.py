@@ -373,7 +373,7 @@ class Bench(measure.Bench):
                     process.kill()
             self.hosts.create_partitions("idle", IDLE_PARTITIONS, 2, term_bytes="64KiB", **IN_MEMORY)
             hosts.wait_for("the partitions to be led", lambda: self.led("idle") == IDLE_PARTITIONS, 120)
-            time.sleep(5)
+            time.sleep(20)  # keepers prepare segments for so many, and look around for some seconds
         before = self.cpu_seconds()
         begin = time.monotonic()
         time.sleep(self.args.idle_seconds)

@@ -325,6 +325,7 @@ void PartitionKeeper::fail_with(const Error& error) {
   entry_.state.store(static_cast<std::uint32_t>(PartitionState::failed), memory_order_release);
   bump_version();
   notify_all();
+  if (replicated_ && context_.on_progress) context_.on_progress(partition_.index);
   for (const std::uint32_t slot : dead_slots_) context_.slots->release_dead(slot);
   dead_slots_.clear();
 }

@@ -104,6 +104,7 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
     logger().warn("{}: the lease of this host's leadership has run out; no more appends until it is renewed",
                   name());
     fence_role(0);
+    if (context_.on_progress) context_.on_progress(partition_.index);
   }
   if (role() != ReplicaRole::fenced) return;
   if (!settled_ && !settle(now_ns)) return;

@@ -187,8 +187,12 @@ bool LeadingPartition::pump() {
   if (resting_) end_rest();
   if (failure_) return false;
   bool progress = pump_head();
-  for (auto& [node, stream] : streams_)
-    if (!stream.is_at(head_->place())) progress |= pump_behind(node, stream);
+  for (auto& [node, stream] : streams_) {
+    if (!stream.is_at(head_->place()))
+      progress |= pump_behind(node, stream);
+    else if (stream.streaming)
+      stream.reader.reset();  // it has come to where the head is, or began there
+  }
   tell_watermark();
   return progress;
 }

@@ -21,8 +21,7 @@ namespace {
 constexpr std::chrono::milliseconds kTick{100};
 constexpr std::chrono::microseconds kRest{250};  // between looks, while records come
 constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more come
-constexpr std::size_t kLookAgain = 10;           // ticks
-constexpr std::size_t kPumpAnyway = 50;   // ticks: a bell may have rung unheard; a multiple of kLookAgain
+constexpr std::size_t kLookAgain = 50;    // ticks: something may have been told unheard, as a bell may ring
 constexpr std::size_t kLookAtPeers = 10;  // ticks
 constexpr std::size_t kMostOfTrouble = 200;
 
@@ -184,6 +183,7 @@ void Node::tick() {
   std::erase_if(restless_, [&](Replica* replica) {
     replica->tick(now_ns);
     if (replica->leading() != nullptr && replica->leading()->is_behind()) active_.try_emplace(replica, 0);
+    elections_due_ |= replica->is_stuck();
     return replica->is_quiet() && !active_.contains(replica);
   });
   if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();
@@ -194,13 +194,13 @@ void Node::tick() {
   });
 }
 
-// Of those of which nothing is expected a part, so that each has its turn once a second.
+// Of those of which nothing is expected a part, so that each has its turn every few seconds.
 void Node::look_at_some() {
   auto next = replicas_.lower_bound(next_look_);
   for (std::size_t left = replicas_.size() / kLookAgain + 1; left > 0 && next != replicas_.end();
        --left, ++next) {
     restless_.insert(next->second.get());
-    if (ticks_ % kPumpAnyway < kLookAgain) active_.try_emplace(next->second.get(), 0);
+    active_.try_emplace(next->second.get(), 0);
   }
   next_look_ = next == replicas_.end() ? StreamId{} : next->first;
 }
