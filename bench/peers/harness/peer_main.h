@@ -107,9 +107,12 @@ class PeerMain {
     }
   }
 
-  void idle() {
-    const std::uint64_t until = clock_.now() + options_.slow_ns;
-    while (clock_.now() < until && !run_.stopped()) spin_pause();
+  // Sleeps: what is slow is to wait for something, not to take a CPU from the others.
+  void idle() const {
+    if (run_.stopped()) return;
+    const timespec pause{static_cast<time_t>(options_.slow_ns / 1'000'000'000),
+                         static_cast<long>(options_.slow_ns % 1'000'000'000)};
+    ::nanosleep(&pause, nullptr);
   }
 
   // Some systems lose what is on its way when the sender goes, so it stays until the readers had their time.
@@ -184,12 +187,12 @@ template <class System>
 int peer_main(int argc, char** argv) {
   Options options;
   if (const int code = parse(argc, argv, System::kName, options); code >= 0) return code;
+  if constexpr (!Batches<typename System::Sender>) options.batch = 1;
+  if (const Status able = System::check(options); !able) return report_failure(System::kName, able.error());
   if (options.role == "version") {
     fmt::print("{} {}\n", System::kName, System::version());
     return kGood;
   }
-  if constexpr (!Batches<typename System::Sender>) options.batch = 1;
-  if (const Status able = System::check(options); !able) return report_failure(System::kName, able.error());
   if (options.role == "serve") return serve<System>(options);
   if (const Status pinned = tools::perf::pin_to_cpu(options.cpu); !pinned) {
     fmt::print(stderr, "{}: {}; going on unpinned\n", System::kName, pinned.error().message);

@@ -244,7 +244,7 @@ class Runner:
 def summarize(shape, readers, producers, sent, timed_out, more):
     latency = Histogram.merged(Histogram(one["histogram"]) for one in readers)
     if not latency.total:
-        raise Failed("nothing arrived within the time that is measured")
+        raise Failed("did not keep up: of what was due after the warm-up nothing had arrived at the end")
     rates = [rate_of(one) for one in readers]
     rate = sum(rates) / len(rates)
     lateness = Histogram.merged(Histogram(one["histogram"]) for one in producers)
