@@ -18,6 +18,7 @@ class Clock {
   // Blocks for 20 ms.
   Clock() : ticks_(tools::perf::TickClock::calibrate()) {
     window_ticks_ = ticks_.from_ns(100'000);
+    undisturbed_ticks_ = ticks_.from_ns(150);
     scale_ = static_cast<std::uint64_t>(ticks_.ns_per_tick() * 4294967296.0);
     anchor();
   }
@@ -30,14 +31,26 @@ class Clock {
   }
 
  private:
+  // Reads both clocks together. A thread that is put aside between the two readings would carry the wrong time on
+  // for a whole window, so of a few attempts the first counts that took no longer than undisturbed ones do.
   std::uint64_t anchor() {
-    anchor_ticks_ = ticks_.now();
-    anchor_ns_ = static_cast<std::uint64_t>(monotonic_ns());
+    std::uint64_t least = ~std::uint64_t{0};
+    for (int attempt = 0; attempt < 16; ++attempt) {
+      const std::uint64_t before = ticks_.now_when_done();
+      const auto ns = static_cast<std::uint64_t>(monotonic_ns());
+      const std::uint64_t took = ticks_.now_when_done() - before;
+      if (took >= least) continue;
+      least = took;
+      anchor_ticks_ = before + took / 2;
+      anchor_ns_ = ns;
+      if (took <= undisturbed_ticks_) break;
+    }
     return anchor_ns_;
   }
 
   tools::perf::TickClock ticks_;
   std::uint64_t window_ticks_ = 0;
+  std::uint64_t undisturbed_ticks_ = 0;
   std::uint64_t scale_ = 0;
   std::uint64_t anchor_ticks_ = 0;
   std::uint64_t anchor_ns_ = 0;

@@ -69,7 +69,7 @@ class Campaign:
             return known
         settings = self.settings
         replay = workload.shape.bytes / 400e6 if workload.shape.late else 0
-        return (0.8 + system.start_seconds * (2 if system.serve else 1) + settings.warmup
+        return (0.8 + system.start_seconds * (2 if system.serve else 1) + max(settings.warmup, system.warm)
                 + settings.seconds * workload.seconds + replay + (0.7 if self.probe.able else 0))
 
     def run(self):
@@ -141,7 +141,7 @@ class Campaign:
         if not self.settings.budget:
             return False
         # Under a budget a second try is worth less than another system's first.
-        return time.monotonic() - self.began > 0.7 * self.settings.budget
+        return self.again >= 8 or time.monotonic() - self.began > 0.7 * self.settings.budget
 
     def failed(self, workload, system, failure):
         self.tell(f"    {system.label}: {failure}")
@@ -237,7 +237,7 @@ def summary_row(system, distance, samples):
                  "sent_in_s"):
         add(name, [sample.get(name) for sample in trusted])
     add("probe", [value for sample in trusted for value in sample["probe"]])
-    return {"system": system, "distance": distance, "n": len(trusted), "of": len(samples),
+    return {"system": system, "distance": distance, "wait": trusted[0].get("wait", ""), "n": len(trusted), "of": len(samples),
             "kept_up": all(sample["kept_up"] for sample in trusted), "metrics": metrics,
             "latency": Histogram.merged(sample["latency"] for sample in trusted),
             "notes": sorted({note for sample in trusted for note in sample["notes"]}),

@@ -19,8 +19,9 @@ STYLES = {
     "iceoryx": ("green", "solid"), "iceoryx2": ("green", "dashed"),
     "redis": ("purple", "solid"), "redis-aof": ("purple", "dashed"), "nats": ("purple", "dotted"),
     "nats-file": ("purple", "dashdot"),
-    "aeron-ipc": ("blue", "solid"), "aeron-archive": ("blue", "dashed"), "chronicle": ("blue", "dotted"),
-    "kafka": ("orange", "solid"), "kafka-all": ("orange", "dashed"),
+    "aeron-ipc": ("blue", "solid"), "aeron-archive": ("blue", "dashed"), "aeron-recorded": ("blue", "dotted"),
+    "chronicle": ("blue", "dashdot"),
+    "kafka": ("orange", "solid"), "kafka-all": ("orange", "dashed"), "kafka-durable": ("orange", "dotted"),
 }
 WIDTH, HEIGHT = 1080, 520
 LEFT, RIGHT, TOP, BOTTOM = 74, 1060, 16, 470

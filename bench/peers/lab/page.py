@@ -24,7 +24,7 @@ svg text { fill: var(--ink) } svg text.faint { fill: var(--faint) } svg text.nam
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; width: 100%; font-variant-numeric: tabular-nums }
 th, td { padding: 4px 9px; text-align: right; border-bottom: 1px solid var(--fine); vertical-align: top }
 th { color: var(--faint); font-weight: 600; border-color: var(--grid); white-space: nowrap }
-th.left, td.left { text-align: left } td.left { min-width: 9em } tr.ours td.left:first-child { color: var(--ours); font-weight: 600 }
+td { white-space: nowrap } th.left, td.left { text-align: left; white-space: normal } td.left { min-width: 9em } tr.ours td.left:first-child { color: var(--ours); font-weight: 600 }
 td small { color: var(--faint); display: block; white-space: nowrap }
 .met { color: var(--good); font-weight: 600; white-space: nowrap } .missed { color: var(--bad); font-weight: 600; white-space: nowrap }
 .note { background: var(--panel); border-left: 3px solid var(--grid); padding: 8px 14px; margin: 8px 0 }

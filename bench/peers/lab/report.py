@@ -14,7 +14,8 @@ run; a run during which it moved by more than 15 % is done again, twice at most,
 steadier ones remain. CPUs whose R is more than 1.5 times the least of all are *far*, and have rows of their own.
 Figures are medians over the runs, with least and most in brackets. *Durability* says where a record is when its
 producer goes on: compare like with like. *× ring* is the ratio to the minimal ring under the same load within the
-same minute: on a shared machine the CPU itself goes away for milliseconds, and an absolute tail says nothing."""
+same minute: on a shared machine the CPU itself goes away for milliseconds, and an absolute tail says nothing. *Ends
+sleep*: a system with threads between sender and receiver, where two spinning ends would leave it no CPU."""
 
 
 def span(metric, text):
@@ -62,7 +63,8 @@ def table(campaign, workload):
     for row in found:
         metrics = row["metrics"]
         r = metrics.get("probe")
-        cells = [row["system"].label + ("" if row["kept_up"] or not workload.shape.rate else " *"),
+        sleeps = ", ends sleep" if row["wait"] == "block" and workload.shape.wait == "spin" else ""
+        cells = [row["system"].label + sleeps + ("" if row["kept_up"] or not workload.shape.rate else " *"),
                  row["system"].durability, *([] if not several else [row["distance"]]),
                  *(span(metrics.get(key), text) for _, key, text in columns),
                  f"{r[1]:.0f}–{r[2]:.0f}" if r else "", f"{row['n']} of {row['of']}"]

@@ -76,6 +76,8 @@ class Runner:
     def run(self, system, shape, limits):
         """The result of one run. Raises Failed or Unavailable."""
         self.count += 1
+        shape = self.shape_for(system, shape)
+        limits = dataclasses.replace(limits, warmup=max(limits.warmup, system.warm if not shape.late else 0))
         folder = self.folders[system.disk] / f"r{self.count}"
         notes = self.folders[False] / f"n{self.count}"
         path = self.folders[False] / f"run-{self.count}"
@@ -90,6 +92,13 @@ class Runner:
             page.set(run_file.STOP, 1)
             self.clean()
             page.close()
+
+    def shape_for(self, system, shape):
+        """Where both ends would spin and there is no CPU besides, a system with threads in between gets ends that
+        sleep: it would wait for its turn otherwise."""
+        if system.server and shape.wait == "spin" and os.cpu_count() < 3:
+            return dataclasses.replace(shape, wait="block")
+        return shape
 
     def _words(self, system, shape, page, folder):
         rate = shape.rate / shape.producers
@@ -147,7 +156,7 @@ class Runner:
             process.end(1)
         self._check(everybody)
         return self._collect(system, shape, page, notes, timed_out,
-                             {"attach_s": attach, "cpu_s": cpu, "serve_kib": memory, "sent_in_s": sent_in})
+                             {"wait": shape.wait, "attach_s": attach, "cpu_s": cpu, "serve_kib": memory, "sent_in_s": sent_in})
 
     # --- Waiting ---
 

@@ -9,6 +9,8 @@ MEMORY = "memory"
 PAGE_CACHE = "page cache"
 SYNCED_LATER = "synced ≤ 5 ms later"
 SYNCED = "synced before acknowledged"
+RECORDED = "memory; page cache later"
+JVM_WARM = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +34,8 @@ class System:
     late: bool = False     # a consumer that comes later gets everything from the beginning: replay
     idle: bool = False     # serve knows --topics
     note: str = ""
-
-    @property
-    def durable_class(self):
-        return self.durability
+    warm: float = 0        # seconds of warm-up it wants at least: a virtual machine compiles meanwhile
+    server: bool = False   # threads of its own stand between the two ends
 
 
 def _ringtail(key, label, mode, **more):
@@ -65,23 +65,35 @@ SYSTEMS = [
     System("pipe", "pipe", "pipe", slow=True),
     System("socket", "Unix socket", "socket", slow=True),
     System("boost", "Boost message_queue", "boost", slow=True),
-    System("zeromq", "ZeroMQ ipc://", "zeromq", slow=True),
+    System("zeromq", "ZeroMQ ipc://", "zeromq", slow=True, server=True),
     System("iceoryx", "iceoryx", "iceoryx", serve=True, slow=True, start_seconds=1.5),
-    System("redis", "Redis Streams, memory", "redis", "memory", serve=True, slow=True, start_seconds=0.6),
-    System("redis-aof", "Redis Streams, AOF always", "redis", "always", serve=True, durability=SYNCED, disk=True,
+    System("redis", "Redis Streams, memory", "redis", "memory", serve=True, server=True, slow=True, start_seconds=0.6),
+    System("redis-aof", "Redis Streams, AOF always", "redis", "always", serve=True, server=True, durability=SYNCED, disk=True,
            slow=True, start_seconds=0.6, only=("ping-spin", "open-10k", "sat-64")),
-    System("nats", "NATS JetStream, memory", "nats", "memory", serve=True, slow=True, start_seconds=1.0),
-    System("nats-file", "NATS JetStream, file", "nats", "file", serve=True, durability=PAGE_CACHE, disk=True, late=True,
+    System("nats", "NATS JetStream, memory", "nats", "memory", serve=True, server=True, slow=True, start_seconds=1.0),
+    System("nats-file", "NATS JetStream, file", "nats", "file", serve=True, server=True, durability=PAGE_CACHE, disk=True, late=True,
            slow=True, start_seconds=1.0),
-    System("aeron-ipc", "Aeron IPC", "aeron-ipc", serve=True, start_seconds=3),
-    System("aeron-archive", "Aeron Archive", "aeron-archive", serve=True, durability=PAGE_CACHE, disk=True,
-           start_seconds=4, late=True),
-    System("chronicle", "Chronicle Queue", "chronicle", durability=PAGE_CACHE, disk=True, start_seconds=3, late=True),
-    System("kafka", "Kafka, acks=1", "kafka", "acks1", serve=True, durability=PAGE_CACHE, disk=True,
-           start_seconds=8, late=True),
-    System("kafka-all", "Kafka, acks=all", "kafka", "acksall", serve=True, durability=PAGE_CACHE, disk=True,
-           start_seconds=8, only=("open-10k", "sat-64")),
-    System("iceoryx2", "iceoryx2", "iceoryx2", start_seconds=0.5),
+    System("aeron-ipc", "Aeron IPC", "aeron-ipc", serve=True, start_seconds=2, warm=JVM_WARM),
+    System("aeron-archive", "Aeron Archive, live stream", "aeron-archive", "live", serve=True, durability=RECORDED,
+           disk=True, start_seconds=3, warm=JVM_WARM),
+    System("aeron-recorded", "Aeron Archive, recording", "aeron-archive", "recorded", serve=True, warm=JVM_WARM,
+           durability=PAGE_CACHE, disk=True, start_seconds=3, only=("ping-spin", "open-10k", "open-100k", "open-1m",
+                                                                   "sat-64", "sat-1k")),
+    System("aeron-replay", "Aeron Archive", "aeron-archive", "replay", serve=True, durability=PAGE_CACHE, disk=True,
+           start_seconds=3, late=True, only=("replay",)),
+    System("chronicle", "Chronicle Queue", "chronicle", durability=PAGE_CACHE, disk=True, start_seconds=2,
+           warm=JVM_WARM),
+    System("chronicle-replay", "Chronicle Queue", "chronicle", "replay", durability=PAGE_CACHE, disk=True,
+           start_seconds=2, late=True, only=("replay",)),
+    System("kafka", "Kafka, acks=1", "kafka", "acks1", serve=True, server=True, durability=PAGE_CACHE, disk=True,
+           start_seconds=6, warm=JVM_WARM),
+    System("kafka-all", "Kafka, acks=all", "kafka", "acksall", serve=True, server=True, durability=PAGE_CACHE,
+           disk=True, start_seconds=6, warm=JVM_WARM, only=("open-10k", "sat-64")),
+    System("kafka-durable", "Kafka, acks=all, flushed", "kafka", "durable", serve=True, server=True, durability=SYNCED,
+           disk=True, start_seconds=6, warm=JVM_WARM, only=("ping-spin", "open-10k", "sat-64")),
+    System("kafka-replay", "Kafka", "kafka", "replay", serve=True, server=True, durability=PAGE_CACHE, disk=True,
+           start_seconds=6, late=True, only=("replay",)),
+    System("iceoryx2", "iceoryx2", "iceoryx2", serve=True, start_seconds=0.5),
 ]
 
 # Programs from elsewhere than this build: launcher, and how it comes to be.

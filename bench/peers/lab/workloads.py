@@ -69,8 +69,12 @@ DISK_KEYS = ("ringtail-disk", "nats-file", "aeron-archive", "chronicle", "kafka"
 def workloads(replay_bytes):
     return [
         Workload("ping-spin", "ping-pong, 32 B, spinning", "How long do a question and its answer take?",
-                 Shape(ping_pong=True, size=32)),
-        _saturation("64", 64, ()),
+                 Shape(ping_pong=True, size=32),
+                 quick=("line", "ring", "ringtail-memory", "ringtail-disk", "ringtail-group", "pipe", "socket", "boost",
+                        "zeromq", "iceoryx", "redis", "nats", "aeron-ipc", "aeron-archive", "chronicle", "iceoryx2")),
+        _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-disk", "ringtail-disk-batch",
+                           "ringtail-durable-batch", "ringtail-group", "pipe", "socket", "boost", "zeromq", "iceoryx",
+                           "redis", "nats", "aeron-ipc", "aeron-archive", "chronicle", "kafka", "iceoryx2")),
         _open("1m", 1e6, "1 M", QUICK_OPEN),
         Workload("ping-block", "ping-pong, 32 B, blocking waits", "The same, with readers that sleep.",
                  Shape(ping_pong=True, size=32, wait="block"),
