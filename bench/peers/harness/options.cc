@@ -73,8 +73,6 @@ int parse(int argc, char** argv, const char* system, Options& options) {
   app.add_option("--mode", options.mode, "the system's own variant");
   app.add_option("--cpu", options.cpu, "pin to this CPU");
   app.add_option("--hist", options.hist, "where the result goes");
-  app.add_option("--producers", options.producers)->check(CLI::Range(1U, kMaxProducers));
-  app.add_option("--consumers", options.consumers)->check(CLI::Range(1U, kMaxProducers));
   app.add_option("--slow-ns", options.slow_ns, "consume: idle so long behind each record");
   app.add_option("--topics", options.topics, "serve: idle topics besides");
   app.add_option("--service-cpu", options.service_cpu, "serve: pin the system's own thread");

@@ -32,7 +32,7 @@ struct Options {
   std::string mode;
   int cpu = -1;
   std::filesystem::path hist;
-  unsigned producers = 1;
+  unsigned producers = 1;  // as the run file has it
   unsigned consumers = 1;
   std::uint64_t slow_ns = 0;  // a consumer idles so long behind each record
   unsigned topics = 0;        // serve: idle topics besides

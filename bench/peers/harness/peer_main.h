@@ -188,6 +188,13 @@ int peer_main(int argc, char** argv) {
   Options options;
   if (const int code = parse(argc, argv, System::kName, options); code >= 0) return code;
   if constexpr (!Batches<typename System::Sender>) options.batch = 1;
+  const bool of_a_run = options.role != "version" && options.role != "serve";
+  auto run = of_a_run ? RunFile::open(options.run_path) : Result<RunFile>(fail(Code::not_found, "no run"));
+  if (of_a_run && !run) return report_failure(System::kName, Error{Code::system, 0, run.error().message});
+  if (run) {
+    options.producers = static_cast<unsigned>(run->producers());
+    options.consumers = static_cast<unsigned>(run->consumers());
+  }
   if (const Status able = System::check(options); !able) return report_failure(System::kName, able.error());
   if (options.role == "version") {
     fmt::print("{} {}\n", System::kName, System::version());
@@ -197,8 +204,6 @@ int peer_main(int argc, char** argv) {
   if (const Status pinned = tools::perf::pin_to_cpu(options.cpu); !pinned) {
     fmt::print(stderr, "{}: {}; going on unpinned\n", System::kName, pinned.error().message);
   }
-  auto run = RunFile::open(options.run_path);
-  if (!run) return report_failure(System::kName, Error{Code::system, 0, run.error().message});
   PeerMain<System> peer(options, std::move(*run));
   if (options.role == "produce") return peer.produce();
   if (options.role == "consume") return peer.consume();

@@ -17,6 +17,10 @@ class Failed(Exception):
     """The run could not be done; the message says why."""
 
 
+class TooLate(Failed):
+    """Something was waited for in vain."""
+
+
 class Unavailable(Failed):
     """The system says that it is not here, or cannot do this."""
 
@@ -102,9 +106,8 @@ class Runner:
 
     def _words(self, system, shape, page, folder):
         rate = shape.rate / shape.producers
-        words = ["--run", page.path, "--dir", folder, "--size", shape.size, "--rate", f"{rate:g}",
-                 "--wait", shape.wait, "--batch", system.batch, "--producers", page.producers,
-                 "--consumers", page.get(run_file.CONSUMERS)]
+        words = ["--run", page.path, "--dir", folder, "--size", shape.size, "--rate", f"{rate:.10g}",
+                 "--wait", shape.wait, "--batch", system.batch]
         return words + (["--mode", system.mode] if system.mode else [])
 
     def _cpu(self, number, shape):
@@ -178,8 +181,15 @@ class Runner:
             self._check(processes)
             if time.monotonic() > until:
                 names = ", ".join(process.name for process in processes)
-                raise Failed(f"{names} {what} within {seconds:.0f} s: {processes[0].complaint()}")
+                raise TooLate(f"{names} {what} within {seconds:.0f} s: {processes[0].complaint()}")
             time.sleep(0.002)
+
+    def _times_out(self, done, processes, seconds):
+        try:
+            self._wait(done, processes, seconds, "")
+        except TooLate:
+            return True
+        return False
 
     def _wait_for(self, ending, everybody, seconds):
         """Whether they did not end within so long; they are then told to."""
@@ -221,7 +231,11 @@ class Runner:
             time.sleep(0.02)
         page.set(run_file.END, time.clock_gettime_ns(time.CLOCK_MONOTONIC))
         took = time.monotonic() - began
-        self._wait(page.all_done, everybody, 30, "did not stop sending")
+        # Who has read the end once for all hears of it by `stop`, which the readers do not see any more.
+        if self._times_out(page.all_done, everybody, 3):
+            page.set(run_file.STOP, 1)
+            self._wait(page.all_done, everybody, 30, "did not stop sending")
+            page.set(run_file.STOP, 0)
         time.sleep(0.3)  # what is still on its way to the files
         return took
 
