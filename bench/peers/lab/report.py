@@ -11,7 +11,7 @@ Each record is checked: its place in its producer's order, and one word of every
 lost, came twice, out of order or damaged is a failure, not a figure. Latencies of open loops count from when a
 record was meant to leave. **R** is the round trip of two raw cache lines between the two CPUs, before and after each
 run; a run during which it moved by more than 15 % is done again, twice at most, and left out of the medians while
-steadier ones remain. CPUs whose R is more than 1.5 times the least of all are *far*, and have rows of their own.
+steadier ones remain. CPUs whose R is more than 1.5 times the lower decile of all R are *far*, and have rows of their own.
 Figures are medians over the runs, with least and most in brackets. *Durability* says where a record is when its
 producer goes on: compare like with like. *× ring* is the ratio to the minimal ring under the same load within the
 same minute: on a shared machine the CPU itself goes away for milliseconds, and an absolute tail says nothing. *Ends
@@ -40,7 +40,7 @@ COLUMNS = {
              ("send p99.9", "send_p99_9", time_text), ("consumer's p99.9", "p99_9", time_text)],
     "replay": [("records", "records_per_second", rate_text),
                ("MiB/s", "bytes_per_second", lambda value: f"{value / 1048576:.0f}"),
-               ("written in", "sent_in_s", lambda value: f"{value:.1f} s")],
+               ("GiB read", "bytes_read", lambda value: f"{value / (1 << 30):.2f}"), ("written in", "sent_in_s", lambda value: f"{value:.1f} s")],
     "attach": [("processes started until ready", "attach_s", lambda value: time_text(value * 1e9)),
                ("of it, opening the system", "open_ns", lambda value: time_text(value) if value else "not told")],
 }

@@ -276,7 +276,7 @@ def summarize(shape, readers, producers, sent, timed_out, more):
     return {
         "latency": latency, "lateness": lateness if lateness.total else None,
         "records_per_second": rate, "bytes_per_second": rate * shape.size,
-        "received": received, "sent": sent,
+        "received": received, "sent": sent, "bytes_read": received / len(readers) * shape.size,
         "kept_up": not timed_out and (not shape.rate or rate >= 0.95 * shape.rate),
         "records_per_cpu_second": handled / more["cpu_s"] if more["cpu_s"] > 0 else None,
         "open_ns": max(one.get("open_ns", 0) for one in readers),
