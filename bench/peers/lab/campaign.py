@@ -14,7 +14,7 @@ from .workloads import idle_systems
 UNSTEADY = 0.15        # of the larger probe: above it a run is done again
 AGAIN = 2              # times at most
 COMPANION_AGE = 45.0   # seconds for which a run of the minimal ring stands beside others
-NEAR = 1.5             # times the lower decile of all R: CPUs that far apart are far
+NEAR = 1.5             # times the lower decile of all R: CPUs farther apart are far; as much below: one core
 
 
 @dataclasses.dataclass
@@ -46,9 +46,10 @@ class Campaign:
         """Why the system is not measured here; None when it is."""
         if system.family not in self.present:
             return "missing"
-        if self.settings.quick and workload.quick and system.key not in workload.quick:
+        refusal = workload.refuses(system)
+        if not refusal and self.settings.quick and workload.quick and system.key not in workload.quick:
             return "left to --full"
-        return workload.refuses(system) or self.left_out.get((workload.name, system.key))
+        return refusal or self.left_out.get((workload.name, system.key))
 
     def plan(self):
         """[(repetition, workload, system)]: every repetition has every workload once, each in another order."""
@@ -193,23 +194,24 @@ class Campaign:
 
     # --- Summaries ---
 
-    def least_probe(self):
+    def usual_probe(self):
         """The lower decile: a single R may be anything, as when the hypervisor puts both CPUs on one core."""
         found = sorted(r for samples in self.samples.values() for sample in samples for r in sample["probe"])
         return found[len(found) // 10] if found else None
 
     def distance(self, sample):
-        """"near" or "far", or "" where there was no probe."""
+        """"near", "far", or "one core" (hyper-threads of one, for a while); "" where there was no probe."""
         if not sample["probe"]:
             return ""
-        return "near" if statistics.mean(sample["probe"]) <= NEAR * self.least_probe() else "far"
+        ratio = statistics.mean(sample["probe"]) / self.usual_probe()
+        return "far" if ratio > NEAR else "near" if ratio >= 1 / NEAR else "one core"
 
     def rows(self, workload):
         """One row per system and distance: {system, distance, n, steady, metrics: {name: (median, min, max)}}."""
         found = []
         for system in systems.SYSTEMS:
             samples = self.samples.get((workload.name, system.key), [])
-            for distance in ("near", "far", ""):
+            for distance in ("near", "far", "one core", ""):
                 some = [sample for sample in samples if self.distance(sample) == distance]
                 if some:
                     found.append(summary_row(system, distance, some))

@@ -6,7 +6,7 @@ from .goals import rate_text, time_text
 
 # Okabe and Ito's colours, which people with any kind of colour blindness can tell apart, without their yellow, which
 # is hard to see on white; `ink` is black or white. Each system has a colour and a dash of its own.
-COLOURS = {"ink": "var(--ink)", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "blue": "#0072B2",
+COLOURS = {"ink": "var(--ink)", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "blue": "var(--blue)",
            "vermillion": "#D55E00", "purple": "#CC79A7"}
 DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 4", "dashdot": "9 3 2 3"}
 STYLES = {
@@ -92,7 +92,7 @@ def points_of(histogram):
 
 
 def label_of(row):
-    return row["system"].label + (f", {row['distance']}" if row["distance"] == "far" else "")
+    return row["system"].label + (f", {row['distance']}" if row["distance"] in ("far", "one core") else "")
 
 
 def legend(rows):

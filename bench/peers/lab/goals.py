@@ -27,7 +27,7 @@ class Board:
         for name, found in ((first, mine), (second, theirs)):
             if not found:
                 return f"not measured: {name}"
-        for distance in ("near", "far", ""):
+        for distance in ("near", "far", "one core", ""):
             if distance in mine and distance in theirs:
                 a = mine[distance]["metrics"].get(metric)
                 b = theirs[distance]["metrics"].get(other_metric or metric)

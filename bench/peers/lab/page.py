@@ -6,9 +6,9 @@ from .goals import goals
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #16191f; --faint: #5b6472; --grid: #ccd2db; --fine: #e9ecf1;
-  --panel: #f5f6f9; --good: #00664b; --bad: #a63f00; --bar: #56B4E9; --ours: #D55E00; --floor: #8a93a1 }
+  --panel: #f5f6f9; --good: #00664b; --bad: #a63f00; --bar: #56B4E9; --ours: #D55E00; --floor: #8a93a1; --blue: #0072B2 }
 @media (prefers-color-scheme: dark) { :root { --paper: #14171c; --ink: #e8ebf0; --faint: #a2abb9; --grid: #3d4552;
-  --fine: #252b34; --panel: #1c2129; --good: #4fd1a1; --bad: #ff9d5c; --bar: #3f86b0; --floor: #6b7482 } }
+  --fine: #252b34; --panel: #1c2129; --good: #4fd1a1; --bad: #ff9d5c; --bar: #3f86b0; --floor: #6b7482; --blue: #3f9bdc } }
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 1180px; padding: 24px 28px 80px; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif }

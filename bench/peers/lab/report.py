@@ -11,7 +11,8 @@ Each record is checked: its place in its producer's order, and one word of every
 lost, came twice, out of order or damaged is a failure, not a figure. Latencies of open loops count from when a
 record was meant to leave. **R** is the round trip of two raw cache lines between the two CPUs, before and after each
 run; a run during which it moved by more than 15 % is done again, twice at most, and left out of the medians while
-steadier ones remain. CPUs whose R is more than 1.5 times the lower decile of all R are *far*, and have rows of their own.
+steadier ones remain. CPUs whose R is more than 1.5 times the lower decile of all R are *far*, as far below it *one core* (two
+hyper-threads); they have rows of their own.
 Figures are medians over the runs, with least and most in brackets. *Durability* says where a record is when its
 producer goes on: compare like with like. *× ring* is the ratio to the minimal ring under the same load within the
 same minute: on a shared machine the CPU itself goes away for milliseconds, and an absolute tail says nothing. *Ends
@@ -171,6 +172,6 @@ def write(out, campaign, about, missing, problems, versions):
     for workload in campaign.workloads:
         if workload.metric in ("latency", "send"):
             for row in campaign.rows(workload):
-                tail = f"-{row['distance']}" if row["distance"] else ""
+                tail = "-" + row["distance"].replace(" ", "-") if row["distance"] else ""
                 (folder / f"{workload.name}-{row['system'].key}{tail}.hgrm").write_text(row["latency"].hgrm())
     (out / "index.html").write_text(page.page(campaign, about, missing, problems, versions))

@@ -59,8 +59,8 @@ def _fan(producers, consumers, quick=None):
                     Shape(producers=producers, consumers=consumers, wait="block"), "rate", quick=quick)
 
 
-QUICK_OPEN = ("ring", "ringtail-memory", "ringtail-disk", "aeron-ipc", "aeron-archive", "chronicle", "iceoryx",
-              "iceoryx2", "pipe")
+QUICK_OPEN = ("ring", "ringtail-memory", "ringtail-disk", "aeron-ipc", "aeron-archive", "chronicle",
+              "iceoryx2")
 # With other systems that keep everything in memory, a slow reader stops the producer; that is what it would show.
 SLOW_KEYS = ("ringtail-disk", "ringtail-memory", "pipe", "zeromq", "redis", "nats-file")
 DISK_KEYS = ("ringtail-disk", "nats-file", "aeron-archive", "chronicle", "kafka", "redis-aof")
@@ -71,10 +71,9 @@ def workloads(replay_bytes):
         Workload("ping-spin", "ping-pong, 32 B, spinning", "How long do a question and its answer take?",
                  Shape(ping_pong=True, size=32),
                  quick=("line", "ring", "ringtail-memory", "ringtail-disk", "ringtail-group", "pipe", "socket", "boost",
-                        "zeromq", "iceoryx", "redis", "nats", "aeron-ipc", "aeron-archive", "chronicle", "iceoryx2")),
+                        "zeromq", "iceoryx", "redis", "aeron-ipc", "chronicle", "iceoryx2")),
         _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-disk", "ringtail-disk-batch",
-                           "ringtail-durable-batch", "ringtail-group", "pipe", "socket", "boost", "zeromq", "iceoryx",
-                           "redis", "nats", "aeron-ipc", "aeron-archive", "chronicle", "kafka", "iceoryx2")),
+                           "ringtail-durable-batch", "pipe", "boost", "zeromq", "iceoryx", "redis", "aeron-ipc", "aeron-archive", "chronicle", "kafka", "iceoryx2")),
         _open("1m", 1e6, "1 M", QUICK_OPEN),
         Workload("ping-block", "ping-pong, 32 B, blocking waits", "The same, with readers that sleep.",
                  Shape(ping_pong=True, size=32, wait="block"),

@@ -128,6 +128,14 @@ class SummaryTest(Case):
         rows = measured.rows(WORKLOADS["ping-spin"])
         self.assertEqual([(row["distance"], row["metrics"]["p50"][0]) for row in rows], [("near", 1000), ("far", 3000)])
 
+    def test_one_strange_probe_does_not_make_all_others_far(self):
+        measured = self.campaign("ping-spin")
+        for _ in range(9):
+            self.add(measured, "ping-spin", "pipe", 1000)
+        self.add(measured, "ping-spin", "pipe", 100, probe=(60, 61))
+        rows = measured.rows(WORKLOADS["ping-spin"])
+        self.assertEqual([(row["distance"], row["n"]) for row in rows], [("near", 9), ("one core", 1)])
+
     def test_the_plan_has_every_system_once_a_round_in_another_order(self):
         measured = self.campaign("ping-spin")
         measured.settings.repeat = 2
