@@ -1,0 +1,1 @@
+"""The runner of the performance lab: systems, runs, workloads, report."""
