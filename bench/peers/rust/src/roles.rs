@@ -1,6 +1,6 @@
 //! The loops of the protocol's roles.
 
-use crate::checker::{word1, Checker};
+use crate::checker::{sampled, word1, Checker};
 use crate::iox::{Domain, Receiver, Sender, Stream};
 use crate::machine::now_ns;
 use crate::options::Options;
@@ -46,13 +46,15 @@ fn linger(run: &RunFile, sender: &Sender) -> Result<(), String> {
 }
 
 fn saturate(o: &Options, run: &RunFile, sender: &Sender, sent: &mut u64) -> Result<(), String> {
-    let end = run.end_ns();
+    let mut time = 0;
     while !run.stopped() {
-        let now = now_ns();
-        if now > end {
-            break;
+        if sampled(*sent) {
+            time = now_ns();
+            if time > run.end_ns() {
+                break;
+            }
         }
-        sender.send(now, word1(o.index, *sent))?;
+        sender.send(time, word1(o.index, *sent))?;
         *sent += 1;
     }
     Ok(())
@@ -65,10 +67,9 @@ fn open_loop(
     start: u64,
     sent: &mut u64,
 ) -> Result<(), String> {
-    let end = run.end_ns();
     let (step, step_rest) = (SECOND_NS / o.rate, SECOND_NS % o.rate);
     let (mut intended, mut rest) = (start, 0);
-    while intended <= end {
+    while intended <= run.end_ns() {
         if !await_intended(o, run, intended) {
             break;
         }
@@ -109,7 +110,7 @@ pub fn consume(o: &Options, run: RunFile) -> Result<Checker, String> {
     domain.await_connected(Stream::Data, &receiver.service)?;
     run.ready();
     let started = run.await_schedule();
-    let mut checker = Checker::new(o.size, run.measure_ns());
+    let mut checker = Checker::new(o.size, run.measure_ns(), o.rate == 0);
     if started {
         receive_all(&run, &receiver, &mut checker)?;
     }
@@ -147,10 +148,9 @@ pub fn ping(o: &Options, run: RunFile) -> Result<Checker, String> {
     domain.await_connected(Stream::Pong, &receiver.service)?;
     run.ready();
     let start = run.await_start();
-    let mut checker = Checker::new(o.size, run.measure_ns());
-    let end = run.end_ns();
+    let mut checker = Checker::new(o.size, run.measure_ns(), false);
     let mut sent = 0;
-    while start.is_some() && !run.stopped() && now_ns() <= end {
+    while start.is_some() && !run.stopped() && now_ns() <= run.end_ns() {
         sender.send(now_ns(), word1(o.index, sent))?;
         sent += 1;
         if !await_answer(&run, &receiver, &mut checker)? {

@@ -15,9 +15,11 @@ final class Checker implements Peer.Handler {
     private final Set<Long> missing = new HashSet<>();
     private final int size;
     private final boolean everything;
+    private final boolean saturated;
     private final long measureNs;
     long received;
     long warmup;
+    long measured;
     long skipped;
     long duplicated;
     long reordered;
@@ -25,16 +27,19 @@ final class Checker implements Peer.Handler {
     long firstNs;
     long lastNs;
 
-    /** everything: a replay, where records older than the measuring count like all others. */
-    Checker(int size, long measureNs, boolean everything) {
+    /**
+     * saturated: a stream at rate 0, where only sampled records carry a fresh time and have a latency.
+     * everything: a replay, where records older than the measuring count like all others.
+     */
+    Checker(int size, long measureNs, boolean saturated, boolean everything) {
         this.size = size;
         this.measureNs = measureNs;
+        this.saturated = saturated;
         this.everything = everything;
     }
 
     @Override
     public void onRecord(DirectBuffer buffer, int offset, int length) {
-        final long now = System.nanoTime();
         received++;
         if (length != size) {
             corrupt++;
@@ -57,7 +62,12 @@ final class Checker implements Peer.Handler {
             warmup++;
             return;
         }
-        if (firstNs == 0) {
+        if (saturated && measured != 0 && !Payload.sampled(sequence)) {
+            measured++;
+            return;
+        }
+        final long now = System.nanoTime();
+        if (measured++ == 0) {
             firstNs = now;
         }
         lastNs = now;

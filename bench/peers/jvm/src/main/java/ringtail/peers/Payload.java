@@ -8,6 +8,7 @@ final class Payload {
     private static final long MULTIPLIER = 0x9E3779B97F4A7C15L;
     private static final int SEQUENCE_BITS = 56;
     private static final int WORDS_OF_A_LINE = 8;
+    private static final long SAMPLE_MASK = 63;
 
     private Payload() {
     }
@@ -24,6 +25,11 @@ final class Payload {
         return word1 & ((1L << SEQUENCE_BITS) - 1);
     }
 
+    /** At rate 0, whether the record carries a fresh time: one in 64 does, for a reading costs 20 ns. */
+    static boolean sampled(long sequence) {
+        return (sequence & SAMPLE_MASK) == 0;
+    }
+
     static void fill(MutableDirectBuffer buffer, int offset, int size, long time, long word1) {
         buffer.putLong(offset, time);
         buffer.putLong(offset + 8, word1);
@@ -33,11 +39,12 @@ final class Payload {
         }
     }
 
-    /** Looks at one word of every line and at the last word. */
+    /** Looks at one word of every line (of the first, at the first that follows from word 1) and at the last. */
     static boolean intact(DirectBuffer buffer, int offset, int size, long word1) {
         final long base = word1 * MULTIPLIER;
         final int last = (size >> 3) - 1;
-        long wrong = buffer.getLong(offset + (last << 3)) ^ (base + last);
+        long wrong = (buffer.getLong(offset + 16) ^ (base + 2))
+            | (buffer.getLong(offset + (last << 3)) ^ (base + last));
         for (int i = WORDS_OF_A_LINE; i < last; i += WORDS_OF_A_LINE) {
             wrong |= buffer.getLong(offset + (i << 3)) ^ (base + i);
         }

@@ -36,7 +36,7 @@ final class Result {
         number(json, "corrupt", c.corrupt);
         number(json, "first_ns", c.firstNs);
         number(json, "last_ns", c.lastNs);
-        number(json, "measured", c.histogram.getTotalCount());
+        number(json, "measured", c.measured);
         histogram(json, c.histogram);
         number(json, "cpu_ns", cpuNs());
         number(json, "max_rss_kib", maxRssKib());

@@ -45,33 +45,42 @@ final class Roles {
     }
 
     private long saturate(Peer.Sender sender) throws Exception {
-        final long end = run.endNs();
+        long time = 0;
         long sequence = 0;
         while (!run.stopped()) {
-            final long now = System.nanoTime();
-            if (now > end) {
-                break;
-            }
-            final long word1 = Payload.word1(o.index, sequence);
-            idle.reset();
-            while (!sender.trySend(now, word1)) {
-                if (run.stopped() || System.nanoTime() > end) {
-                    return sequence;
+            if (Payload.sampled(sequence)) {
+                time = System.nanoTime();
+                if (time > run.endNs()) {
+                    break;
                 }
-                idle.idle();
+            }
+            if (!sendUntilEnd(sender, time, Payload.word1(o.index, sequence))) {
+                break;
             }
             sequence++;
         }
         return sequence;
     }
 
+    /** Tries until there is room; false: stopped, or the end came first. */
+    private boolean sendUntilEnd(Peer.Sender sender, long time, long word1) throws Exception {
+        idle.reset();
+        for (int tries = 1; !sender.trySend(time, word1); tries++) {
+            if (run.stopped()
+                || (tries & SPINS_BETWEEN_LOOKS) == 0 && System.nanoTime() > run.endNs()) {
+                return false;
+            }
+            idle.idle();
+        }
+        return true;
+    }
+
     private long openLoop(Peer.Sender sender, long start) throws Exception {
-        final long end = run.endNs();
         final long step = SECOND_NS / o.rate;
         final long stepRest = SECOND_NS % o.rate;
         long rest = 0;
         long sequence = 0;
-        for (long intended = start; intended <= end; intended += step) {
+        for (long intended = start; intended <= run.endNs(); intended += step) {
             if (!awaitIntended(intended)) {
                 return sequence;
             }
@@ -113,7 +122,8 @@ final class Roles {
             peer.awaitConnected();
             run.ready();
             boolean started = run.awaitSchedule();
-            Checker checker = new Checker(o.size, run.measureNs(), o.mode.startsWith("replay"));
+            Checker checker = new Checker(o.size, run.measureNs(), o.rate == 0,
+                o.mode.startsWith("replay"));
             if (started) {
                 receiveAll(receiver, checker);
             }
@@ -157,10 +167,9 @@ final class Roles {
             peer.awaitConnected();
             run.ready();
             long start = run.awaitStart();
-            Checker checker = new Checker(o.size, run.measureNs(), false);
+            Checker checker = new Checker(o.size, run.measureNs(), false, false);
             long sent = 0;
-            final long end = run.endNs();
-            while (start >= 0 && System.nanoTime() <= end && !run.stopped()) {
+            while (start >= 0 && System.nanoTime() <= run.endNs() && !run.stopped()) {
                 final long word1 = Payload.word1(o.index, sent);
                 while (!sender.trySend(System.nanoTime(), word1)) {
                     Thread.onSpinWait();
