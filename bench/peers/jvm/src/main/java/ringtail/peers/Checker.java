@@ -10,7 +10,7 @@ final class Checker implements Peer.Handler {
     private static final long HIGHEST_NS = 3_600_000_000_000L;
     private static final int MAX_MISSING = 1 << 20;
 
-    final Histogram histogram = new Histogram(1, HIGHEST_NS, 3);
+    final Histogram histogram = newHistogram();
     private final long[] expected = new long[RunFile.MAX_PRODUCERS];
     private final Set<Long> missing = new HashSet<>();
     private final int size;
@@ -36,6 +36,14 @@ final class Checker implements Peer.Handler {
         this.measureNs = measureNs;
         this.saturated = saturated;
         this.everything = everything;
+    }
+
+    static Histogram newHistogram() {
+        return new Histogram(1, HIGHEST_NS, 3);
+    }
+
+    static void record(Histogram histogram, long ns) {
+        histogram.recordValue(Math.min(Math.max(ns, 0), HIGHEST_NS));
     }
 
     @Override
@@ -71,7 +79,7 @@ final class Checker implements Peer.Handler {
             firstNs = now;
         }
         lastNs = now;
-        histogram.recordValue(Math.min(Math.max(now - time, 0), HIGHEST_NS));
+        record(histogram, now - time);
     }
 
     private void outOfOrder(int producer, long sequence, long word1) {

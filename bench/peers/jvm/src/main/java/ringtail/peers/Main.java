@@ -97,7 +97,7 @@ public final class Main {
         Roles roles = new Roles(o, run, peer);
         Checker checker = null;
         switch (o.role) {
-            case "produce" -> roles.produce();
+            case "produce" -> Result.write(o, version, peer.note(), roles.produce());
             case "consume" -> checker = roles.consume();
             case "ping" -> checker = roles.ping();
             case "pong" -> roles.pong();

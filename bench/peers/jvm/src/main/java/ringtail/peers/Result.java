@@ -13,21 +13,13 @@ final class Result {
     private Result() {
     }
 
+    /** What a reader has received; `ended`: it was not stopped before all had come. */
     static void write(Options o, String version, String note, RunFile run, Checker c, boolean ended)
         throws IOException {
         if (o.hist == null) {
             return;
         }
-        StringBuilder json = new StringBuilder(1 << 16);
-        json.append('{');
-        text(json, "peer", o.system);
-        text(json, "version", version);
-        text(json, "role", o.role);
-        number(json, "index", o.index);
-        number(json, "size", o.size);
-        number(json, "rate", o.rate);
-        text(json, "mode", o.mode);
-        text(json, "wait", o.block ? "block" : "spin");
+        StringBuilder json = begin(o, version);
         number(json, "received", c.received);
         number(json, "warmup", c.warmup);
         number(json, "lost", ended ? c.lost(run) : c.skipped);
@@ -38,6 +30,35 @@ final class Result {
         number(json, "last_ns", c.lastNs);
         number(json, "measured", c.measured);
         histogram(json, c.histogram);
+        end(o, json, note);
+    }
+
+    /** What a producer has sent, and how long after its intended time each send returned. */
+    static void write(Options o, String version, String note, Roles.Production p) throws IOException {
+        if (o.hist == null) {
+            return;
+        }
+        StringBuilder json = begin(o, version);
+        number(json, "sent", p.sent());
+        histogram(json, p.lateness());
+        end(o, json, note);
+    }
+
+    private static StringBuilder begin(Options o, String version) {
+        StringBuilder json = new StringBuilder(1 << 16);
+        json.append('{');
+        text(json, "peer", o.system);
+        text(json, "version", version);
+        text(json, "role", o.role);
+        number(json, "index", o.index);
+        number(json, "size", o.size);
+        number(json, "rate", o.rate);
+        text(json, "mode", o.mode);
+        text(json, "wait", o.block ? "block" : "spin");
+        return json;
+    }
+
+    private static void end(Options o, StringBuilder json, String note) throws IOException {
         number(json, "cpu_ns", cpuNs());
         number(json, "max_rss_kib", maxRssKib());
         text(json, "note", note);

@@ -1,6 +1,7 @@
 package ringtail.peers;
 
 import java.util.concurrent.locks.LockSupport;
+import org.HdrHistogram.Histogram;
 import org.agrona.concurrent.BackoffIdleStrategy;
 import org.agrona.concurrent.BusySpinIdleStrategy;
 import org.agrona.concurrent.IdleStrategy;
@@ -30,18 +31,25 @@ final class Roles {
             : new BusySpinIdleStrategy();
     }
 
-    void produce() throws Exception {
+    /** What a producer has to report; `lateness`: return of a send less its intended time, open loop only. */
+    record Production(long sent, Histogram lateness) {
+    }
+
+    Production produce() throws Exception {
+        final Histogram lateness = Checker.newHistogram();
+        long sent = 0;
         try (Peer.Sender sender = peer.sender(Peer.Stream.DATA)) {
             peer.awaitConnected();
             run.ready();
             long start = run.awaitStart();
-            long sent = 0;
             if (start >= 0) {
-                sent = o.rate == 0 ? saturate(sender) : openLoop(sender, start);
+                sent = o.rate == 0 ? saturate(sender)
+                    : openLoop(sender, start, o.hist == null ? null : lateness);
                 sender.flush();
             }
             run.done(o.index, sent);
         }
+        return new Production(sent, lateness);
     }
 
     private long saturate(Peer.Sender sender) throws Exception {
@@ -75,7 +83,9 @@ final class Roles {
         return true;
     }
 
-    private long openLoop(Peer.Sender sender, long start) throws Exception {
+    /** lateness: null where nobody asked for it, which spares a reading of the clock. */
+    private long openLoop(Peer.Sender sender, long start, Histogram lateness) throws Exception {
+        final long measure = run.measureNs();
         final long step = SECOND_NS / o.rate;
         final long stepRest = SECOND_NS % o.rate;
         long rest = 0;
@@ -90,6 +100,9 @@ final class Roles {
                     return sequence;
                 }
                 Thread.onSpinWait();
+            }
+            if (lateness != null && intended >= measure) {
+                Checker.record(lateness, System.nanoTime() - intended);
             }
             sequence++;
             rest += stepRest;
