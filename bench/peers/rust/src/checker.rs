@@ -1,7 +1,8 @@
 //! What a record is made of, and the check that it came whole, in order and once.
 
-use crate::machine::{now_ns, usage};
+use crate::machine::now_ns;
 use crate::options::Options;
+use crate::result;
 use crate::run_file::{RunFile, MAX_PRODUCERS};
 use hdrhistogram::Histogram;
 use std::collections::HashSet;
@@ -11,7 +12,6 @@ const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 const SEQUENCE_BITS: u32 = 56;
 const WORDS_OF_A_LINE: usize = 8;
 const SAMPLE_EVERY: u64 = 64;
-const HIGHEST_NS: u64 = 3_600_000_000_000;
 const MAX_MISSING: usize = 1 << 20;
 
 pub fn word1(producer: usize, sequence: u64) -> u64 {
@@ -65,7 +65,7 @@ impl Checker {
     /// `saturated`: a stream at rate 0, where only sampled records carry a fresh time and have a latency.
     pub fn new(size: usize, measure_ns: u64, saturated: bool) -> Checker {
         Checker {
-            histogram: Histogram::new_with_bounds(1, HIGHEST_NS, 3).expect("bounds are valid"),
+            histogram: result::new_histogram(),
             expected: [0; MAX_PRODUCERS],
             missing: HashSet::new(),
             words: size / 8,
@@ -155,46 +155,11 @@ impl Checker {
     /// Writes the result; an error where records were lost or spoilt.
     pub fn report(&self, o: &Options, version: &str, note: &str, run: &RunFile) -> Result<(), String> {
         let lost = self.lost(run);
-        if let Some(path) = &o.hist {
-            let part = format!("{path}.part");
-            std::fs::write(&part, self.json(o, version, note, lost))
-                .and_then(|()| std::fs::rename(&part, path))
-                .map_err(|e| format!("{path}: {e}"))?;
-        }
-        if lost + self.duplicated + self.reordered + self.corrupt == 0 {
-            return Ok(());
-        }
-        Err(format!(
-            "iceoryx2: {lost} lost, {} duplicated, {} reordered, {} corrupt of {}",
-            self.duplicated, self.reordered, self.corrupt, self.received
-        ))
-    }
-
-    fn json(&self, o: &Options, version: &str, note: &str, lost: u64) -> String {
-        let pairs: Vec<String> = self
-            .histogram
-            .iter_recorded()
-            .map(|v| {
-                let value = self.histogram.highest_equivalent(v.value_iterated_to());
-                format!("[{value},{}]", v.count_at_value())
-            })
-            .collect();
-        let (cpu_ns, max_rss_kib) = usage();
-        format!(
+        let counts = format!(
             concat!(
-                "{{\"peer\":\"iceoryx2\",\"version\":\"{}\",\"role\":\"{}\",\"index\":{},",
-                "\"size\":{},\"rate\":{},\"mode\":\"{}\",\"wait\":\"{}\",\"received\":{},",
-                "\"warmup\":{},\"lost\":{},\"duplicated\":{},\"reordered\":{},\"corrupt\":{},",
-                "\"first_ns\":{},\"last_ns\":{},\"measured\":{},\"histogram\":[{}],",
-                "\"cpu_ns\":{},\"max_rss_kib\":{},\"note\":\"{}\"}}\n"
+                "\"received\":{},\"warmup\":{},\"lost\":{},\"duplicated\":{},\"reordered\":{},",
+                "\"corrupt\":{},\"first_ns\":{},\"last_ns\":{},\"measured\":{}"
             ),
-            version,
-            o.role,
-            o.index,
-            o.size,
-            o.rate,
-            o.mode,
-            if o.block { "block" } else { "spin" },
             self.received,
             self.warmup,
             lost,
@@ -203,11 +168,15 @@ impl Checker {
             self.corrupt,
             self.first_ns,
             self.last_ns,
-            self.measured,
-            pairs.join(","),
-            cpu_ns,
-            max_rss_kib,
-            note
-        )
+            self.measured
+        );
+        result::write(o, version, note, &counts, &self.histogram)?;
+        if lost + self.duplicated + self.reordered + self.corrupt == 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "iceoryx2: {lost} lost, {} duplicated, {} reordered, {} corrupt of {}",
+            self.duplicated, self.reordered, self.corrupt, self.received
+        ))
     }
 }

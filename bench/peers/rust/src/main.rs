@@ -4,6 +4,7 @@ mod checker;
 mod iox;
 mod machine;
 mod options;
+mod result;
 mod roles;
 mod run_file;
 
@@ -27,18 +28,22 @@ fn play(o: &Options) -> Result<(), String> {
     if let Some(cpu) = o.cpu {
         machine::pin(cpu)?;
     }
-    let checker = match o.role.as_str() {
-        "produce" => return roles::produce(o, run),
-        "pong" => return roles::pong(o, run),
-        "consume" => roles::consume(o, run)?,
-        "ping" => roles::ping(o, run)?,
-        other => return Err(format!("no such role: {other}")),
-    };
     let note = format!(
         "loan and send in place, no batches; safe overflow off, queue of {} records; memory only; {}",
         o.buffer()?,
         if o.block { "a notifier's event per record wakes the reader" } else { "readers poll" }
     );
+    let checker = match o.role.as_str() {
+        "produce" => {
+            let made = roles::produce(o, run)?;
+            let sent = format!("\"sent\":{}", made.sent);
+            return result::write(o, VERSION, &note, &sent, &made.lateness);
+        }
+        "pong" => return roles::pong(o, run),
+        "consume" => roles::consume(o, run)?,
+        "ping" => roles::ping(o, run)?,
+        other => return Err(format!("no such role: {other}")),
+    };
     checker.report(o, VERSION, &note, &run)
 }
 

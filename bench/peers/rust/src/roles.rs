@@ -4,7 +4,9 @@ use crate::checker::{sampled, word1, Checker};
 use crate::iox::{Domain, Receiver, Sender, Stream};
 use crate::machine::now_ns;
 use crate::options::Options;
+use crate::result;
 use crate::run_file::RunFile;
+use hdrhistogram::Histogram;
 use iceoryx2::prelude::PortFactory;
 use std::time::Duration;
 
@@ -13,28 +15,36 @@ const SECOND_NS: u64 = 1_000_000_000;
 const SLEEP_SLACK_NS: u64 = 80_000;
 const SPINS_BETWEEN_LOOKS: u32 = 63;
 
-pub fn produce(o: &Options, run: RunFile) -> Result<(), String> {
+/// What a producer has to report; `lateness`: return of a send less its intended time, open loop only.
+pub struct Production {
+    pub sent: u64,
+    pub lateness: Histogram<u64>,
+}
+
+pub fn produce(o: &Options, run: RunFile) -> Result<Production, String> {
     let domain = Domain::new(o, run)?;
     let sender = domain.sender(Stream::Data)?;
     domain.await_connected(Stream::Data, &sender.service)?;
     run.ready();
     let mut sent = 0;
+    let mut lateness = result::new_histogram();
     if let Some(start) = run.await_start() {
         let result = if o.rate == 0 {
             saturate(o, &run, &sender, &mut sent)
         } else {
-            open_loop(o, &run, &sender, start, &mut sent)
+            open_loop(o, &run, &sender, start, &mut sent, &mut lateness)
         };
         if !run.stopped() {
             result?;
         }
     }
     run.done(o.index, sent);
-    linger(&run, &sender)
+    linger(&run, &sender);
+    Ok(Production { sent, lateness })
 }
 
 /// A publisher's memory goes with it, so it stays until its readers have left.
-fn linger(run: &RunFile, sender: &Sender) -> Result<(), String> {
+fn linger(run: &RunFile, sender: &Sender) {
     let give_up = now_ns() + LOST_AFTER_NS;
     while !run.stopped()
         && now_ns() < give_up
@@ -42,7 +52,6 @@ fn linger(run: &RunFile, sender: &Sender) -> Result<(), String> {
     {
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
 }
 
 fn saturate(o: &Options, run: &RunFile, sender: &Sender, sent: &mut u64) -> Result<(), String> {
@@ -66,7 +75,9 @@ fn open_loop(
     sender: &Sender,
     start: u64,
     sent: &mut u64,
+    lateness: &mut Histogram<u64>,
 ) -> Result<(), String> {
+    let measure = run.measure_ns();
     let (step, step_rest) = (SECOND_NS / o.rate, SECOND_NS % o.rate);
     let (mut intended, mut rest) = (start, 0);
     while intended <= run.end_ns() {
@@ -74,6 +85,9 @@ fn open_loop(
             break;
         }
         sender.send(intended, word1(o.index, *sent))?;
+        if o.hist.is_some() && intended >= measure {
+            lateness.saturating_record(now_ns().saturating_sub(intended));
+        }
         *sent += 1;
         intended += step;
         rest += step_rest;
