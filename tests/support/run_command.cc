@@ -140,7 +140,12 @@ bool Command::wait_for_error(std::string_view text) {
   }
 }
 
-void Command::signal(int number) const { ::kill(pid_, number); }
+void Command::signal(int number) const {
+  ::kill(pid_, number);
+  // It takes effect a while after the call, and meanwhile the program would go on: this returns when it stands still.
+  siginfo_t what{};
+  if (number == SIGSTOP) ::waitid(P_PID, static_cast<id_t>(pid_), &what, WSTOPPED | WEXITED | WNOWAIT);
+}
 
 CommandResult Command::wait() {
   close_input();
