@@ -23,7 +23,8 @@ using std::chrono::milliseconds;
 
 std::string find_program(const std::string& name) {
   const char* path = std::getenv("PATH");
-  std::stringstream folders(std::string(path == nullptr ? "/usr/bin:/bin" : path) + ":/usr/sbin:/usr/local/bin");
+  std::stringstream folders(std::string(path == nullptr ? "/usr/bin:/bin" : path) +
+                            ":/usr/sbin:/usr/local/bin");
   for (std::string folder; std::getline(folders, folder, ':');) {
     const std::string full = folder + "/" + name;
     if (::access(full.c_str(), X_OK) == 0) return full;
@@ -64,8 +65,9 @@ std::string first_line_of(const std::string& name, const std::string& option) {
   return text.starts_with(name + ": ") ? text.substr(name.size() + 2) : text;
 }
 
-Result<std::unique_ptr<Daemon>> Daemon::start(std::vector<std::string> argv, const std::filesystem::path& output,
-                                              const std::string& package, const std::function<bool()>& ready) {
+Result<std::unique_ptr<Daemon>> Daemon::start(std::vector<std::string> argv,
+                                              const std::filesystem::path& output, const std::string& package,
+                                              const std::function<bool()>& ready) {
   const std::string name = argv[0];
   if (const Status here = need_program(name, package); !here) return std::unexpected(here.error());
   argv[0] = find_program(name);

@@ -24,8 +24,10 @@ class Daemon {
  public:
   // Looks for argv[0] in PATH and in /usr/sbin. Waits until `ready` says so. Errors: unsupported (no such program,
   // with the package that has it), system (it ended, or is not ready in 30 s; with the end of what it said).
-  static Result<std::unique_ptr<Daemon>> start(std::vector<std::string> argv, const std::filesystem::path& output,
-                                               const std::string& package, const std::function<bool()>& ready);
+  static Result<std::unique_ptr<Daemon>> start(std::vector<std::string> argv,
+                                               const std::filesystem::path& output,
+                                               const std::string& package,
+                                               const std::function<bool()>& ready);
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
   ~Daemon();

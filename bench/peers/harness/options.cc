@@ -66,7 +66,8 @@ int parse(int argc, char** argv, const char* system, Options& options) {
       ->check(CLI::Range(0U, kMaxProducers - 1));
   app.add_option("--size", options.size, "bytes of a payload, a multiple of 8")
       ->check(CLI::Range(std::size_t{32}, std::size_t{1} << 20));
-  app.add_option("--rate", options.rate, "records per second; 0: as fast as it goes")->check(CLI::NonNegativeNumber);
+  app.add_option("--rate", options.rate, "records per second; 0: as fast as it goes")
+      ->check(CLI::NonNegativeNumber);
   std::string wait = "spin";
   app.add_option("--wait", wait, "how to wait")->check(CLI::IsMember({"spin", "block"}));
   app.add_option("--batch", options.batch, "records handed over in one call")->check(CLI::Range(1U, 4096U));
@@ -95,15 +96,15 @@ int parse(int argc, char** argv, const char* system, Options& options) {
 
 Status write_report(const Options& options, const Report& report) {
   if (options.hist.empty()) return {};
-  nlohmann::json json = {{"peer", report.peer},          {"version", report.version},
-                         {"role", options.role},         {"index", options.index},
-                         {"size", options.size},         {"rate", options.rate},
-                         {"mode", options.mode},         {"wait", options.block ? "block" : "spin"},
-                         {"warmup", report.warmup},      {"measured", report.measured},
-                         {"sent", report.sent},          {"first_ns", report.first_ns},
-                         {"last_ns", report.last_ns},    {"open_ns", report.open_ns},
-                         {"cpu_ns", cpu_ns()},           {"max_rss_kib", max_rss_kib()},
-                         {"batch", options.batch},       {"note", report.note}};
+  nlohmann::json json = {{"peer", report.peer},       {"version", report.version},
+                         {"role", options.role},      {"index", options.index},
+                         {"size", options.size},      {"rate", options.rate},
+                         {"mode", options.mode},      {"wait", options.block ? "block" : "spin"},
+                         {"warmup", report.warmup},   {"measured", report.measured},
+                         {"sent", report.sent},       {"first_ns", report.first_ns},
+                         {"last_ns", report.last_ns}, {"open_ns", report.open_ns},
+                         {"cpu_ns", cpu_ns()},        {"max_rss_kib", max_rss_kib()},
+                         {"batch", options.batch},    {"note", report.note}};
   if (report.checks != nullptr) {
     json["received"] = report.checks->received();
     json["lost"] = report.checks->lost();

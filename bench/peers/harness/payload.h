@@ -54,8 +54,8 @@ class Checker {
     const std::uint64_t name = word_of(bytes, 1);
     const std::uint64_t pattern = name * kPattern;
     const std::size_t words = size_ / 8;
-    std::uint64_t differs = (word_of(bytes, 2) ^ (pattern + 2)) |
-                            (word_of(bytes, words - 1) ^ (pattern + words - 1));
+    std::uint64_t differs =
+        (word_of(bytes, 2) ^ (pattern + 2)) | (word_of(bytes, words - 1) ^ (pattern + words - 1));
     for (std::size_t i = 8; i < words; i += 8) differs |= word_of(bytes, i) ^ (pattern + i);
     const std::uint64_t producer = name >> kProducerShift;
     if (differs != 0 || producer >= kMaxProducers) [[unlikely]]

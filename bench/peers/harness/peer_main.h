@@ -49,10 +49,11 @@ class PeerMain {
     if (run_.wait_for_start() == 0) return kGood;
     Tally tally(options_, run_, clock_);
     bool gave_up = false;
-    const bool good = receive_all(*receiver, tally.checks, options_, run_, clock_, gave_up, [&](Payload payload) {
-      tally.take(payload);
-      if (options_.slow_ns > 0) idle();
-    });
+    const bool good =
+        receive_all(*receiver, tally.checks, options_, run_, clock_, gave_up, [&](Payload payload) {
+          tally.take(payload);
+          if (options_.slow_ns > 0) idle();
+        });
     if (!good) return failed(receiver->error());
     return finish(tally, gave_up);
   }
@@ -151,9 +152,10 @@ class PeerMain {
     report.latency = tally.latency.get();
     if (const int code = finish(report); code != kGood || tally.checks.good()) return code;
     const Checker& checks = tally.checks;
-    return failed(Error{Code::corrupt, 0,
-                        fmt::format("of the records {} were lost, {} came twice, {} out of order, {} corrupt",
-                                    checks.lost(), checks.duplicated(), checks.reordered(), checks.corrupt())});
+    return failed(
+        Error{Code::corrupt, 0,
+              fmt::format("of the records {} were lost, {} came twice, {} out of order, {} corrupt",
+                          checks.lost(), checks.duplicated(), checks.reordered(), checks.corrupt())});
   }
 
   static int failed(const Error& error) { return report_failure(System::kName, error); }

@@ -19,7 +19,8 @@ Result<SharedFile> SharedFile::open(const std::string& path, std::size_t bytes) 
   if (error == 0) memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
   const int os_errno = error != 0 ? error : errno;
   ::close(fd);
-  if (memory == MAP_FAILED) return fail_errno(os_errno, fmt::format("cannot map {} bytes of '{}'", bytes, path));
+  if (memory == MAP_FAILED)
+    return fail_errno(os_errno, fmt::format("cannot map {} bytes of '{}'", bytes, path));
   return SharedFile(memory, bytes);
 }
 

@@ -26,8 +26,8 @@ std::string name_of(const Options& options, Channel channel, unsigned reader) {
 Result<Queue> open_queue(const Options& options, Channel channel, unsigned reader) {
   constexpr std::size_t kMessages = 1024;
   try {
-    return std::make_unique<ipc::message_queue>(ipc::open_or_create, name_of(options, channel, reader).c_str(),
-                                                kMessages, options.size);
+    return std::make_unique<ipc::message_queue>(
+        ipc::open_or_create, name_of(options, channel, reader).c_str(), kMessages, options.size);
   } catch (const ipc::interprocess_exception& error) {
     return fail(Code::system, fmt::format("cannot open a queue: {}", error.what()));
   }

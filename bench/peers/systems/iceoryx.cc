@@ -74,7 +74,8 @@ class IceoryxReceiver {
     init_runtime(options);
     popo::SubscriberOptions wanted;
     wanted.queueFullPolicy = popo::QueueFullPolicy::BLOCK_PRODUCER;
-    IceoryxReceiver receiver(std::make_unique<popo::UntypedSubscriber>(service_of(channel), wanted), options.size);
+    IceoryxReceiver receiver(std::make_unique<popo::UntypedSubscriber>(service_of(channel), wanted),
+                             options.size);
     if (options.block) {
       receiver.waits_ = std::make_unique<popo::WaitSet<>>();
       if (receiver.waits_->attachState(*receiver.subscriber_, popo::SubscriberState::HAS_DATA).has_error()) {
@@ -139,6 +140,4 @@ struct Iceoryx {
 }  // namespace
 }  // namespace ringtail::peers
 
-int main(int argc, char** argv) {
-  return ringtail::peers::peer_main<ringtail::peers::Iceoryx>(argc, argv);
-}
+int main(int argc, char** argv) { return ringtail::peers::peer_main<ringtail::peers::Iceoryx>(argc, argv); }

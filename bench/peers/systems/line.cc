@@ -65,7 +65,8 @@ class LineReceiver {
   Error error() const { return {}; }
 
  private:
-  LineReceiver(SharedFile file, std::size_t size) : file_(std::move(file)), line_(file_.at<Line>()), size_(size) {}
+  LineReceiver(SharedFile file, std::size_t size)
+      : file_(std::move(file)), line_(file_.at<Line>()), size_(size) {}
 
   SharedFile file_;
   Line* line_;
@@ -83,7 +84,8 @@ struct LineSystem {
     if (options.role == "version") return {};
     if (options.role == "produce" || options.role == "consume" || options.block || options.size > kMost) {
       return fail(Code::unsupported, fmt::format("a cache line plays ping-pong only, spinning, with payloads "
-                                                 "of at most {} bytes", kMost));
+                                                 "of at most {} bytes",
+                                                 kMost));
     }
     return {};
   }
@@ -135,11 +137,17 @@ int gaps(const std::vector<int>& cpus, double seconds) {
     const Histogram& gap = *found[i];
     const double away = gap.mean() * static_cast<double>(gap.count());
     auto pairs = nlohmann::json::array();
-    for (std::size_t b = Histogram::index_of(gap.min()); gap.count() > 0 && b <= Histogram::index_of(gap.max()); ++b) {
-      if (gap.count_at(b) > 0) pairs.push_back({std::min(Histogram::highest_of(b), gap.max()), gap.count_at(b)});
+    for (std::size_t b = Histogram::index_of(gap.min());
+         gap.count() > 0 && b <= Histogram::index_of(gap.max()); ++b) {
+      if (gap.count_at(b) > 0)
+        pairs.push_back({std::min(Histogram::highest_of(b), gap.max()), gap.count_at(b)});
     }
-    json.push_back({{"cpu", cpus[i]}, {"seconds", seconds}, {"count", gap.count()}, {"max_ns", gap.max()},
-                    {"away_share", away / (seconds * 1e9)}, {"histogram", pairs}});
+    json.push_back({{"cpu", cpus[i]},
+                    {"seconds", seconds},
+                    {"count", gap.count()},
+                    {"max_ns", gap.max()},
+                    {"away_share", away / (seconds * 1e9)},
+                    {"histogram", pairs}});
   }
   fmt::print("{}\n", json.dump());
   return kGood;

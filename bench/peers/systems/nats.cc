@@ -20,7 +20,8 @@ constexpr std::int64_t kWaitMs = 50;
 
 Error nats_failure(const char* what, natsStatus status) {
   const char* last = nats_GetLastError(nullptr);
-  return Error{Code::system, 0, fmt::format("{}: {} ({})", what, natsStatus_GetText(status), last ? last : "")};
+  return Error{Code::system, 0,
+               fmt::format("{}: {} ({})", what, natsStatus_GetText(status), last ? last : "")};
 }
 
 // The server tells its port in <dir>/nats-server_<pid>.ports.
@@ -56,7 +57,8 @@ class Connection {
     return connection;
   }
   Connection(Connection&& other) noexcept
-      : connection_(std::exchange(other.connection_, nullptr)), stream_(std::exchange(other.stream_, nullptr)) {}
+      : connection_(std::exchange(other.connection_, nullptr)),
+        stream_(std::exchange(other.stream_, nullptr)) {}
   Connection& operator=(Connection&&) = delete;
   ~Connection() {
     jsCtx_Destroy(stream_);
@@ -80,8 +82,8 @@ class NatsSender {
   }
 
   Sent send(Payload payload) {
-    const natsStatus status =
-        js_PublishAsync(connection_.stream(), subject_, payload.data(), static_cast<int>(payload.size()), nullptr);
+    const natsStatus status = js_PublishAsync(connection_.stream(), subject_, payload.data(),
+                                              static_cast<int>(payload.size()), nullptr);
     if (status == NATS_OK) return Sent::yes;
     return failed("js_PublishAsync", status);
   }
@@ -123,8 +125,8 @@ class NatsReceiver {
     jsSubOptions wanted;
     jsSubOptions_Init(&wanted);
     wanted.Ordered = true;
-    natsStatus status = js_SubscribeSync(&receiver.subscription_, receiver.connection_.stream(), to_string(channel),
-                                         nullptr, &wanted, nullptr);
+    natsStatus status = js_SubscribeSync(&receiver.subscription_, receiver.connection_.stream(),
+                                         to_string(channel), nullptr, &wanted, nullptr);
     if (status == NATS_OK) status = natsSubscription_SetPendingLimits(receiver.subscription_, -1, -1);
     if (status != NATS_OK) return std::unexpected(nats_failure("cannot subscribe", status));
     return receiver;
@@ -162,7 +164,7 @@ struct Nats {
   using Sender = NatsSender;
   using Receiver = NatsReceiver;
 
-  static std::string version() { 
+  static std::string version() {
     return fmt::format("{}, libnats {}", first_line_of("nats-server", "--version"), nats_GetVersion());
   }
   static Status check(const Options& options) {
@@ -176,9 +178,11 @@ struct Nats {
     const std::filesystem::path config = options.dir / "nats.conf";
     std::ofstream(config) << fmt::format(
         "listen: \"127.0.0.1:-1\"\njetstream {{\n  store_dir: \"{}\"\n  max_memory_store: 8GB\n"
-        "  max_file_store: 64GB\n}}\n", (options.dir / "store").string());
-    auto daemon = Daemon::start({"nats-server", "-c", config.string(), "--ports_file_dir", options.dir.string()},
-                                options.dir / "nats.log", "nats-server", [&] { return !url_in(options.dir).empty(); });
+        "  max_file_store: 64GB\n}}\n",
+        (options.dir / "store").string());
+    auto daemon =
+        Daemon::start({"nats-server", "-c", config.string(), "--ports_file_dir", options.dir.string()},
+                      options.dir / "nats.log", "nats-server", [&] { return !url_in(options.dir).empty(); });
     if (!daemon) return daemon;
     auto connection = Connection::open(options.dir, true);
     if (!connection) return std::unexpected(connection.error());

@@ -75,7 +75,8 @@ struct PipeSystem {
   static std::string version() { return "Linux"; }
   static Status check(const Options& options) {
     if (options.producers > 1 && options.size > 4096) {
-      return fail(Code::unsupported, "several producers share a pipe only with payloads of at most 4096 bytes");
+      return fail(Code::unsupported,
+                  "several producers share a pipe only with payloads of at most 4096 bytes");
     }
     return {};
   }

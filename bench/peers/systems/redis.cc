@@ -29,7 +29,8 @@ std::string socket_of(const Options& options) { return (options.dir / "redis.soc
 Result<Context> connect(const Options& options) {
   Context context(redisConnectUnixNonBlock(socket_of(options).c_str()));
   if (!context) return fail(Code::system, "hiredis: no memory");
-  if (context->err != 0) return fail(Code::system, fmt::format("cannot connect to Redis: {}", context->errstr));
+  if (context->err != 0)
+    return fail(Code::system, fmt::format("cannot connect to Redis: {}", context->errstr));
   return context;
 }
 
@@ -46,13 +47,16 @@ class RedisSender {
     auto context = connect(options);
     if (!context) return std::unexpected(context.error());
     const bool pipelined = options.rate <= 0 && channel == Channel::data;
-    return RedisSender(std::move(*context), run, to_string(channel), options.block, pipelined ? kPipelined : 1);
+    return RedisSender(std::move(*context), run, to_string(channel), options.block,
+                       pipelined ? kPipelined : 1);
   }
 
   Sent send(Payload payload) {
-    const std::array<const char*, 5> words{"XADD", stream_, "*", "d", reinterpret_cast<const char*>(payload.data())};
+    const std::array<const char*, 5> words{"XADD", stream_, "*", "d",
+                                           reinterpret_cast<const char*>(payload.data())};
     const std::array<std::size_t, 5> sizes{4, std::strlen(stream_), 1, 1, payload.size()};
-    if (redisAppendCommandArgv(context_.get(), 5, const_cast<const char**>(words.data()), sizes.data()) != REDIS_OK) {
+    if (redisAppendCommandArgv(context_.get(), 5, const_cast<const char**>(words.data()), sizes.data()) !=
+        REDIS_OK) {
       return failed();
     }
     ++unanswered_;
@@ -161,7 +165,8 @@ class RedisReceiver {
     const redisReply* entries = reply->element[0]->element[1];
     for (std::size_t i = 0; i < entries->elements; ++i) {
       const redisReply* payload = entries->element[i]->element[1]->element[1];
-      handle(Payload{reinterpret_cast<const std::byte*>(payload->str), static_cast<std::size_t>(payload->len)});
+      handle(
+          Payload{reinterpret_cast<const std::byte*>(payload->str), static_cast<std::size_t>(payload->len)});
     }
     last_ = entries->element[entries->elements - 1]->element[0]->str;
     return static_cast<int>(entries->elements);
@@ -183,7 +188,8 @@ struct Redis {
   static std::string version() {
     const std::string said = first_line_of("redis-server", "--version");
     const std::size_t at = said.find("v=");
-    const std::string server = at == std::string::npos ? said : said.substr(at + 2, said.find(' ', at) - at - 2);
+    const std::string server =
+        at == std::string::npos ? said : said.substr(at + 2, said.find(' ', at) - at - 2);
     return fmt::format("{}, hiredis {}.{}.{}", server, HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
   }
   static Status check(const Options& options) {
@@ -191,7 +197,8 @@ struct Redis {
       return fail(Code::unsupported, fmt::format("no mode '{}'; there are memory, always", options.mode));
     }
     if (socket_of(options).size() > 100) {
-      return fail(Code::invalid_argument, fmt::format("'{}' is too long for a socket's name", options.dir.string()));
+      return fail(Code::invalid_argument,
+                  fmt::format("'{}' is too long for a socket's name", options.dir.string()));
     }
     return need_program("redis-server", "redis-server");
   }
@@ -206,10 +213,10 @@ struct Redis {
       if (reply != nullptr) freeReplyObject(reply);
       return good;
     };
-    return Daemon::start({"redis-server", "--port", "0", "--unixsocket", socket_of(options), "--dir",
-                          options.dir.string(), "--save", "", "--appendonly", synced ? "yes" : "no", "--appendfsync",
-                          "always", "--daemonize", "no"},
-                         options.dir / "redis.log", "redis-server", ready);
+    return Daemon::start(
+        {"redis-server", "--port", "0", "--unixsocket", socket_of(options), "--dir", options.dir.string(),
+         "--save", "", "--appendonly", synced ? "yes" : "no", "--appendfsync", "always", "--daemonize", "no"},
+        options.dir / "redis.log", "redis-server", ready);
   }
 };
 

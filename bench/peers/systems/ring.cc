@@ -158,7 +158,8 @@ class RingReceiver {
     const std::uint64_t eighth = source.ring.slots() / 8;
     int got = 0;
     // SYNC: the sender's store of the mark.
-    while (got < kAtOnce && source.ring.mark(source.next).load(std::memory_order_acquire) == source.next + 1) {
+    while (got < kAtOnce &&
+           source.ring.mark(source.next).load(std::memory_order_acquire) == source.next + 1) {
       const std::byte* payload = source.ring.payload(source.next);
       if (!copy_.empty()) {
         std::memcpy(copy_.data(), payload, size_);
@@ -166,7 +167,8 @@ class RingReceiver {
       }
       handle(Payload{payload, size_});
       if (++source.next % eighth == 0) {
-        source.ring.cursor(consumer_).value.store(source.next, std::memory_order_release);  // SYNC: wait_for_space
+        source.ring.cursor(consumer_).value.store(source.next,
+                                                  std::memory_order_release);  // SYNC: wait_for_space
       }
       ++got;
     }
@@ -187,7 +189,8 @@ struct RingSystem {
 
   static std::string version() { return "1"; }
   static Status check(const Options& options) {
-    if (options.block) return fail(Code::unsupported, "the minimal ring wakes nobody; run it with --wait spin");
+    if (options.block)
+      return fail(Code::unsupported, "the minimal ring wakes nobody; run it with --wait spin");
     return {};
   }
 };
@@ -198,7 +201,8 @@ struct RingSystem {
 int main(int argc, char** argv) {
   using namespace ringtail::peers;
   for (int i = 1; i < argc; ++i) {
-    if (std::string_view(argv[i]).starts_with("memcpy")) return peer_main<RingSystem<CopyingSender>>(argc, argv);
+    if (std::string_view(argv[i]).starts_with("memcpy"))
+      return peer_main<RingSystem<CopyingSender>>(argc, argv);
   }
   return peer_main<RingSystem<RingSender>>(argc, argv);
 }

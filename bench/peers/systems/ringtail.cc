@@ -142,7 +142,8 @@ struct Ringtail {
   static Status check(const Options& options) {
     const std::string mode = mode_of(options);
     if (mode != "memory" && mode != "disk" && mode != "durable" && mode != "group") {
-      return fail(Code::unsupported, fmt::format("no mode '{}'; there are memory, disk, durable, group", mode));
+      return fail(Code::unsupported,
+                  fmt::format("no mode '{}'; there are memory, disk, durable, group", mode));
     }
     if (mode == "group" && options.consumers > 1) {
       return fail(Code::unsupported, "members of a group share the records; run it with one consumer");

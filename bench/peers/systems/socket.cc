@@ -16,8 +16,10 @@ Result<sockaddr_un> address_of(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof address.sun_path) {
-    return fail(Code::invalid_argument, fmt::format("'{}' is too long for a socket's name; give a --dir nearer "
-                                                    "to the root", path));
+    return fail(Code::invalid_argument,
+                fmt::format("'{}' is too long for a socket's name; give a --dir nearer "
+                            "to the root",
+                            path));
   }
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   return address;

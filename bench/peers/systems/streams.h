@@ -17,7 +17,8 @@
 namespace ringtail::peers {
 
 // Writes all of `payload` to each descriptor. Spins or sleeps, as asked for, while one is full.
-inline Sent write_payload(const std::vector<int>& fds, Payload payload, bool block, const RunFile& run, int& error) {
+inline Sent write_payload(const std::vector<int>& fds, Payload payload, bool block, const RunFile& run,
+                          int& error) {
   for (const int fd : fds) {
     std::size_t done = 0;
     while (done < payload.size()) {
@@ -45,7 +46,8 @@ inline Sent write_payload(const std::vector<int>& fds, Payload payload, bool blo
 // One stream that is being read.
 class StreamReader {
  public:
-  StreamReader(int fd, std::size_t size) : fd_(fd), size_(size), buffer_(std::max(std::size_t{65536}, 4 * size)) {}
+  StreamReader(int fd, std::size_t size)
+      : fd_(fd), size_(size), buffer_(std::max(std::size_t{65536}, 4 * size)) {}
 
   int fd() const { return fd_; }
 

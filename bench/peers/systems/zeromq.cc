@@ -144,7 +144,8 @@ struct Zeromq {
   static Status check(const Options& options) {
     // An I/O thread connects by this name, and sun_path holds 107 bytes.
     if (options.dir.string().size() > 90) {
-      return fail(Code::invalid_argument, fmt::format("'{}' is too long for a socket's name", options.dir.string()));
+      return fail(Code::invalid_argument,
+                  fmt::format("'{}' is too long for a socket's name", options.dir.string()));
     }
     return {};
   }
@@ -153,6 +154,4 @@ struct Zeromq {
 }  // namespace
 }  // namespace ringtail::peers
 
-int main(int argc, char** argv) {
-  return ringtail::peers::peer_main<ringtail::peers::Zeromq>(argc, argv);
-}
+int main(int argc, char** argv) { return ringtail::peers::peer_main<ringtail::peers::Zeromq>(argc, argv); }

@@ -77,7 +77,8 @@ class LoopsTest : public testing::Test {
     return production.sent();
   }
 
-  std::string path_ = (std::filesystem::temp_directory_path() / ("ringtail-loops-" + std::to_string(::getpid()))).string();
+  std::string path_ =
+      (std::filesystem::temp_directory_path() / ("ringtail-loops-" + std::to_string(::getpid()))).string();
   std::unique_ptr<RunFile> run_;
   Options options_;
   Clock clock_;
@@ -149,7 +150,8 @@ TEST_F(LoopsTest, WarmUpIsCountedApart) {
   run_->finish_sending(0, 10);
   Tally tally(options_, *run_, clock_);
   bool gave_up = false;
-  receive_all(receiver, tally.checks, options_, *run_, clock_, gave_up, [&](Payload payload) { tally.take(payload); });
+  receive_all(receiver, tally.checks, options_, *run_, clock_, gave_up,
+              [&](Payload payload) { tally.take(payload); });
   EXPECT_EQ(tally.warmup, 4U);
   EXPECT_EQ(tally.measured, 6U);
   EXPECT_EQ(tally.latency->count(), 6U);
