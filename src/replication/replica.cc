@@ -100,8 +100,16 @@ void Replica::ask_fence() {
                         }});
 }
 
+// Before the role: who sees this host lead must not see fewer replicas in sync than the record has.
+void Replica::tell_replicas() const {
+  shm::Partition& entry = partition_->entry();
+  entry.replicas.store(static_cast<std::uint32_t>(record_.replicas.size()), std::memory_order_relaxed);
+  entry.in_sync.store(static_cast<std::uint32_t>(record_.isr.size()), std::memory_order_relaxed);
+}
+
 void Replica::ask_lead() {
   asking_ = true;
+  tell_replicas();
   const Wanted aim = wanted_;
   host_.take_role(id_, {.role = ReplicaRole::leader,
                         .epoch = aim.epoch,
@@ -136,9 +144,7 @@ void Replica::ask_lead() {
 }
 
 void Replica::begin_follow(const log::RoleOutcome& outcome) {
-  shm::Partition& entry = outcome.partition.entry();
-  entry.replicas.store(static_cast<std::uint32_t>(record_.replicas.size()), std::memory_order_relaxed);
-  entry.in_sync.store(static_cast<std::uint32_t>(record_.isr.size()), std::memory_order_relaxed);
+  tell_replicas();
   following_ = std::make_unique<FollowingPartition>(
       context_, outcome, wanted_.leader, wanted_.epoch,
       [this](log::RoleRequest request) { host_.take_role(id_, std::move(request)); });

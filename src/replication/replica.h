@@ -95,6 +95,7 @@ class Replica {
   void approach();
   void ask_fence();
   void ask_lead();
+  void tell_replicas() const;
   void confirm();
   void begin_commit();
   void on_committed(std::optional<bool> made);
