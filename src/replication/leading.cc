@@ -36,7 +36,7 @@ LeadingPartition::LeadingPartition(ShipContext& context, const log::RoleOutcome&
       partition_(outcome.partition),
       epoch_(epoch),
       epochs_(outcome.epochs),
-      progress_(context.self, min_insync, synced) {
+      progress_(context.self, min_insync, synced, outcome.end) {
   const shm::Partition& entry = partition_.entry();
   watermark_ = {Position(entry.high_watermark.load(memory_order_relaxed)),
                 Offset(entry.high_watermark_offset.load(memory_order_relaxed))};
@@ -115,6 +115,7 @@ void LeadingPartition::on_follow(Link& link, const Message& message) {
   const bool restart = (*reader)->place() != from || nothing;
   from = (*reader)->place();
   Stream& stream = streams_[node];
+  progress_.on_stream_begin(node);
   stream = {.sent = from,
             .acked = from,
             .unchecked = (message.header.flags & kCheckAll) == 0,

@@ -402,6 +402,12 @@ std::optional<std::string> Node::life_of(NodeId node, bool synced) const {
   return synced ? record->log_id : record->life;
 }
 
+bool Node::is_met(NodeId node) const {
+  const Link* const link = network_->link(node);
+  const auto live = state_->live.find(node);
+  return link != nullptr && live != state_->live.end() && live->second == link->peer_incarnation();
+}
+
 bool Node::is_registered() const {
   const auto live = state_->live.find(options_.node.id);
   return live != state_->live.end() && live->second == options_.node.incarnation;

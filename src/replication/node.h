@@ -72,6 +72,7 @@ class Node final : public Replicator, public ReplicaHost {
     return std::chrono::nanoseconds(options_.lag_time_max).count();
   }
   std::optional<std::string> life_of(NodeId node, bool synced) const override;
+  bool is_met(NodeId node) const override;
 
   template <class Result>
   std::optional<Result> ask(std::function<Result()> question);

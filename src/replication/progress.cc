@@ -25,6 +25,12 @@ void LeaderProgress::on_ack(NodeId node, const LogPoint& end, const LogPoint& sy
     follower.caught_up_ns = std::max(follower.caught_up_ns, mark_before_.at_ns);
 }
 
+void LeaderProgress::on_stream_begin(NodeId node) {
+  Follower& follower = followers_[node];
+  follower.end = follower.synced = {};
+  follower.streaming = false;
+}
+
 void LeaderProgress::on_stream_end(NodeId node) {
   if (const auto found = followers_.find(node); found != followers_.end()) found->second.streaming = false;
 }
@@ -75,8 +81,8 @@ bool LeaderProgress::is_lagging(NodeId node, std::int64_t now_ns, std::int64_t p
 std::vector<NodeId> LeaderProgress::caught_up() const {
   std::vector<NodeId> nodes;
   for (const auto& [node, follower] : followers_)
-    if (node != self_ && follower.streaming && !isr_.contains(node) && has(node) >= watermark_ &&
-        follower.end >= mark_before_.end && mark_.at_ns > 0)
+    if (node != self_ && follower.streaming && !isr_.contains(node) &&
+        has(node) >= std::max(watermark_, start_) && follower.end >= mark_before_.end && mark_.at_ns > 0)
       nodes.push_back(node);
   return nodes;
 }

@@ -17,15 +17,18 @@ namespace ringtail::replication {
 class LeaderProgress {
  public:
   // `synced`: a replica has a record when it has synced it; otherwise when it is in its ring.
-  LeaderProgress(NodeId self, std::uint32_t min_insync, bool synced)
-      : self_(self), min_insync_(min_insync), synced_(synced) {}
+  // `start`: where the leader's epoch begins in its log.
+  LeaderProgress(NodeId self, std::uint32_t min_insync, bool synced, log::LogPoint start = {})
+      : self_(self), min_insync_(min_insync), synced_(synced), start_(start) {}
 
   // The in-sync replicas that stand in the partition's record.
   void confirm(std::set<NodeId> isr);
-  // A change of them is on its way: until its outcome is known, whoever is in either set counts.
-  void propose(std::set<NodeId> isr) { proposed_ = std::move(isr); }
-  // It was refused; or it is not known what came of it, then the next confirm tells.
-  void withdraw() { proposed_.reset(); }
+  // A change of them is on its way: until a later record is seen, whoever is in either set counts, and so does who
+  // was in a change before, for that may have been made after all.
+  void propose(const std::set<NodeId>& isr) {
+    if (!proposed_) proposed_.emplace();
+    proposed_->insert(isr.begin(), isr.end());
+  }
   bool is_proposing() const { return proposed_.has_value(); }
   const std::set<NodeId>& isr() const { return isr_; }
 
@@ -33,6 +36,8 @@ class LeaderProgress {
 
   // A follower has all up to `end`, and has synced all up to `synced`. Those of the leader itself likewise.
   void on_ack(NodeId node, const log::LogPoint& end, const log::LogPoint& synced);
+  // It asks to be shipped anew: what it had counts no more, for it may have lost it.
+  void on_stream_begin(NodeId node);
   // Its stream ended: it is where it was, but not on its way any more.
   void on_stream_end(NodeId node);
   // Notes the leader's end at this time, from which followers' lag is reckoned.
@@ -52,7 +57,8 @@ class LeaderProgress {
   }
   // Whether a replica in sync is one of them.
   bool is_lagging(NodeId node, std::int64_t now_ns, std::int64_t patience_ns) const;
-  // Replicas out of sync that have come up to the watermark.
+  // Replicas out of sync that have come up to the watermark, and to where this leader's epoch begins: its watermark
+  // may lag behind what was acknowledged in the epoch before (KIP-101).
   std::vector<NodeId> caught_up() const;
   // Where a follower is; null if it has never said.
   struct Follower {
@@ -76,6 +82,7 @@ class LeaderProgress {
   NodeId self_;
   std::uint32_t min_insync_;
   bool synced_;
+  log::LogPoint start_;
   std::set<NodeId> isr_;
   std::optional<std::set<NodeId>> proposed_;
   std::map<NodeId, Follower> followers_;  // and the leader itself

@@ -35,6 +35,7 @@ void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<No
   }
   if (news) {
     await_record_ = false;
+    proposed_.clear();
     if (leading_ && wanted_ == reached_) confirm();
   }
   approach();
@@ -138,6 +139,8 @@ void Replica::ask_lead() {
                             if (Link* const link = context_.network->link(node))
                               refuse(*link, aim.epoch, "the leader begins anew", kAskAgain);
                           confirm();
+                          // What an earlier leadership in this epoch has proposed may yet be made.
+                          if (!proposed_.empty()) leading_->progress().propose(proposed_);
                           approach();
                           if (leading_) look_at_isr(monotonic_ns());
                         }});
@@ -199,7 +202,8 @@ void Replica::on_progress() {
 bool Replica::is_quiet() const {
   if (asking_ || wanted_ != reached_ || next_ || committing_ || await_record_) return false;
   if (following_) return following_->is_streaming();
-  return leading_ && leading_->progress().isr().size() == record_.replicas.size() && !leading_->is_behind();
+  return leading_ && leading_->progress().isr().size() == record_.replicas.size() &&
+         !leading_->progress().is_proposing() && !leading_->is_behind();
 }
 
 void Replica::tick(std::int64_t now_ns) {
@@ -255,11 +259,18 @@ void Replica::look_at_disk(std::int64_t now_ns) {
 // All replicas are in sync, alive and not too far behind: most partitions, nearly always.
 bool Replica::isr_stands(std::int64_t now_ns) const {
   const LeaderProgress& progress = leading_->progress();
-  return progress.isr().size() == record_.replicas.size() && progress.isr().contains(context_.self) &&
-         std::ranges::all_of(progress.isr(), [&](NodeId node) {
-           return node == context_.self || (host_.life_of(node, config_.acks_synced()) &&
-                                            !progress.is_lagging(node, now_ns, patience_ns()));
+  return !progress.is_proposing() && progress.isr().size() == record_.replicas.size() &&
+         progress.isr().contains(context_.self) && std::ranges::all_of(progress.isr(), [&](NodeId node) {
+           return node == context_.self ||
+                  (lives_on(node) && !progress.is_lagging(node, now_ns, patience_ns()));
          });
+}
+
+// Whether a replica in sync has the life that the record has it with: in another it may have lost what it had.
+bool Replica::lives_on(NodeId node) const {
+  const auto member = std::ranges::find(record_.isr, node, &IsrMember::node);
+  return member != record_.isr.end() &&
+         (member->life == host_.life_of(node, true) || member->life == host_.life_of(node, false));
 }
 
 void Replica::look_at_isr(std::int64_t now_ns) {
@@ -269,11 +280,12 @@ void Replica::look_at_isr(std::int64_t now_ns) {
   isr.insert(context_.self);
   for (const NodeId node : leading_->progress().lagging(now_ns, patience_ns())) isr.erase(node);
   // Nobody waits for the dead.
-  std::erase_if(
-      isr, [&](NodeId node) { return node != context_.self && !host_.life_of(node, config_.acks_synced()); });
+  std::erase_if(isr, [&](NodeId node) { return node != context_.self && !lives_on(node); });
   for (const NodeId node : leading_->progress().caught_up())
-    if (std::ranges::find(record_.replicas, node) != record_.replicas.end()) isr.insert(node);
-  if (isr == before) return;
+    if (std::ranges::find(record_.replicas, node) != record_.replicas.end() && host_.is_met(node))
+      isr.insert(node);
+  // Of a change whose outcome is not known, the next one tells.
+  if (isr == before && !leading_->progress().is_proposing()) return;
   tell_change(before, isr, now_ns);
   propose(isr);
 }
@@ -301,10 +313,17 @@ void Replica::tell_change(const std::set<NodeId>& before, const std::set<NodeId>
 void Replica::propose(const std::set<NodeId>& isr) {
   PartitionRecord next = record_;
   next.isr.clear();
-  for (const NodeId node : isr)
-    if (auto life = host_.life_of(node, config_.acks_synced())) next.isr.push_back({node, *life});
+  for (const NodeId node : isr) {
+    // Who stays does so in the life in which he was in sync.
+    if (const auto member = std::ranges::find(record_.isr, node, &IsrMember::node);
+        member != record_.isr.end())
+      next.isr.push_back(*member);
+    else if (auto life = host_.life_of(node, config_.acks_synced()))
+      next.isr.push_back({node, *life});
+  }
   ++next.partition_epoch;
   begin_commit();
+  proposed_.insert(isr.begin(), isr.end());
   leading_->progress().propose(isr);
   host_.commit(next, [this, alive = alive_](std::optional<bool> made) {
     if (*alive) on_committed(made);

@@ -31,6 +31,8 @@ class ReplicaHost {
   virtual std::int64_t lag_time_max_ns() const = 0;
   // The life of a node that counts for a partition; nothing if the node is not alive.
   virtual std::optional<std::string> life_of(NodeId node, bool synced) const = 0;
+  // Whether the connection with a node is with the daemon that is registered now, whose life that is.
+  virtual bool is_met(NodeId node) const = 0;
 };
 
 class Replica {
@@ -102,6 +104,7 @@ class Replica {
   void refuse(Link& link, LeaderEpoch epoch, std::string_view why, std::uint8_t flags = 0) const;
   void begin_follow(const log::RoleOutcome& outcome);
   bool isr_stands(std::int64_t now_ns) const;
+  bool lives_on(NodeId node) const;
   void look_at_isr(std::int64_t now_ns);
   void propose(const std::set<NodeId>& isr);
   void tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after, std::int64_t now_ns) const;
@@ -130,6 +133,7 @@ class Replica {
   std::int64_t hand_over_until_ns_ = 0;        // then it is given up
   bool stuck_ = false;
   bool committing_ = false;
+  std::set<NodeId> proposed_;          // since the record was seen last: all who may have come into the ISR
   std::int64_t commit_revision_ = -1;  // of the record that the commit changes
   bool await_record_ = false;  // a change of the record was made, by this node or another: it will be told
   std::int64_t retry_ns_ = 0;

@@ -89,8 +89,45 @@ TEST_F(Progress, AChangeOfTheInSyncReplicasCountsBothWaysUntilItIsKnown) {
   ack(3, 12);
   progress_.propose(nodes({1, 2, 3}));
   EXPECT_EQ(progress_.watermark(), at(12));
-  progress_.withdraw();
+  progress_.confirm(nodes({1, 2}));  // it was refused: the record that stands tells
   EXPECT_EQ(progress_.watermark(), at(20));
+}
+
+// The first one may be made after all.
+TEST_F(Progress, AChangeWhoseOutcomeIsNotKnownCountsBesideTheNext) {
+  progress_.confirm(nodes({1, 2}));
+  ack(1, 10);
+  ack(2, 10);
+  ack(3, 4);
+  progress_.propose(nodes({1, 2, 3}));
+  progress_.propose(nodes({1, 2}));
+  EXPECT_EQ(progress_.watermark(), at(4));
+}
+
+// It may have lost what it had.
+TEST_F(Progress, WhoBeginsAnewHasNothingUntilHeSaysSo) {
+  progress_.confirm(nodes({1, 2}));
+  ack(1, 10);
+  ack(2, 6);
+  EXPECT_EQ(progress_.watermark(), at(6));
+  ack(2, 9);
+  progress_.on_stream_begin(NodeId(2));
+  EXPECT_EQ(progress_.watermark(), at(6));
+  ack(2, 3);
+  EXPECT_EQ(progress_.watermark(), at(6));
+}
+
+// The new leader's watermark lags behind what was acknowledged before it.
+TEST_F(Progress, NobodyComesBackBeforeWhereTheEpochBegins) {
+  progress_ = LeaderProgress(NodeId(1), 2, false, at(10));
+  progress_.confirm(nodes({1, 2}));
+  progress_.mark(at(10), kSecond);
+  progress_.mark(at(10), 2 * kSecond);
+  ack(1, 10);
+  ack(3, 8);
+  EXPECT_TRUE(progress_.caught_up().empty());
+  ack(3, 10);
+  EXPECT_EQ(progress_.caught_up(), std::vector{NodeId(3)});
 }
 
 TEST_F(Progress, WhoHasNotBeenAtTheEndForTooLongLags) {
