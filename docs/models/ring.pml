@@ -42,7 +42,11 @@
 #define READERS 0 /* 1: a reader pins the ring's oldest frames */
 #endif
 
-#if GIVE_UPS > 0
+#ifndef NEXT_RING
+#define NEXT_RING 1 /* 0: it cannot be made, so nothing is retired; who was given up waits for the keeper's word */
+#endif
+
+#if GIVE_UPS > 0 && NEXT_RING
 #define RINGS 2
 #else
 #define RINGS 1
@@ -280,7 +284,7 @@ inline rotate(ring, term) {
 /* --- A producer ----------------------------------------------------------------------------------- */
 
 proctype Producer(byte p) {
-  byte ring, term, base, at, record, appended, frame, bytes, next, outcome, old_records;
+  byte ring, term, base, at, record, appended, frame, bytes, next, outcome, old_records, claim_op;
   bit exhausted = 1, attached, fenced, committed, kept;
   {
     do
@@ -409,6 +413,9 @@ proctype Producer(byte p) {
        :: skip
        :: atomic { /* Appender::claim_as: OwnedSlot::announce_open */
             open_position[p] = term;
+#ifndef MUTANT_OPEN_FORGETS_CLAIM
+            claim_op = op[p];
+#endif
             ANNOUNCE(OPEN)
           }
           if
@@ -450,11 +457,11 @@ proctype Producer(byte p) {
 #if GIVE_UPS == 0
        kept = committed;
 #else
-       if /* OwnedSlot::given_up */
-       :: given_up[p] != op[p] -> kept = committed
+       if /* OwnedSlot::given_up: as what it is now, or as what it was before announce_open */
+       :: given_up[p] != op[p] && given_up[p] != claim_op -> kept = committed
        :: else ->
           atomic {
-            given_up_done[p] == op[p]; /* Appender::was_kept */
+            given_up_done[p] == given_up[p]; /* Appender::was_kept */
             kept = 0;
             bytes = 0;
             do
@@ -480,7 +487,7 @@ proctype Producer(byte p) {
          g_current[p] = 0;
          appended++;
          at = 0; frame = 0; bytes = 0; next = 0; outcome = 0; old_records = 0; record = 0;
-         committed = 0; kept = 0; fenced = 0
+         committed = 0; kept = 0; fenced = 0; claim_op = 0
        }
     :: else -> break
     od
@@ -488,7 +495,8 @@ proctype Producer(byte p) {
     atomic { /* dead; what it knew is gone */
       g_dies[p];
       ring = 0; term = 0; base = 0; at = 0; record = 0; frame = 0; bytes = 0; next = 0; outcome = 0;
-      old_records = 0; exhausted = 0; attached = 0; fenced = 0; committed = 0; kept = 0; appended = 0
+      old_records = 0; exhausted = 0; attached = 0; fenced = 0; committed = 0; kept = 0; appended = 0;
+      claim_op = 0
     }
   }
 }
@@ -860,6 +868,9 @@ end_tick:
          r = 0; seen_op = 0
        }
 
+#endif
+
+#if RINGS == 2
     /* PartitionKeeper::step_retire */
     :: retiring == PREPARING ->
        do
@@ -915,7 +926,7 @@ end_tick:
          sealed[0] = 1
        }
        atomic { /* PartitionKeeper::replace_ring */
-         base_offset[LINE(1, 0)] = count;
+         base_offset[LINE(1, 0)] = count; /* Ring::set_base */
          ring_generation = 1;
          retiring = 0
        }
@@ -1153,9 +1164,8 @@ init {
   }
 }
 
-/* With its owner dead, the frontier gets past a claim eventually. */
-#define PASSED_BY_FRONTIER(record) (frontier_offset >= g_offset[record])
+/* With its owner dead, the frontier gets past a claim eventually (under weak fairness: who can go on, does). */
 #ifdef PROGRESS
-#define CLAIM_OF_THE_DEAD (g_dies[0] && ((g_offset[1] > 0 && !PASSED_BY_FRONTIER(1)) || (g_offset[2] > 0 && !PASSED_BY_FRONTIER(2))))
+#define CLAIM_OF_THE_DEAD (g_dies[0] && g_offset[1] > 0 && frontier_offset < g_offset[1])
 ltl past_the_hole { [] (CLAIM_OF_THE_DEAD -> <> !CLAIM_OF_THE_DEAD) }
 #endif
