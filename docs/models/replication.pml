@@ -39,6 +39,9 @@
 #ifndef SYNCED
 #define SYNCED 0 /* 1: replica.ack=durable: a replica has a record when it has synced it */
 #endif
+#ifndef IN_SYNC
+#define IN_SYNC 7 /* who is in sync at the beginning, as bits: 3 is all but the last */
+#endif
 #define MIN_INSYNC 2
 
 #define NOBODY 7
@@ -51,7 +54,7 @@
 /* --- The record in etcd: PartitionRecord, coordinator.h --------------------------------------------- */
 
 bit record_incarnation; /* leader_incarnation: a bit, which changes with a crash */
-byte record_leader, record_epoch = 1, record_isr = 7, record_life /* of each member: a bit */, record_revision;
+byte record_leader, record_epoch = 1, record_isr = IN_SYNC, record_life /* of each member: a bit */, record_revision;
 
 /* A commit on its way: compares the revision it was made from. [0, NODES): the author waits for its outcome;
  * [NODES]: one whose author was told that it is not known. */
@@ -67,7 +70,7 @@ bit no_lease[NODES];              /* lease_deadline_ns has passed, for its holde
 
 /* What the node has seen of the record: Replica::set_record. */
 bit incarnation[NODES], seen_incarnation[NODES];
-byte seen_leader[NODES], seen_epoch[NODES] = 1, seen_isr[NODES] = 7, seen_life[NODES], seen_revision[NODES];
+byte seen_leader[NODES], seen_epoch[NODES] = 1, seen_isr[NODES] = IN_SYNC, seen_life[NODES], seen_revision[NODES];
 
 /* Replica::reached_ */
 #define FENCED 0
@@ -75,7 +78,8 @@ byte seen_leader[NODES], seen_epoch[NODES] = 1, seen_isr[NODES] = 7, seen_life[N
 #define LEADER 2
 byte role[NODES], role_epoch[NODES];
 
-/* A leader: LeadingPartition, LeaderProgress. Gone with the leadership. */
+/* A leader: LeadingPartition, LeaderProgress. Gone with the leadership; but what it has proposed stays so until
+ * a later record is seen, for it may yet be made, or have been. */
 byte isr[NODES], proposed[NODES];
 bit await_record[NODES];
 byte end_of[NODES * NODES];       /* LeaderProgress::Follower: what counts as had */
@@ -184,7 +188,9 @@ inline fence(node) {
   follows[node] = 0;
   ack_end[node] = 0;
   isr[node] = 0;
+#ifdef MUTANT_PROPOSAL_FORGOTTEN
   proposed[node] = 0;
+#endif
   i = 0;
   do
   :: i < NODES ->
@@ -225,11 +231,6 @@ inline lead(node) {
   shipped_watermark[role_epoch[node] - 1] = MAX(shipped_watermark[role_epoch[node] - 1], watermark[node]);
   isr[node] = seen_isr[node];
   i = 0;
-#ifndef MUTANT_PROPOSAL_FORGOTTEN
-  /* Of this leadership or the one before in the same epoch: it may yet be made. */
-  proposed[node] = (commit_going[node] -> commit_isr[node] : 0) |
-                   (commit_going[NODES] && commit_author == node -> commit_isr[NODES] : 0);
-#endif
   do /* streams of an earlier leadership in the same epoch ended with it: followers ask anew */
   :: i < NODES ->
      if
@@ -386,10 +387,10 @@ inline take_record(node) {
   seen_life[node] = record_life;
   seen_revision[node] = record_revision;
   await_record[node] = 0;
+  proposed[node] = 0; /* was made from an earlier revision: is in this one, or never will be */
   if
   :: role[node] == LEADER && record_leader == node && record_epoch == role_epoch[node] ->
-     isr[node] = record_isr; /* LeaderProgress::confirm: a commit from an earlier revision cannot be made any more */
-     proposed[node] = 0;
+     isr[node] = record_isr; /* LeaderProgress::confirm */
      update_watermark(node)
   :: else ->
      if
@@ -465,6 +466,7 @@ inline crash(node) {
   incarnation[node] = 1 - incarnation[node];
   no_lease[node] = 0;
   await_record[node] = 0;
+  proposed[node] = 0;
   if /* what its daemon had asked for may yet be made */
   :: commit_going[node] && !commit_going[NODES] ->
      commit_going[NODES] = 1; commit_isr[NODES] = commit_isr[node]; commit_life[NODES] = commit_life[node];
@@ -490,10 +492,10 @@ inline crash(node) {
        n != m && IS_LEADING(n) && stream[OF(n, m)] && ack_end[m] != 0 && role_epoch[m] == role_epoch[n] -> take_ack(n, m) \
      }                                                                                                                    \
   :: atomic { /* ISR: m leaves */                                                                                         \
-       n != m && MAY_PROPOSE(n) && HAS(isr[n], m) -> set = isr[n] & ~BIT(m); propose(n)                                     \
+       n != m && MAY_PROPOSE(n) && HAS(isr[n], m) -> set = isr[n] & ~BIT(m); propose(n)                                   \
      }                                                                                                                    \
   :: atomic { /* ISR: m comes */                                                                                          \
-       n != m && MAY_PROPOSE(n) && CAUGHT_UP(n, m) -> set = isr[n] | BIT(m); propose(n)                                     \
+       n != m && MAY_PROPOSE(n) && CAUGHT_UP(n, m) -> set = isr[n] | BIT(m); propose(n)                                   \
      }                                                                                                                    \
   :: atomic { /* a connection is lost, and both notice: end_stream, on_link_down */                                       \
        n != m && g_cuts > 0 && IS_LEADING(n) && stream[OF(n, m)] ->                                                       \
@@ -573,14 +575,29 @@ end:
 #endif
 #define WATERMARK_IS_BEHIND(r) (watermark[appended_at[r]] > appended_offset[r])
 
+inline acknowledge(r) {
+  acknowledged[r] = 1;
+  j = 0;
+  do
+  :: j < NODES ->
+     if
+     :: role[j] == LEADER -> check_acknowledged(j)
+     :: else
+     fi;
+     j++
+  :: else -> break
+  od;
+  j = 0
+}
+
 #ifdef MUTANT_LEADER_BEFORE_WATERMARK
 #define WAIT_REPLICATED(r)                                                                                    \
   :: atomic { r < records && !led[r] && STILL_LEADS(r) -> led[r] = 1 }                                        \
-  :: atomic { r < records && led[r] && !acknowledged[r] && WATERMARK_IS_BEHIND(r) -> acknowledged[r] = 1 }
+  :: atomic { r < records && led[r] && !acknowledged[r] && WATERMARK_IS_BEHIND(r) -> acknowledge(r) }
 #else
 #define WAIT_REPLICATED(r) /* Appender::wait_replicated: first the watermark, then whether it is still of use */ \
   :: atomic { r < records && !covered[r] && WATERMARK_IS_BEHIND(r) -> covered[r] = 1 }                        \
-  :: atomic { r < records && covered[r] && !acknowledged[r] && STILL_LEADS(r) -> acknowledged[r] = 1 }
+  :: atomic { r < records && covered[r] && !acknowledged[r] && STILL_LEADS(r) -> acknowledge(r) }
 #endif
 
 proctype Producers() {
@@ -598,7 +615,7 @@ end:
 
 init {
   atomic {
-    role[0] = LEADER; role_epoch[0] = 1; isr[0] = 7; g_led_by[0] = 1;
+    role[0] = LEADER; role_epoch[0] = 1; isr[0] = IN_SYNC; g_led_by[0] = 1;
     START(0, 1) = 1; START(1, 1) = 1; START(2, 1) = 1;
     role[1] = FOLLOWER; role_epoch[1] = 1; follows[1] = 1; stream[OF(0, 1)] = 1; streaming[OF(0, 1)] = 1;
     role[2] = FOLLOWER; role_epoch[2] = 1; follows[2] = 1; stream[OF(0, 2)] = 1; streaming[OF(0, 2)] = 1;
