@@ -286,9 +286,15 @@ inline propose(node) {
   set = 0
 }
 
-/* LeaderProgress::caught_up, Replica::look_at_isr */
-#define CAUGHT_UP(node, of)                                                              \
-  (!HAS(isr[node], of) && streaming[OF(node, of)] && end_of[OF(node, of)] >= watermark[node] && \
+/* LeaderProgress::caught_up, Replica::look_at_isr. The leader's watermark may be older than that of the one before;
+ * what was acknowledged then ends before this epoch begins. */
+#ifdef MUTANT_COMES_AT_WATERMARK
+#define CAME_UP_TO(node) watermark[node]
+#else
+#define CAME_UP_TO(node) MAX(watermark[node], START(node, role_epoch[node]) - 1)
+#endif
+#define CAUGHT_UP(node, of)                                                                        \
+  (!HAS(isr[node], of) && streaming[OF(node, of)] && end_of[OF(node, of)] >= CAME_UP_TO(node) && \
    STREAM_OF_LIFE(node, of))
 #ifdef MUTANT_LIFE_NOT_OF_STREAM
 #define STREAM_OF_LIFE(node, of) 1
