@@ -560,6 +560,7 @@ end:
        commit_base[NODES] = commit_base[n]; commit_author = n;
        commit_going[n] = 0; commit_isr[n] = 0; commit_life[n] = 0; commit_base[n] = 0
      }
+  :: atomic { commit_going[NODES] && commit_author == n -> make_commit(NODES, n) } /* and yet it is made, or refused */
   :: atomic { g_flaps > 0 && IS_LEADING(n) && !no_lease[n] -> g_flaps--; no_lease[n] = 1 }
   :: atomic { no_lease[n] && IS_LEADING(n) -> fence(n) } /* PartitionKeeper::step_role */
   :: atomic { no_lease[n] -> no_lease[n] = 0 }           /* the keep-alive was answered after all */

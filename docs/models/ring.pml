@@ -579,9 +579,14 @@ proctype Reader() {
 #endif
 
 /* RingKeeper::step_inquiry: he has moved on, is dead, or was given up. */
-#define SETTLED(ring, i)                                                                           \
+#ifdef MUTANT_WAITS_FOR_THE_DEAD
+#define IS_DEAD(i) 0
+#else
+#define IS_DEAD(i) slot_dead[i]
+#endif
+#define SETTLED(ring, i)                                                                              \
   (waiting_for[(ring) * PRODUCERS + (i)] == NONE || op[i] != waiting_for[(ring) * PRODUCERS + (i)] || \
-   slot_dead[i] || IS_GIVEN_UP(i))
+   IS_DEAD(i) || IS_GIVEN_UP(i))
 #define SETTLED_0(i) SETTLED(0, i)
 #define SETTLED_1(i) SETTLED(1, i)
 
