@@ -255,7 +255,7 @@ inline rotate(ring, term) {
      if
      :: outcome == FULL
      :: else ->
-        atomic { /* opens it: a compare-and-set from the lap before */
+        atomic { /* OPEN_TERM: a compare-and-set from the lap before */
           if
           :: tail_lap[LINE(ring, (term) + 1)] == LAP((term) + 1)
           :: else ->
@@ -880,7 +880,7 @@ end_tick:
     :: retiring == PREPARING ->
        do
        :: r < TERMS ->
-          atomic { /* Ring::fence: a fetch_or of each tail */
+          atomic { /* FENCE: Ring::fence, a fetch_or of each tail */
             fenced_known[LINE(0, r)] = 1;
             fenced_bytes[LINE(0, r)] = tail_bytes[LINE(0, r)];
             fenced_records[LINE(0, r)] = tail_records[LINE(0, r)];
@@ -948,7 +948,7 @@ end_tick:
 #endif
 
     /* RingKeeper::recycle */
-    :: atomic { /* RingKeeper::grace_passed: the first look at who is at work */
+    :: atomic { /* GRACE: RingKeeper::grace_passed, the first look at who is at work */
          CAN_RECYCLE && grace_term != TO_RECYCLE;
          grace_term = TO_RECYCLE;
          do
@@ -976,7 +976,7 @@ end_tick:
        bytes = pin;
        head = t + 1;
 #else
-       head = t + 1; /* before the look at the pins */
+       head = t + 1; /* HEAD: before the look at the pins */
        bytes = pin;
 #endif
 #endif
