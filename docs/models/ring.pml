@@ -284,7 +284,7 @@ inline rotate(ring, term) {
 /* --- A producer ----------------------------------------------------------------------------------- */
 
 proctype Producer(byte p) {
-  byte ring, term, base, at, record, appended, frame, bytes, next, outcome, old_records, claim_op;
+  byte ring, term, base, at, record, appended, frame, bytes, next, outcome, old_records, old_lap, claim_op;
   bit exhausted = 1, attached, fenced, committed, kept;
   {
     do
@@ -300,6 +300,7 @@ proctype Producer(byte p) {
        atomic { /* CLAIM: one fetch_add of the tail */
          at = tail_bytes[LINE(ring, term)];
          old_records = tail_records[LINE(ring, term)];
+         old_lap = tail_lap[LINE(ring, term)];
          fenced = tail_fence[LINE(ring, term)];
          tail_bytes[LINE(ring, term)] = at + 1;
          tail_records[LINE(ring, term)] = old_records + 1;
@@ -318,6 +319,7 @@ proctype Producer(byte p) {
        atomic { /* Appender::place, adopt */
          if
          :: !fenced && at + 1 <= TERM_USABLE ->
+            old_lap = 0;
             if
             :: number[LINE(ring, term)] != term ->
                term = number[LINE(ring, term)];
@@ -331,13 +333,13 @@ proctype Producer(byte p) {
        }
        atomic { /* TRIP: Ring::publish_end */
          if
-         :: !fenced && at <= TERM_USABLE && end_lap[LINE(ring, term)] != LAP(term) ->
-            end_lap[LINE(ring, term)] = LAP(term);
+         :: !fenced && at <= TERM_USABLE && end_lap[LINE(ring, term)] != old_lap ->
+            end_lap[LINE(ring, term)] = old_lap; /* of the tail it found: it may have slept for a lap */
             end_records[LINE(ring, term)] = old_records;
             end_bytes[LINE(ring, term)] = at
          :: else
          fi;
-         at = 0; old_records = 0; fenced = 0; base = 0; g_current[p] = 0
+         at = 0; old_records = 0; old_lap = 0; fenced = 0; base = 0; g_current[p] = 0
        }
 
     next_term: /* Appender::next_term */
@@ -496,7 +498,7 @@ proctype Producer(byte p) {
       g_dies[p];
       ring = 0; term = 0; base = 0; at = 0; record = 0; frame = 0; bytes = 0; next = 0; outcome = 0;
       old_records = 0; exhausted = 0; attached = 0; fenced = 0; committed = 0; kept = 0; appended = 0;
-      claim_op = 0
+      claim_op = 0; old_lap = 0
     }
   }
 }
