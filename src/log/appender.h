@@ -162,7 +162,7 @@ class Appender {
   std::optional<SendError> take(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
     if (!exhausted_ && !append_time_) [[likely]] {
       slot_->announce(shm::Phase::claiming, partition_.index);
-      // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op.
+      // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op (ring.pml, CLAIM).
       const std::uint64_t old =
           line_->tail.fetch_add(make_tail(0, records, bytes), std::memory_order_acq_rel);
       const std::uint64_t at = tail_bytes(old);
@@ -212,7 +212,7 @@ class Appender {
                    format::FrameType type = format::FrameType::data) {
     std::uint64_t expected = format::claimed_word(claimed);
     // SYNC: pairs with the acquire loads of state words by readers and the keeper: they see the whole
-    // frame. A full barrier, ahead of given_up and of the look at hot.
+    // frame (ring.pml, COMMIT). A full barrier, ahead of given_up and of the look at hot.
     const bool committed = format::state_word(frame).compare_exchange_strong(
         expected, format::committed_word(length, type, attributes), std::memory_order_seq_cst,
         std::memory_order_acquire);

@@ -75,7 +75,7 @@ SendResult<void> Appender::wait_replicated(Position end) {
     // SYNC: a full barrier between raising the flag and the look; pairs with notify_waiters, and with
     // LeadingPartition::rest: one of both sees the other's flag.
     const std::uint32_t flags = entry_->replicated_waiters.fetch_or(1, std::memory_order_seq_cst);
-    // SYNC: pairs with the release store in set_high_watermark.
+    // SYNC: pairs with the release store in set_high_watermark (replication.pml, WAIT_REPLICATED).
     const bool replicated = entry_->high_watermark.load(memory_order_acquire) >= end.value();
     if (!still_leads()) return std::unexpected(SendError::lost_leadership);
     if (replicated) return {};

@@ -232,7 +232,7 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
   WideWord seen = wide_load(&to.tail);
   while (tail_lap(seen.low) != lap(term + 1)) {
     if (tail_fenced(seen.low)) return Rotation::sealed;
-    // SYNC: publishes number and base_offset to claimers of the new lap (their fetch_add acquires).
+    // SYNC: publishes number and base_offset to claimers of the new lap: their fetch_add acquires (ring.pml, OPEN_TERM).
     const WideWord opened{make_tail(lap(term + 1), 0, 0), static_cast<std::uint64_t>(last_append_ns)};
     if (wide_compare_exchange(&to.tail, seen, opened)) break;
   }
@@ -248,7 +248,7 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
 bool Ring::publish_end(std::uint64_t term, std::uint64_t tail) const {
   auto& end = line(term).end;
   std::uint64_t seen = end.load(memory_order_relaxed);
-  // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation.
+  // SYNC: pairs with the acquire loads of `end` by whoever completes the rotation (ring.pml, TRIP).
   return tail_lap(seen) != tail_lap(tail) &&
          end.compare_exchange_strong(seen, tail, memory_order_release, memory_order_relaxed);
 }
@@ -259,7 +259,7 @@ void Ring::fence() const {
   for (std::uint32_t i = 0; i < term_count_; ++i) {
     TermLine& l = header_->terms[i];
     // SYNC: claims and openings are read-modify-writes of the same word: each comes before the fence
-    // and counts, or after it and sees it.
+    // and counts, or after it and sees it (ring.pml, FENCE).
     const std::uint64_t before = l.tail.fetch_or(kFence, memory_order_acq_rel);
     if (!tail_fenced(before)) l.fenced.store(before | kFence, memory_order_relaxed);
   }

@@ -151,7 +151,7 @@ void RingKeeper::help_rotate() {
 void RingKeeper::begin_inquiry() {
   inquiry_.active = true;
   // SYNC: the tail before the ops: who claimed below it had announced so before (its fetch_add is a
-  // full barrier), or has moved on already.
+  // full barrier), or has moved on already (ring.pml, INQUIRE).
   inquiry_.term = ring_.header().active_term.load(memory_order_acquire);
   inquiry_.tail = ring_.claimed_tail(inquiry_.term);
   inquiry_.waiting_for.fill(shm::kNoOp);
@@ -338,7 +338,7 @@ RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonit
   const Position end = ring_.term_start(term + 1);
   if (term >= active || end > reusable || !grace_passed(term, slots)) return result;
   // SYNC: readers that pin below `end` from here on see the new head and leave; those that did
-  // before are seen below. Pairs with the pin and look of PartitionReader.
+  // before are seen below. Pairs with the pin and look of PartitionReader (ring.pml, HEAD).
   header.head.exchange(end.value(), std::memory_order_seq_cst);
   if (readers_pin_below(end)) {
     result.blocked_by_pin = true;
@@ -367,7 +367,7 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
   for (std::uint32_t i = 0; i < used; ++i) {
     const shm::Slot& slot = control_->slot(i);
     if (!first && grace_ops_[i] == shm::kNoOp) continue;
-    // SYNC: pairs with OwnedSlot::announce_fenced, and with announce by the claim's full barrier.
+    // SYNC: pairs with OwnedSlot::announce_fenced, and with announce by the claim's full barrier (ring.pml, GRACE).
     const std::uint64_t op = slot.op.load(std::memory_order_seq_cst);
     const Phase phase = shm::op_phase(op);
     const bool concerned = phase != Phase::idle && shm::op_partition(op) == partition_ &&
