@@ -264,6 +264,8 @@ Status PartitionKeeper::restart_ring(const LogPoint& at) {
 void PartitionKeeper::publish_after_cut() {
   if (!is_disk()) return publish_memory_start();
   entry_.durable_position.store(0, memory_order_relaxed);
+  // Also where nothing is left, so that no follower tells as synced what was cut off.
+  shm::store_mark(entry_, writer_->durable_position().value(), writer_->durable_offset().value());
   publish_durable();
   enforce_retention();
 }
