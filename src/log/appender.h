@@ -162,7 +162,8 @@ class Appender {
   std::optional<SendError> take(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
     if (!exhausted_ && !append_time_) [[likely]] {
       slot_->announce(shm::Phase::claiming, partition_.index);
-      // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op (ring.pml, CLAIM).
+      // SYNC: acquires what the opener of the term published; a full barrier behind the slot's op
+      // (ring.pml, CLAIM).
       const std::uint64_t old =
           line_->tail.fetch_add(make_tail(0, records, bytes), std::memory_order_acq_rel);
       const std::uint64_t at = tail_bytes(old);

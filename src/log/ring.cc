@@ -232,7 +232,8 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
   WideWord seen = wide_load(&to.tail);
   while (tail_lap(seen.low) != lap(term + 1)) {
     if (tail_fenced(seen.low)) return Rotation::sealed;
-    // SYNC: publishes number and base_offset to claimers of the new lap: their fetch_add acquires (ring.pml, OPEN_TERM).
+    // SYNC: publishes number and base_offset to claimers of the new lap: their fetch_add acquires
+    // (ring.pml, OPEN_TERM).
     const WideWord opened{make_tail(lap(term + 1), 0, 0), static_cast<std::uint64_t>(last_append_ns)};
     if (wide_compare_exchange(&to.tail, seen, opened)) break;
   }

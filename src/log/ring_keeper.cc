@@ -367,7 +367,8 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
   for (std::uint32_t i = 0; i < used; ++i) {
     const shm::Slot& slot = control_->slot(i);
     if (!first && grace_ops_[i] == shm::kNoOp) continue;
-    // SYNC: pairs with OwnedSlot::announce_fenced, and with announce by the claim's full barrier (ring.pml, GRACE).
+    // SYNC: pairs with OwnedSlot::announce_fenced, and with announce by the claim's full barrier
+    // (ring.pml, GRACE).
     const std::uint64_t op = slot.op.load(std::memory_order_seq_cst);
     const Phase phase = shm::op_phase(op);
     const bool concerned = phase != Phase::idle && shm::op_partition(op) == partition_ &&
