@@ -108,10 +108,11 @@ byte pin = NONE;          /* of the reader, in terms */
 #define LAP(term) ((term) / TERMS + 1)
 #define PHASE(word) ((word) & 3)
 #define ANNOUNCE(phase) op[p] = (((op[p] >> 2) + 1) % SEQUENCES) << 2 | (phase)
+#define SAME_CLAIM(a, b) ((a) >> 2 == (b) >> 2) /* shm::is_same_claim */
 #define FINISH op[p] = op[p] & ~3
 #define RESOLVED(f) ((low[f] > 0 && low[f] < CLAIMED && high[f] < KIND_SEIZED) || high[f] >= KIND_ABORTED)
 #define EXTENT(f) (high[f] >= KIND_ABORTED -> high[f] - KIND_ABORTED : low[f])
-#define IS_GIVEN_UP(i) (op[i] == given_up[i]) /* RingKeeper::is_given_up */
+#define IS_GIVEN_UP(i) SAME_CLAIM(op[i], given_up[i]) /* RingKeeper::is_given_up */
 
 /* --- Ghosts ------------------------------------------------------------------------------------- */
 
@@ -133,7 +134,6 @@ bit g_keeper_dies;
 /* RingKeeper and PartitionKeeper: private, and gone with the process. `frontier_*` is where the files end: what the
  * frontier has passed counts as synced. */
 byte draining, frontier_term, frontier_at, frontier_offset;
-byte filled[FRAMES]; /* RingKeeper::filled_: records plus one */
 bit inquiring[RINGS];
 byte inquiry_term[RINGS], inquiry_records[RINGS], inquiry_bytes[RINGS];
 byte waiting_for[RINGS * PRODUCERS];
@@ -149,9 +149,18 @@ byte retiring; /* PartitionKeeper::Retire */
 #define FRONTIER_FRAME FRAME(draining, frontier_term, frontier_at)
 #define CURRENT ring_generation
 
+/* RingKeeper::scribbled_records: what follows the aborted frame at the frontier. */
+#define SCRIBBLED (scribbled[draining] && high[FRONTIER_FRAME] >= KIND_ABORTED)
+#define BEHIND (FRONTIER_FRAME + EXTENT(FRONTIER_FRAME))
+#define AT_SEAL (sealed[draining] && FRONTIER + EXTENT(FRONTIER_FRAME) == sealed_position[draining])
+#define FRONTIER_LINE LINE(draining, frontier_term)
+#define AT_TAIL (!sealed[draining] && active_term[draining] == frontier_term && !tail_fence[FRONTIER_LINE] && \
+                 frontier_at + EXTENT(FRONTIER_FRAME) == tail_bytes[FRONTIER_LINE])
+#define FOLLOWING_KNOWN (AT_SEAL || AT_TAIL || RESOLVED(BEHIND))
+
 /* RingKeeper::scan may go on. */
 #define CAN_SCAN (active_term[draining] >= frontier_term && RESOLVED(FRONTIER_FRAME) && \
-                  !(sealed[draining] && FRONTIER >= sealed_position[draining]))
+                  !(sealed[draining] && FRONTIER >= sealed_position[draining]) && (!SCRIBBLED || FOLLOWING_KNOWN))
 
 /* What becomes of a record whose frame is given to nobody. */
 inline check_lost(record) {
@@ -163,7 +172,7 @@ inline check_lost(record) {
 byte scanned_frame, scanned_record, scanned_count, scanned_next;
 inline scan() {
   scanned_frame = FRONTIER_FRAME;
-  assert(offset_of[scanned_frame] == frontier_offset + 1); /* dense; the code says `corrupt` */
+  assert(SCRIBBLED || offset_of[scanned_frame] == frontier_offset + 1); /* dense; the code says `corrupt` */
   if
   :: high[scanned_frame] == KIND_DATA ->
      scanned_record = value[scanned_frame];
@@ -175,7 +184,22 @@ inline scan() {
   :: high[scanned_frame] == KIND_PAD ->
      assert(key_length[scanned_frame] == 0)
   :: high[scanned_frame] >= KIND_ABORTED ->
-     scanned_count = (filled[scanned_frame] != 0 -> filled[scanned_frame] - 1 : key_length[scanned_frame]);
+#ifdef MUTANT_FILLER_TRUSTED
+     scanned_count = key_length[scanned_frame];
+#else
+     if
+     :: !scribbled[draining] -> scanned_count = key_length[scanned_frame]
+     :: scribbled[draining] && AT_SEAL -> scanned_count = sealed_offset[draining] - frontier_offset
+     :: scribbled[draining] && AT_TAIL ->
+        scanned_count = base_offset[FRONTIER_LINE] + tail_records[FRONTIER_LINE] - frontier_offset
+     :: scribbled[draining] && !AT_SEAL && !AT_TAIL ->
+        scanned_count = offset_of[BEHIND] - 1 - frontier_offset;
+        if
+        :: high[BEHIND] >= KIND_ABORTED && key_length[scanned_frame] != scanned_count -> scanned_count = 0
+        :: else
+        fi
+     fi;
+#endif
      scanned_next = 0;
      do
      :: scanned_next < EXTENT(scanned_frame) -> check_lost(g_claimed[scanned_frame + scanned_next]); scanned_next++
@@ -226,6 +250,7 @@ inline rotate(ring, term) {
     outcome = DONE;
     if
     :: end_lap[LINE(ring, term)] != LAP(term) -> outcome = UNKNOWN_END
+    :: end_lap[LINE(ring, term)] == LAP(term) && tail_fence[LINE(ring, term)] -> outcome = SEALED
     :: else ->
        bytes = end_bytes[LINE(ring, term)];
        next = base_offset[LINE(ring, term)] + end_records[LINE(ring, term)]
@@ -284,7 +309,7 @@ inline rotate(ring, term) {
 /* --- A producer ----------------------------------------------------------------------------------- */
 
 proctype Producer(byte p) {
-  byte ring, term, base, at, record, appended, frame, bytes, next, outcome, old_records, old_lap, claim_op;
+  byte ring, term, base, at, record, appended, frame, bytes, next, outcome, old_records, old_lap;
   bit exhausted = 1, attached, fenced, committed, kept;
   {
     do
@@ -311,7 +336,7 @@ proctype Producer(byte p) {
             assert(g_claimed[frame] == 0); /* no two claims overlap */
             assert(low[frame] == 0 && high[frame] == 0); /* in zeroed memory */
             g_claimed[frame] = record;
-            g_given_up[record] = given_up[p] == op[p]; /* it was, and went on before the fence */
+            g_given_up[record] = IS_GIVEN_UP(p); /* it was, and went on before the fence */
             g_offset[record] = base_offset[LINE(ring, term)] + old_records + 1
          :: else
          fi
@@ -321,11 +346,10 @@ proctype Producer(byte p) {
          :: !fenced && at + 1 <= TERM_USABLE ->
             old_lap = 0;
             if
-            :: number[LINE(ring, term)] != term ->
-               term = number[LINE(ring, term)];
-               base = base_offset[LINE(ring, term)]
+            :: number[LINE(ring, term)] != term -> term = number[LINE(ring, term)]
             :: else
             fi;
+            base = base_offset[LINE(ring, term)];
             assert(base + old_records + 1 == g_offset[record]); /* dense: it knows the offset that it has */
             goto header
          :: else -> exhausted = 1
@@ -355,12 +379,11 @@ proctype Producer(byte p) {
          :: !attached || bytes > term ->
             attached = 1;
             term = bytes;
-            base = base_offset[LINE(ring, term)];
             exhausted = tail_fence[LINE(ring, term)] || tail_bytes[LINE(ring, term)] > TERM_USABLE;
             bytes = 0;
             if
             :: !exhausted -> goto take
-            :: else -> base = 0
+            :: else
             fi
          :: else -> bytes = 0
          fi
@@ -415,10 +438,11 @@ proctype Producer(byte p) {
        :: skip
        :: atomic { /* Appender::claim_as: OwnedSlot::announce_open */
             open_position[p] = term;
-#ifndef MUTANT_OPEN_FORGETS_CLAIM
-            claim_op = op[p];
-#endif
+#ifdef MUTANT_OPEN_FORGETS_CLAIM
             ANNOUNCE(OPEN)
+#else
+            op[p] = (op[p] & ~3) | OPEN
+#endif
           }
           if
           :: skip
@@ -459,11 +483,11 @@ proctype Producer(byte p) {
 #if GIVE_UPS == 0
        kept = committed;
 #else
-       if /* OwnedSlot::given_up: as what it is now, or as what it was before announce_open */
-       :: given_up[p] != op[p] && given_up[p] != claim_op -> kept = committed
+       if /* OwnedSlot::given_up */
+       :: !IS_GIVEN_UP(p) -> kept = committed
        :: else ->
           atomic {
-            given_up_done[p] == given_up[p]; /* Appender::was_kept */
+            SAME_CLAIM(given_up_done[p], op[p]); /* Appender::was_kept */
             kept = 0;
             bytes = 0;
             do
@@ -488,8 +512,8 @@ proctype Producer(byte p) {
     appended_it:
          g_current[p] = 0;
          appended++;
-         at = 0; frame = 0; bytes = 0; next = 0; outcome = 0; old_records = 0; record = 0;
-         committed = 0; kept = 0; fenced = 0; claim_op = 0
+         at = 0; frame = 0; bytes = 0; next = 0; outcome = 0; old_records = 0; record = 0; base = 0;
+         committed = 0; kept = 0; fenced = 0
        }
     :: else -> break
     od
@@ -498,7 +522,7 @@ proctype Producer(byte p) {
       g_dies[p];
       ring = 0; term = 0; base = 0; at = 0; record = 0; frame = 0; bytes = 0; next = 0; outcome = 0;
       old_records = 0; exhausted = 0; attached = 0; fenced = 0; committed = 0; kept = 0; appended = 0;
-      claim_op = 0; old_lap = 0
+      old_lap = 0
     }
   }
 }
@@ -595,7 +619,7 @@ proctype Reader() {
 /* RingKeeper::grace_passed */
 #define CONCERNED(i, term)                                                          \
   (PHASE(op[i]) != IDLE && !(PHASE(op[i]) == OPEN && open_position[i] >= (term) + 1) && \
-   given_up_done[i] != op[i] && !slot_dead[i])
+   !SAME_CLAIM(given_up_done[i], op[i]) && !slot_dead[i])
 #define GRACE_OVER(i) \
   (grace_ops[i] == NONE || \
    !(CONCERNED(i, grace_term) && (op[i] == grace_ops[i] || PHASE(op[i]) == OPEN)))
@@ -603,7 +627,7 @@ proctype Reader() {
 /* RingKeeper::recycle: there is a term to be made clean. */
 #define TO_RECYCLE (term_limit[CURRENT] - TERMS)
 #define CAN_RECYCLE                                                                                    \
-  (!CAN_SCAN && draining == CURRENT && retiring != FENCED && term_limit[CURRENT] > active_term[CURRENT] &&          \
+  (!CAN_SCAN && draining == CURRENT && !tail_fence[LINE(CURRENT, 0)] && term_limit[CURRENT] > active_term[CURRENT] &&          \
    term_limit[CURRENT] < active_term[CURRENT] + 1 + TERMS / 2 && TO_RECYCLE < active_term[CURRENT] &&  \
    POSITION(TO_RECYCLE + 1, 0) <= FRONTIER)
 
@@ -673,7 +697,6 @@ inline seize(f, extent) {
 
 inline finish_filler(f, extent, records) {
   assert(!(low[f] == 1 && high[f] == KIND_DATA)); /* a committed record is never taken back */
-  filled[f] = (scribbled[r] -> (records) + 1 : 0);
   low[f] = extent;
   high[f] = KIND_ABORTED + extent;
   scan_all()
@@ -686,7 +709,7 @@ inline finish_filler(f, extent, records) {
 #define IN_ONE_GO atomic
 #endif
 
-/* RingKeeper::fill_term */
+/* RingKeeper::fill_term: SEIZE before the fields */
 inline fill_term(ring, term) {
   skip;
 refill:
@@ -705,8 +728,7 @@ refill:
           if
           :: high[frame] == KIND_DATA -> next++
           :: high[frame] == KIND_PAD
-          :: high[frame] >= KIND_ABORTED ->
-             next = next + (filled[frame] != 0 -> filled[frame] - 1 : key_length[frame])
+          :: high[frame] >= KIND_ABORTED -> next = next + key_length[frame]
           fi;
           at = at + EXTENT(frame);
           hole_end = 0
@@ -719,7 +741,10 @@ refill:
           seen_high = high[frame];
           find_end_of_hole(ring, term);
           assert(hole_end > at);
-          count = (hole_end == limit -> following : offset_of[FRAME(ring, term, hole_end)] - 1) - next
+          count = (hole_end == limit -> following : offset_of[FRAME(ring, term, hole_end)] - 1);
+          next = (scribbled[ring] && next > count -> count : next);
+          assert(next <= count);
+          count = count - next
        fi
      }
      if
@@ -855,7 +880,7 @@ end_tick:
 #endif
 
 #if GIVE_UPS > 0
-#define STANDS_STILL(i) (PHASE(op[i]) != IDLE && !slot_dead[i] && given_up[i] != op[i])
+#define STANDS_STILL(i) (PHASE(op[i]) != IDLE && !slot_dead[i] && !IS_GIVEN_UP(i))
     :: atomic { /* Keeper::watch_slots: claim.timeout.ms is over, as it may be at any time; the first producer's */
          g_give_ups > 0 && ring_generation == 0 && STANDS_STILL(0);
          g_give_ups--;
@@ -865,7 +890,7 @@ end_tick:
        atomic { /* PartitionKeeper::on_slot_stuck */
          given_up[r] = seen_op;
          if
-         :: op[r] == seen_op && g_current[r] != 0 -> g_given_up[g_current[r]] = 1
+         :: SAME_CLAIM(op[r], seen_op) && g_current[r] != 0 -> g_given_up[g_current[r]] = 1
          :: else
          fi;
          owed[r] = 1;
@@ -879,15 +904,19 @@ end_tick:
 
 #if RINGS == 2
     /* PartitionKeeper::step_retire */
-    :: retiring == PREPARING ->
+    :: atomic { retiring == PREPARING -> r = TERMS }
        do
-       :: r < TERMS ->
-          atomic { /* FENCE: Ring::fence, a fetch_or of each tail */
-            fenced_known[LINE(0, r)] = 1;
-            fenced_bytes[LINE(0, r)] = tail_bytes[LINE(0, r)];
-            fenced_records[LINE(0, r)] = tail_records[LINE(0, r)];
-            tail_fence[LINE(0, r)] = 1;
-            r++
+       :: r > 0 ->
+          atomic { /* FENCE: Ring::fence, a fetch_or of each tail; the first line's comes last */
+            r--;
+            if
+            :: tail_fence[LINE(0, r)] /* by a keeper that died */
+            :: else ->
+               fenced_known[LINE(0, r)] = 1;
+               fenced_bytes[LINE(0, r)] = tail_bytes[LINE(0, r)];
+               fenced_records[LINE(0, r)] = tail_records[LINE(0, r)];
+               tail_fence[LINE(0, r)] = 1
+            fi
           }
        :: else -> break
        od;
@@ -993,7 +1022,7 @@ end_tick:
             :: at < TERM ->
                frame = FRAME(r, t, at);
                low[frame] = 0; high[frame] = 0; offset_of[frame] = 0; key_length[frame] = 0; owner[frame] = 0;
-               value[frame] = 0; filled[frame] = 0; g_claimed[frame] = 0;
+               value[frame] = 0; g_claimed[frame] = 0;
                at++
             :: else -> break
             od;
@@ -1113,18 +1142,25 @@ end_tick:
       g_keeper_dies -> g_keeper_dies = 0;
       KEEPER_LOCALS_CLEARED;
       do
-      :: r < FRAMES -> filled[r] = 0; r++
-      :: else -> break
-      od;
-      r = 0;
-      do
       :: r < PRODUCERS ->
-         dead_slot[r] = slot_dead[r]; settling_dead[r] = 0; waiting_for[r] = 0; grace_ops[r] = 0;
+         /* owed stays: a claim that was given up is found to stand still again */
+         dead_slot[r] = slot_dead[r]; settling_dead[r] = 0; settling_owed[r] = 0; grace_ops[r] = 0;
          r++
       :: else -> break
       od;
       r = 0;
-      inquiring[0] = 0; inquiry_term[0] = 0; inquiry_bytes[0] = 0; inquiry_records[0] = 0;
+      do
+      :: r < RINGS * PRODUCERS -> waiting_for[r] = 0; r++
+      :: else -> break
+      od;
+      r = 0;
+      do
+      :: r < RINGS ->
+         inquiring[r] = 0; inquiry_term[r] = 0; inquiry_bytes[r] = 0; inquiry_records[r] = 0;
+         r++
+      :: else -> break
+      od;
+      r = 0;
       grace_term = NONE;
       goto again
     }

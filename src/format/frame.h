@@ -145,6 +145,12 @@ constexpr std::uint64_t aborted_word(std::uint32_t extent) {
          std::uint64_t{extent / kFrameAlignment} << 40;
 }
 
+// A hole that the keeper has taken and is about to make an aborted frame of. Not resolved yet; no commit or
+// abort of a claim in it succeeds any more, whatever its owner stores into the low half.
+constexpr std::uint64_t seized_word(std::uint32_t extent) {
+  return claimed_word(extent) | std::uint64_t{1} << 63;
+}
+
 constexpr std::int32_t word_length(std::uint64_t word) {
   return static_cast<std::int32_t>(static_cast<std::uint32_t>(word));
 }

@@ -32,6 +32,9 @@ std::optional<SendError> Appender::reload_entry() {
   const auto role = static_cast<shm::ReplicaRole>(entry_->role.load(memory_order_relaxed));
   if (role == shm::ReplicaRole::follower || role == shm::ReplicaRole::fenced) return SendError::not_leader;
   hot_seen_ = hot;
+  // After a change of roles, the term may be another one though it has the same number.
+  line_ = nullptr;
+  exhausted_ = true;
   if (on_change_) on_change_();
   set_stamp(stamp_);
   max_record_bytes_ = entry_->max_message_bytes.load(memory_order_relaxed);

@@ -170,7 +170,8 @@ class Appender {
       // Laps recur after 512; the term's number does not, and stands for as long as the claim does.
       const bool known = !tail_fenced(old) && line_->number.load(std::memory_order_relaxed) == term_;
       if (known && at + bytes <= usable_) [[likely]] {
-        out = {term_data_ + at, Position(start_ + at), Offset(base_offset_ + tail_records(old)), 0};
+        const std::uint64_t base = line_->base_offset.load(std::memory_order_relaxed);
+        out = {term_data_ + at, Position(start_ + at), Offset(base + tail_records(old)), 0};
         return std::nullopt;
       }
       if (place(old, bytes, out)) return std::nullopt;
@@ -248,7 +249,6 @@ class Appender {
   // The term that claims go to, as far as this appender knows.
   TermLine* line_ = nullptr;
   std::byte* term_data_ = nullptr;
-  std::uint64_t base_offset_ = 0;
   std::uint64_t start_ = 0;  // position of the term
   std::uint64_t usable_ = 0;
   std::uint64_t term_ = 0;

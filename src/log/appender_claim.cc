@@ -64,7 +64,7 @@ bool Appender::place(std::uint64_t tail, std::uint32_t bytes, Claimed& out) {
     if (line_->number.load(memory_order_relaxed) != term_) adopt();
     out.frame = term_data_ + at;
     out.position = Position(start_ + at);
-    out.offset = Offset(base_offset_ + tail_records(tail));
+    out.offset = Offset(line_->base_offset.load(memory_order_relaxed) + tail_records(tail));
     return true;
   }
   // This claim or an earlier one tripped over the term's end. The one that did says where it ended.
@@ -97,7 +97,6 @@ std::uint64_t Appender::advance_tail(std::uint32_t bytes, std::uint32_t records,
 // A claim hit a later term on the same line than expected: this appender slept for a lap or more.
 void Appender::adopt() {
   term_ = line_->number.load(memory_order_relaxed);
-  base_offset_ = line_->base_offset.load(memory_order_relaxed);
   start_ = ring_.term_start(term_).value();
 }
 
@@ -106,7 +105,6 @@ void Appender::attach_term(std::uint64_t term) {
   line_ = &ring_.line(term);
   term_ = term;
   term_data_ = ring_.term_data(term);
-  base_offset_ = line_->base_offset.load(memory_order_relaxed);
   start_ = ring_.term_start(term).value();
   usable_ = ring_.usable_term_bytes();
   // Overshooting a term that is full already would be one overshoot more than tails have room for.
@@ -189,6 +187,8 @@ std::optional<SendError> Appender::next_ring(std::int64_t& deadline_ns) {
     if (auto error = check_entry()) return error;
     // SYNC: pairs with the keeper's release store after the new ring is in its place.
     const std::uint64_t generation = entry_->ring_generation.load(memory_order_acquire);
+    // Something has changed; it may have been the fence, which is lifted where this host leads again.
+    if (ring_ && line_ == nullptr && generation == ring_.generation() && !ring_.sealed()) return std::nullopt;
     if (!ring_ || generation != ring_.generation()) {
       if (auto opened = open_ring())
         return std::nullopt;

@@ -286,7 +286,7 @@ void Keeper::watch_slots(std::int64_t now_ns) {
         control_.partition(partition->first).claim_timeout_ms.load(memory_order_relaxed);
     if (now_ns - watch.since_ns < std::int64_t{timeout_ms} * kMillisecond) continue;
     // Given up already, perhaps by a keeper that died before it was settled: then again.
-    if (control_.slot(i).given_up_done.load(memory_order_relaxed) == op) continue;
+    if (shm::is_same_claim(control_.slot(i).given_up_done.load(memory_order_relaxed), op)) continue;
     watch.since_ns = now_ns;
     quiet_until_ns_ = 0;
     partition->second.keeper->on_slot_stuck(i, op);

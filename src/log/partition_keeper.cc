@@ -213,7 +213,12 @@ void PartitionKeeper::flush_blocking() {
 
 // Returns how much was done in a hurry: then there should be no rest.
 std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
-  if ((is_disk() && rings_.size() > 1) || retire_ == Retire::fenced) return 0;
+  const Ring& ring = current().ring();
+  // Who was given up, and has been told that the ring says what became of his claim, is looking there
+  // (ring.pml, GIVE_UPS with KEEPER_DEATHS).
+  const bool looked_at = fenced_generation() == ring.generation() &&
+                         (!ring.is_followed() || ring.header().scribbled.load(memory_order_relaxed) != 0);
+  if ((is_disk() && rings_.size() > 1) || looked_at) return 0;
   const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
   const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
   if (!is_disk() && result.progressed) publish_memory_start();

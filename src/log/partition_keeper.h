@@ -138,6 +138,9 @@ class PartitionKeeper {
   void step_role(std::int64_t now_ns);
   bool is_settling() const;
   bool settle(std::int64_t now_ns);
+  template <class Visit>
+  void for_each_at_work(Visit visit) const;
+  bool is_being_helped() const;
   void give_up_claims();
   LogPoint end_point() const;
   bool cuts(const RoleRequest& request) const;

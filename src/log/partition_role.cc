@@ -149,7 +149,7 @@ bool PartitionKeeper::settle(std::int64_t now_ns) {
     }
   if (failed_) return false;
   const Ring::SealPoint seal = current().ring().seal_point();
-  if (!seal.known || current().frontier() < seal.position) {
+  if (!seal.known || current().frontier() < seal.position || is_being_helped()) {
     if (now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();
     return false;
   }
@@ -158,17 +158,29 @@ bool PartitionKeeper::settle(std::int64_t now_ns) {
   return true;
 }
 
-void PartitionKeeper::give_up_claims() {
+// The living who are at work in this partition's rings, but for those who have been given up.
+template <class Visit>
+void PartitionKeeper::for_each_at_work(Visit visit) const {
   const auto used = static_cast<std::uint32_t>(context_.control->slots().size());
   for (std::uint32_t i = 0; i < used; ++i) {
-    const std::uint64_t op =
-        context_.control->slot(i).op.load(memory_order_acquire);  // SYNC: pairs with OwnedSlot
-    const Phase phase = shm::op_phase(op);
-    if ((phase != Phase::claiming && phase != Phase::open) || shm::op_partition(op) != partition_.index)
-      continue;
+    const shm::Slot& slot = context_.control->slot(i);
+    const std::uint64_t op = slot.op.load(std::memory_order_seq_cst);  // SYNC: see Ring::rotate
+    if (shm::op_phase(op) == Phase::idle || shm::op_partition(op) != partition_.index) continue;
     if (context_.slots->state(i) != shm::SlotState::active) continue;
-    if (context_.control->slot(i).given_up.load(memory_order_relaxed) != op) on_slot_stuck(i, op);
+    if (!shm::is_same_claim(slot.given_up.load(memory_order_relaxed), op)) visit(i, op);
   }
+}
+
+// Whether somebody is in the midst of a rotation that he began before the fence: what he stores would be wrong
+// in a ring that is cut, or led again.
+bool PartitionKeeper::is_being_helped() const {
+  bool helped = false;
+  for_each_at_work([&](std::uint32_t, std::uint64_t op) { helped |= shm::op_phase(op) == Phase::helping; });
+  return helped;
+}
+
+void PartitionKeeper::give_up_claims() {
+  for_each_at_work([this](std::uint32_t slot, std::uint64_t op) { on_slot_stuck(slot, op); });
 }
 
 bool PartitionKeeper::cuts(const RoleRequest& request) const {

@@ -193,8 +193,7 @@ std::optional<Ring::End> Ring::end_of(std::uint64_t term) const {
 
 // --- Rotation ------------------------------------------------------------------------------------
 
-bool publish_filler(std::byte* frame, std::uint64_t expected, FrameType type, std::uint32_t extent,
-                    Offset offset, std::uint32_t records) {
+void store_filler_fields(std::byte* frame, Offset offset, std::uint32_t records) {
   auto word = [frame](std::size_t at) {
     return std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(frame + at));
   };
@@ -205,10 +204,16 @@ bool publish_filler(std::byte* frame, std::uint64_t expected, FrameType type, st
   std::atomic_ref<std::uint32_t>(
       *reinterpret_cast<std::uint32_t*>(frame + offsetof(format::FrameHeader, key_length)))
       .store(records, memory_order_relaxed);
+}
+
+bool publish_filler(std::byte* frame, std::uint64_t expected, FrameType type, std::uint32_t extent,
+                    Offset offset, std::uint32_t records) {
+  store_filler_fields(frame, offset, records);
   const std::uint64_t resolved =
       type == FrameType::aborted ? format::aborted_word(extent) : format::committed_word(extent, type, 0);
   // SYNC: pairs with the acquire loads of state words by readers and the keeper.
-  return word(0).compare_exchange_strong(expected, resolved, memory_order_acq_rel, memory_order_acquire);
+  return format::state_word(frame).compare_exchange_strong(expected, resolved, memory_order_acq_rel,
+                                                           memory_order_acquire);
 }
 
 Ring::Rotation Ring::rotate(std::uint64_t term) const {
@@ -217,6 +222,9 @@ Ring::Rotation Ring::rotate(std::uint64_t term) const {
   const std::uint64_t end = from.end.load(memory_order_acquire);
   const std::uint64_t bytes = tail_bytes(end);
   if (tail_lap(end) != lap(term) || bytes > usable_term_bytes()) return Rotation::unknown_end;
+  // SYNC: behind the helper's announcement, a full barrier, and before all that he stores: he sees the fence,
+  // or whoever fenced sees him at work, and waits for him (PartitionKeeper::settle; ring.pml, FENCE).
+  if (tail_fenced(from.tail.load(std::memory_order_seq_cst))) return Rotation::sealed;
   const Offset next_offset(from.base_offset.load(memory_order_relaxed) + tail_records(end));
   publish_filler(term_data(term) + bytes, 0, FrameType::pad, static_cast<std::uint32_t>(term_bytes_ - bytes),
                  next_offset, 0);
@@ -256,12 +264,14 @@ bool Ring::publish_end(std::uint64_t term, std::uint64_t tail) const {
 
 // --- Sealing -------------------------------------------------------------------------------------
 
+// The first line comes last: whoever finds it fenced knows that all are, also behind a keeper that died in the
+// midst of it.
 void Ring::fence() const {
-  for (std::uint32_t i = 0; i < term_count_; ++i) {
+  for (std::uint32_t i = term_count_; i-- > 0;) {
     TermLine& l = header_->terms[i];
     // SYNC: claims and openings are read-modify-writes of the same word: each comes before the fence
     // and counts, or after it and sees it (ring.pml, FENCE).
-    const std::uint64_t before = l.tail.fetch_or(kFence, memory_order_acq_rel);
+    const std::uint64_t before = l.tail.fetch_or(kFence, std::memory_order_seq_cst);
     if (!tail_fenced(before)) l.fenced.store(before | kFence, memory_order_relaxed);
   }
 }

@@ -248,8 +248,11 @@ class Ring {
   std::uint32_t term_count_ = 0;
 };
 
+// What a pad or an aborted frame says, but for its state word, by atomic stores.
+void store_filler_fields(std::byte* frame, Offset offset, std::uint32_t records);
 // Writes a resolved pad or aborted frame with atomic stores, state word by compare-and-set from
-// `expected`; false when somebody else changed the word first. Several processes may write the same.
+// `expected`; false when somebody else changed the word first. Several processes may write the same. For pads,
+// and for a claim's owner: whoever takes the frame of another has to seize it first (RingKeeper).
 bool publish_filler(std::byte* frame, std::uint64_t expected, format::FrameType type, std::uint32_t extent,
                     Offset offset, std::uint32_t records);
 

@@ -65,20 +65,26 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
       return std::unexpected(check_word(word, room).error());
     const std::uint32_t extent = format::word_extent(word);
     const FrameType type = format::word_type(word);
-    if (const auto offset = load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset));
-        offset != run.next_offset.value()) [[unlikely]]
+    std::uint64_t records = 1;
+    if (type == FrameType::aborted && is_scribbled()) [[unlikely]] {
+      const auto told = scribbled_records(run.position + run.bytes, extent, run.next_offset);
+      if (!told) break;
+      records = *told;
+    } else if (const auto offset = load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset));
+               offset != run.next_offset.value()) [[unlikely]] {
       return fail(
           Code::corrupt,
           fmt::format("ring generation {}: the frame at position {} has offset {}, expected {}",
                       ring_.generation(), run.position.value() + run.bytes, offset, run.next_offset.value()));
-    std::uint64_t records = 1;
+    } else if (type == FrameType::pad || type == FrameType::aborted) {
+      records = load<std::uint32_t>(frame, offsetof(format::FrameHeader, key_length));
+    }
     if (type != FrameType::pad && type != FrameType::aborted) [[likely]] {
       settle_record(frame, extent, static_cast<std::uint32_t>(word));
       run.max_timestamp_ns = std::max(run.max_timestamp_ns,
                                       load<std::int64_t>(frame, offsetof(format::FrameHeader, timestamp_ns)));
     } else {
-      records = records_of(run.position + run.bytes, format::load_header(frame));
-      settle_filler(frame, extent, static_cast<std::uint32_t>(records));
+      settle_filler(frame, extent, run.next_offset, static_cast<std::uint32_t>(records));
     }
     run.next_offset += records;
     run.bytes += extent;
@@ -111,24 +117,38 @@ void RingKeeper::settle_record(std::byte* frame, std::uint32_t extent, std::uint
 
 // The same for a pad or an aborted frame, which hold nothing that counts. The late owner of an aborted
 // claim may have written his header over it.
-void RingKeeper::settle_filler(std::byte* frame, std::uint32_t extent, std::uint32_t records) const {
+void RingKeeper::settle_filler(std::byte* frame, std::uint32_t extent, Offset offset,
+                               std::uint32_t records) const {
   std::byte* const place = place_of(frame, extent);
   if (copy_ != nullptr) {
+    const std::uint64_t at = offset.value();
     std::memcpy(place, &extent, sizeof extent);
+    std::memcpy(place + offsetof(format::FrameHeader, offset), &at, sizeof at);
     std::memcpy(place + offsetof(format::FrameHeader, key_length), &records, sizeof records);
   }
   const std::uint32_t crc = crc32c(0, {place, kCrcAt});
   std::memcpy(place + kCrcAt, &crc, sizeof crc);
 }
 
-void RingKeeper::remember_filler(Position position, std::uint32_t records) {
-  if (ring_.header().scribbled.load(memory_order_relaxed) != 0) filled_[position] = records;
-}
+// A claim was given up in this ring: what aborted frames say of offsets may have been written over.
+bool RingKeeper::is_scribbled() const { return ring_.header().scribbled.load(memory_order_relaxed) != 0; }
 
-std::uint32_t RingKeeper::records_of(Position position, const format::FrameHeader& header) const {
-  if (header.type == FrameType::aborted && !filled_.empty())
-    if (const auto known = filled_.find(position); known != filled_.end()) return known->second;
-  return static_cast<std::uint32_t>(format::frame_records(header));
+// How many offsets an aborted frame of a scribbled ring uses up, from `offset` on: those up to what follows
+// it. Nothing while that is not there yet; a term's last frame is always a pad.
+std::optional<std::uint64_t> RingKeeper::scribbled_records(Position position, std::uint32_t extent,
+                                                           Offset offset) const {
+  const Position behind = position + extent;
+  if (const auto end = ring_.exact_end(); end && end->position == behind) return end->offset - offset;
+  const std::byte* const frame = ring_.at(behind);
+  const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
+  if (behind >= ring_.term_start(ring_.term_of(position) + 1) || !format::word_is_resolved(word))
+    return std::nullopt;
+  const Offset following(load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset)));
+  // Of several, the last one uses up what the others cannot tell.
+  const auto said = load<std::uint32_t>(ring_.at(position), offsetof(format::FrameHeader, key_length));
+  if (following < offset || (format::word_type(word) == FrameType::aborted && offset + said != following))
+    return 0;
+  return following - offset;
 }
 
 void RingKeeper::skip_to_term_of_head() {
@@ -194,7 +214,7 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
 bool RingKeeper::is_given_up(std::uint32_t slot) const {
   const shm::Slot& entry = control_->slot(slot);
   // SYNC: pairs with OwnedSlot's stores of op.
-  return entry.op.load(memory_order_acquire) == entry.given_up.load(memory_order_relaxed);
+  return shm::is_same_claim(entry.op.load(memory_order_acquire), entry.given_up.load(memory_order_relaxed));
 }
 
 // Whether the claimed frame is that of a living try_claim: resolved by its owner, later.
@@ -216,15 +236,19 @@ std::unexpected<Error> RingKeeper::corrupt_term(std::uint64_t term, const char* 
 Result<RingKeeper::Bounds> RingKeeper::bounds_of(std::uint64_t term) const {
   const Position start = ring_.term_start(term);
   const Offset base(ring_.line(term).base_offset.load(memory_order_relaxed));
+  const Bounds noted{tail_bytes(inquiry_.tail), base + tail_records(inquiry_.tail), true};
   // Claims that failed at the fence moved the tail, but nothing lies behind the seal.
   if (const auto end = ring_.sealed() ? ring_.exact_end() : std::nullopt) {
     if ((end->position - start) % format::kFrameAlignment != 0)
       return corrupt_term(term, "has an impossible seal");
     if (end->position <= start) return Bounds{0, end->offset, true};
-    if (end->position <= ring_.term_start(term + 1)) return Bounds{end->position - start, end->offset, true};
+    // Of who claimed behind the noted tail, and before the fence, nobody has asked.
+    if (end->position <= ring_.term_start(term + 1))
+      return term == inquiry_.term && start + tail_bytes(inquiry_.tail) < end->position
+                 ? noted
+                 : Bounds{end->position - start, end->offset, true};
   }
-  if (term == inquiry_.term && tail_bytes(inquiry_.tail) <= ring_.usable_term_bytes())
-    return Bounds{tail_bytes(inquiry_.tail), base + tail_records(inquiry_.tail), true};
+  if (term == inquiry_.term && tail_bytes(inquiry_.tail) <= ring_.usable_term_bytes()) return noted;
   const std::uint64_t end = ring_.line(term).end.load(memory_order_acquire);  // SYNC: pairs with publish_end
   if (tail_lap(end) != ring_.lap(term)) return Bounds{ring_.usable_term_bytes(), base, false};
   if (tail_bytes(end) > ring_.usable_term_bytes()) return corrupt_term(term, "has an impossible end");
@@ -245,7 +269,7 @@ Status RingKeeper::fill_term(std::uint64_t term) {
     if (format::word_is_resolved(word)) {
       if (auto valid = check_word(word, ring_.term_bytes() - at); !valid) return valid;
       const format::FrameHeader header = format::load_header(data + at);
-      next = Offset(header.offset) + records_of(start + at, header);
+      next = Offset(header.offset) + format::frame_records(header);
       at += format::word_extent(word);
       continue;
     }
@@ -260,6 +284,7 @@ Status RingKeeper::fill_term(std::uint64_t term) {
     if (hole_end == limit && !bounds->known) break;
     const Offset following =
         hole_end == limit ? bounds->following : Offset(format::load_header(data + hole_end).offset);
+    if (is_scribbled()) next = std::min(next, following);
     const std::uint64_t records = following - next;
     if (following < next || records > kRecordsMask || hole_end - at < format::kFrameHeaderBytes)
       return fail(Code::corrupt,
@@ -268,15 +293,29 @@ Status RingKeeper::fill_term(std::uint64_t term) {
                               ring_.generation(), (start + at).value(), hole_end - at, next.value(),
                               following.value()));
     // Fails when a claim that was given up woke just now; then look at it again.
-    if (!publish_filler(data + at, word, FrameType::aborted, static_cast<std::uint32_t>(hole_end - at), next,
-                        static_cast<std::uint32_t>(records)))
-      continue;
-    remember_filler(start + at, static_cast<std::uint32_t>(records));
+    const auto extent = static_cast<std::uint32_t>(hole_end - at);
+    if (!seize(data + at, word, extent)) continue;
+    fill_seized(data + at, extent, next, static_cast<std::uint32_t>(records));
     repaired_records_ += records;
     at = hole_end;
     next = following;
   }
   return bounds->known ? Status{} : close_tripped_term(term, at, next);
+}
+
+// Takes the hole at `frame` from whoever may still wake and commit it; false when its word is another by now.
+// The filler's fields come behind this: before it they would end up in the record of an owner who wakes just
+// then, and of a keeper that dies just then they would be bytes that look like a frame (ring.pml, SEIZE).
+bool RingKeeper::seize(std::byte* frame, std::uint64_t word, std::uint32_t extent) {
+  // SYNC: pairs with the compare-and-set of commit_word: one of both fails.
+  return format::state_word(frame).compare_exchange_strong(word, format::seized_word(extent),
+                                                           std::memory_order_acq_rel, memory_order_relaxed);
+}
+
+void RingKeeper::fill_seized(std::byte* frame, std::uint32_t extent, Offset offset, std::uint32_t records) {
+  store_filler_fields(frame, offset, records);
+  // SYNC: pairs with the acquire loads of state words by readers and the keeper.
+  format::state_word(frame).store(format::aborted_word(extent), memory_order_release);
 }
 
 // From the hole's start over everything that nobody wrote or will finish.
@@ -312,14 +351,17 @@ Status RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offs
   if (at > usable || next < base || next - base > kRecordsMask)
     return corrupt_term(term, "is filled beyond its end");
   const std::uint64_t end = usable - at >= format::kFrameHeaderBytes ? usable : at;
+  std::byte* const frame = ring_.term_data(term) + at;
+  const auto extent = static_cast<std::uint32_t>(end - at);
+  if (extent > 0) {
+    // Before the end is said, and with it, that nothing more was claimed. The owner of a claim that was given
+    // up may have woken and committed it just now.
+    const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
+    if (format::word_is_resolved(word) || !seize(frame, word, extent)) return fill_term(term);
+  }
   // It was given up, but has woken and said it: then there is an end to go by.
   if (!ring_.publish_end(term, make_tail(ring_.lap(term), next - base, end))) return fill_term(term);
-  std::byte* const frame = ring_.term_data(term) + at;
-  std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  while (end > at &&
-         !publish_filler(frame, word, FrameType::aborted, static_cast<std::uint32_t>(end - at), next, 0))
-    word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  if (end > at) remember_filler(ring_.term_start(term) + at, 0);
+  if (extent > 0) fill_seized(frame, extent, next, 0);
   ring_.rotate(term);
   return {};
 }
@@ -375,7 +417,7 @@ bool RingKeeper::grace_passed(std::uint64_t term, const shm::SlotMonitor& slots)
                            !(phase == Phase::open && slot.open_position.load(memory_order_relaxed) >=
                                                          ring_.term_start(term + 1).value()) &&
                            // Settled: it stands still in a ring before this one.
-                           slot.given_up_done.load(memory_order_relaxed) != op;
+                           !shm::is_same_claim(slot.given_up_done.load(memory_order_relaxed), op);
     // A claim that has become an open one is the same claim still.
     const bool goes_on = first || op == grace_ops_[i] || phase == Phase::open;
     grace_ops_[i] = concerned && goes_on && slots.state(i) == SlotState::active ? op : shm::kNoOp;

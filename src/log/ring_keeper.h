@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <map>
 #include <optional>
 
 #include "log/frame_run.h"
@@ -85,7 +84,7 @@ class RingKeeper {
 
   std::byte* place_of(std::byte* frame, std::uint32_t extent) const;
   void settle_record(std::byte* frame, std::uint32_t extent, std::uint32_t length) const;
-  void settle_filler(std::byte* frame, std::uint32_t extent, std::uint32_t records) const;
+  void settle_filler(std::byte* frame, std::uint32_t extent, Offset offset, std::uint32_t records) const;
   Status check_word(std::uint64_t word, std::uint64_t room) const;
   bool is_given_up(std::uint32_t slot) const;
   bool is_live_open(const std::byte* frame) const;
@@ -98,8 +97,11 @@ class RingKeeper {
   };
   Result<Bounds> bounds_of(std::uint64_t term) const;
   Status fill_term(std::uint64_t term);
-  void remember_filler(Position position, std::uint32_t records);
-  std::uint32_t records_of(Position position, const format::FrameHeader& header) const;
+  static bool seize(std::byte* frame, std::uint64_t word, std::uint32_t extent);
+  static void fill_seized(std::byte* frame, std::uint32_t extent, Offset offset, std::uint32_t records);
+  bool is_scribbled() const;
+  std::optional<std::uint64_t> scribbled_records(Position position, std::uint32_t extent,
+                                                 Offset offset) const;
   std::uint64_t end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const;
   Status close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
   std::unexpected<Error> corrupt_term(std::uint64_t term, const char* what) const;
@@ -113,9 +115,6 @@ class RingKeeper {
   Offset offset_;
   std::byte* copy_ = nullptr;
   Inquiry inquiry_;
-  // How many offsets aborted frames use up. Their headers do not tell it for sure in a ring with claims
-  // that were given up: the owner of one may wake and write his own header over it.
-  std::map<Position, std::uint32_t> filled_;
   std::uint64_t repaired_records_ = 0;
   std::uint64_t open_claims_ = 0;
 

@@ -68,6 +68,8 @@ constexpr Phase op_phase(std::uint64_t op) { return static_cast<Phase>(op >> 20 
 constexpr std::uint64_t op_sequence(std::uint64_t op) { return op >> 24; }
 constexpr std::uint32_t op_partition(std::uint64_t op) { return static_cast<std::uint32_t>(op & 0xfffff); }
 inline constexpr std::uint64_t kNoOp = ~std::uint64_t{0};
+// A claim keeps its sequence when its header is written and it becomes an open one.
+constexpr bool is_same_claim(std::uint64_t a, std::uint64_t b) { return op_sequence(a) == op_sequence(b); }
 static_assert(kMaxPartitions <= 1u << 20);
 
 struct alignas(kLine) Slot {

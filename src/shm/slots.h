@@ -47,10 +47,11 @@ class OwnedSlot {
     // SYNC: pairs with the keeper's grace check in RingKeeper: it sees this op, or we see its stores.
     slot_->op.exchange(op_, std::memory_order_seq_cst);
   }
-  // A claim at `position` has its header and stays open until finish().
+  // The claim announced last is at `position`, has its header and stays open until finish(). It is the same
+  // claim still: if it was given up before, it is given up.
   void announce_open(std::uint32_t partition, std::uint64_t position) {
     slot_->open_position.store(position, std::memory_order_relaxed);
-    op_ = op_word(++sequence_, Phase::open, partition);
+    op_ = op_word(sequence_, Phase::open, partition);
     // SYNC: pairs with the keeper's acquire load of op: it then sees the header and open_position.
     slot_->op.store(op_, std::memory_order_release);
   }
@@ -60,15 +61,15 @@ class OwnedSlot {
     // SYNC: pairs with the keeper's acquire load of op: it then sees the frame as it was left.
     slot_->op.store(op_, std::memory_order_release);
   }
-  // Whether the keeper gave up the claim announced last. Call after the commit.
+  // Whether the keeper gave up the claim announced last. Call after the commit, before finish().
   bool given_up() const {
     // SYNC: pairs with the keeper's seq_cst store before it looks at the frame again.
-    return slot_->given_up.load(std::memory_order_seq_cst) == op_;
+    return is_same_claim(slot_->given_up.load(std::memory_order_seq_cst), op_);
   }
   // After given_up(): whether the ring already tells if the record was kept.
   bool given_up_done() const {
     // SYNC: pairs with the keeper's release store after its repair.
-    return slot_->given_up_done.load(std::memory_order_acquire) == op_;
+    return is_same_claim(slot_->given_up_done.load(std::memory_order_acquire), op_);
   }
   Phase phase() const { return op_phase(op_); }
 

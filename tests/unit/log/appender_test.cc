@@ -316,6 +316,52 @@ TEST_F(AppenderTest, AppendTimeGoesOnFromTheLastRecordWhenTheClockStandsBehindIt
   EXPECT_EQ(ring.header().active_term.load(), 1u);
 }
 
+// --- Changes of role -----------------------------------------------------------------------------
+
+class LedAgain : public AppenderTest {
+ protected:
+  // As a host that has followed and leads again, with `end` for where its frames end.
+  static void follow_and_lead(const Ring& ring, const Ring::End& end) {
+    ring.fence();
+    ring.follow({ring.term_start(ring.header().active_term.load()), Offset(0)});
+    ring.cut(end);
+    ring.unfence(end);
+  }
+};
+
+TEST_F(LedAgain, AnAppenderThatMetTheFenceGoesOnInTheSameTerm) {
+  const Ring ring = make_ring();
+  auto producer = new_producer(std::chrono::milliseconds(30));
+  ASSERT_TRUE((*producer)->append({.value = "one"}));
+  ring.fence();
+  EXPECT_EQ((*producer)->append({.value = "two"}).error(), SendError::timed_out);
+  const Ring::End end{Position(40), Offset(1)};
+  ring.follow(end);
+  ring.unfence(end);
+  entry().hot.fetch_add(shm::kHotVersion);
+  const auto sent = (*producer)->append({.value = "two"});
+  ASSERT_TRUE(sent);
+  EXPECT_EQ(sent->offset, Offset(1));
+}
+
+// The term is cut off and opened anew with other records before it; an append that was begun before does not
+// notice.
+TEST_F(LedAgain, ATermThatWasOpenedTwiceHasTheOffsetsOfTheSecondTime) {
+  const Ring ring = make_ring();
+  auto sleeper = new_producer();
+  for (int i = 0; i < 8; ++i) ASSERT_TRUE((*sleeper)->append({.value = value_of_eighth()}));
+  ASSERT_EQ(ring.header().active_term.load(), 1u);
+  follow_and_lead(ring, {Position(kTestTerm / 8), Offset(1)});
+  auto other = new_producer();
+  std::vector<ProducerRecord> few(3, ProducerRecord{.value = "x"});
+  ASSERT_TRUE((*other)->append_batch(few));
+  while (ring.header().active_term.load() == 0) ASSERT_TRUE((*other)->append({.value = value_of_eighth()}));
+  const auto before = ring.claimed_end().offset;
+  const auto sent = (*sleeper)->append({.value = "late"});
+  ASSERT_TRUE(sent);
+  EXPECT_EQ(sent->offset, before);
+}
+
 // --- Given up ------------------------------------------------------------------------------------
 
 class GivenUpAppender : public AppenderTest {

@@ -271,6 +271,27 @@ TEST_P(Replicated, AProducerThatStandsStillInAnEarlierRingDoesNotHoldUpTheCut) {
   expect_same(a_, b_);
 }
 
+// He may store what he knew of the ring before it was cut: so it is left to him.
+TEST_P(Replicated, AProducerThatStandsStillInARotationKeepsTheRing) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  auto helper = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  b_.follow(a_, 1);
+  b_.fetch_from(a_);
+  a_.append(*producer, "lost ", 3);
+  b_.lead(2);
+  const std::uint64_t generation = a_.entry().ring_generation.load();
+  helper->slot.announce_fenced(shm::Phase::helping, a_.ref().index);
+  a_.follow(b_, 2);
+  EXPECT_GT(a_.entry().ring_generation.load(), generation);
+  helper->slot.finish();
+  auto successor = b_.new_producer();
+  b_.append(*successor, "two ", 20);
+  a_.fetch_from(b_);
+  expect_same(a_, b_);
+}
+
 TEST_P(Replicated, TheNextKeeperFindsWhatTheDeadOneWasShipped) {
   a_.lead(1);
   auto producer = a_.new_producer();

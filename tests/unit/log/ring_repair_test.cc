@@ -278,6 +278,48 @@ TEST_F(RingKeeperTest, ALateHeaderOverAnAbortedFrameMisleadsNoScan) {
   late.finish();
 }
 
+// So it is for a keeper that has not filled that frame itself, and where several lie side by side.
+TEST_F(RingKeeperTest, TheNextKeeperKnowsWhatAbortedFramesUseUpThoughTheirOwnersWroteOverThem) {
+  for (const bool sealed : {false, true}) {
+    SCOPED_TRACE(sealed);
+    const Ring ring = make_ring();
+    std::vector<std::byte> copy(ring.ring_bytes());
+    HandClaim late(ring, new_slot(), 128, 5);
+    RingKeeper first = keeper_of(open_ring());
+    give_up(ring, late.slot().index());
+    repair(first);
+    HandClaim later(ring, new_slot(), 64, 3);
+    give_up(ring, later.slot().index());
+    repair(first);
+    late.write_header(77);
+    RingKeeper next = keeper_of(open_ring());
+    next.walk_into(copy.data());
+    if (sealed) {
+      ring.fence();
+      const auto seal = ring.seal_point();
+      ring.finish_seal(seal.position, seal.offset);
+    } else {
+      commit(ring, 64);
+    }
+    std::uint64_t used = 0;
+    for (std::uint64_t at = 0; at < 192;) {
+      auto run = next.scan(1);
+      ASSERT_TRUE(run) << run.error().message;
+      ASSERT_GT(run->bytes, 0u);
+      EXPECT_EQ(run->first_offset, Offset(used));
+      ASSERT_EQ(format::check_frame({copy.data() + at, run->bytes}, static_cast<std::int64_t>(used)),
+                format::FrameFault::none);
+      used += format::load_header(copy.data() + at).key_length;
+      at += run->bytes;
+    }
+    EXPECT_EQ(used, 8u);
+    ASSERT_TRUE(next.scan(1 << 20));
+    EXPECT_EQ(next.frontier_offset(), Offset(sealed ? 8 : 9));
+    late.finish();
+    later.finish();
+  }
+}
+
 TEST_F(RingKeeperTest, ATripperWhoWasGivenUpButSaysTheEndFirstIsHeard) {
   const Ring ring = make_ring();
   for (int i = 0; i < 6; ++i) commit(ring, kEighth);
@@ -309,7 +351,44 @@ TEST_F(RingKeeperTest, ATripperWhoWasGivenUpAndWakesLateChangesNothing) {
   tripper.finish();
 }
 
+// A keeper may die between taking a hole and filling it; its owner, who was given up, may wake there.
+TEST_F(RingKeeperTest, AHoleThatIsTakenIsNobodysUntilItIsFilled) {
+  const Ring ring = make_ring();
+  HandClaim late(ring, new_slot(), 64);
+  late.write_header();
+  commit(ring, 64);
+  format::state_word(late.frame()).store(format::seized_word(64));
+  EXPECT_FALSE(late.commit());
+  late.write_header();  // one that wrote it late
+  EXPECT_FALSE(late.commit());
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre());
+  RingKeeper next = keeper_of(open_ring());
+  give_up(ring, late.slot().index());
+  repair(next);
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 64, 0, 1), data_at(64, 64, 1)));
+  late.finish();
+}
+
 // --- A fenced ring -------------------------------------------------------------------------------
+
+// Who claims behind its begin and before the fence has not been asked for.
+TEST_F(RingKeeperTest, AnInquiryFromBeforeTheFenceFillsNothingThatWasClaimedSince) {
+  const Ring ring = make_ring();
+  HandClaim(ring, new_slot(), 64);
+  RingKeeper keeper = keeper_of(open_ring());
+  static_cast<void>(monitor_.find_deaths());
+  keeper.begin_inquiry();
+  HandClaim living(ring, new_slot(), 128);
+  ring.fence();
+  const auto seal = ring.seal_point();
+  ring.finish_seal(seal.position, seal.offset);
+  EXPECT_TRUE(*keeper.step_inquiry(monitor_));
+  living.write_header();
+  EXPECT_TRUE(living.commit());
+  living.finish();
+  EXPECT_THAT(frames_of(ring, 0),
+              ElementsAre(aborted_at(0, 64, 0, 1), data_at(64, 128, 1), pad_at(192, 4096 - 192, 2)));
+}
 
 TEST_F(RingKeeperTest, NothingIsFilledBehindTheSealThoughFailedClaimsMovedTheTail) {
   for (const int late_claims : {1, 9}) {  // within the term, and beyond its end

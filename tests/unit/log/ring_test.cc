@@ -322,6 +322,16 @@ TEST_F(RingSeal, OfATrippedTermIsAtItsEndOnceThatIsKnown) {
   EXPECT_EQ(ring.rotate(0), Ring::Rotation::sealed);
 }
 
+TEST_F(RingSeal, WhoHelpsStoresNothingBehindTheFence) {
+  const Ring ring = make_ring();
+  fill(*this, ring, new_slot());
+  HandClaim(ring, new_slot(), kEighth).publish_end();
+  ring.fence();
+  EXPECT_EQ(ring.rotate(0), Ring::Rotation::sealed);
+  EXPECT_EQ(format::load_state_word(ring.term_data(0) + 7 * kEighth, std::memory_order_relaxed), 0u);
+  EXPECT_EQ(ring.line(1).number.load(), 0u);
+}
+
 TEST_F(RingSeal, OfATermOpenedJustBeforeTheFenceCountsItThoughNobodyWasTold) {
   const Ring ring = make_ring();
   fill(*this, ring, new_slot());

@@ -134,9 +134,9 @@ TEST_F(EtcdCoordinatorTest, OneThatIsKnownToBeDeadIsExpelledBeforeItsLeaseRunsOu
 }
 
 TEST_F(EtcdCoordinatorTest, OneThatIsExpelledAndLivesRegistersAnew) {
+  std::atomic<bool> gone{false};
   auto one = coordinator();
   auto two = coordinator();
-  std::atomic<bool> gone{false};
   two->set_on_change([&](const std::shared_ptr<const ClusterState>& state) {
     if (state->nodes.contains(kOne) && !state->live.contains(kOne)) gone = true;
   });
@@ -218,9 +218,9 @@ TEST_F(EtcdCoordinatorTest, TooManyChangesOrOneRecordTwiceAreRefusedAndTheMostAr
 }
 
 TEST_F(EtcdCoordinatorTest, WhoHasLostItsLeaseWritesNothing) {
-  const auto one = coordinator();
   std::atomic<bool> busy{false};
   std::atomic<bool> entered{false};
+  const auto one = coordinator();
   one->set_on_change([&](const auto&) {
     entered = busy.load();
     while (busy) std::this_thread::sleep_for(Milliseconds(1));
@@ -281,10 +281,10 @@ TEST_F(EtcdCoordinatorTest, MoreRecordsThanOneAnswerHoldsAreReadAsOfOneRevision)
 }
 
 TEST_F(EtcdCoordinatorTest, TheCallbackIsToldOfEachStateInOrder) {
-  const auto one = coordinator();
   std::mutex mutex;
   std::vector<std::int64_t> revisions;
   std::shared_ptr<const ClusterState> last;
+  const auto one = coordinator();
   one->set_on_change([&](std::shared_ptr<const ClusterState> state) {
     const std::lock_guard lock(mutex);
     revisions.push_back(state->revision);

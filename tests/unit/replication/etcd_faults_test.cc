@@ -66,8 +66,8 @@ TEST_F(EtcdFaultsTest, AfterEtcdsRestartTheLeaseStandsAndChangesAreFollowed) {
 
 TEST_F(EtcdFaultsTest, AnEtcdThatComesBackWithoutItsDataIsJoinedAnewAndTheLossIsSaid) {
   groups::LogCapture log;
-  auto one = coordinator();
   std::atomic<bool> told_of_loss{false};
+  auto one = coordinator();
   one->set_on_change([&](const auto& state) {
     if (state->revision < 10 && state->topics.empty()) told_of_loss = true;
   });
@@ -152,11 +152,11 @@ TEST_F(EtcdFaultsTest, AHungEtcdLeavesTheOutcomeOfACommitUnknownAndTheLeaseRunsO
 
 TEST_F(EtcdFaultsTest, AWatchThatIsBehindACompactionReadsAllRecordsAnew) {
   groups::LogCapture log;
+  std::atomic<bool> busy{true};
+  std::atomic<bool> entered{false};
   auto one = observer();
   auto other = observer();
   // While its thread is busy with one change, its place in the history goes.
-  std::atomic<bool> busy{true};
-  std::atomic<bool> entered{false};
   one->set_on_change([&](const auto&) {
     entered = true;
     while (busy) std::this_thread::sleep_for(Milliseconds(1));

@@ -103,10 +103,10 @@ TEST_F(LocalCoordinatorTest, AnotherLogIsRefusedUnlessItReplaces) {
 }
 
 TEST_F(LocalCoordinatorTest, TheCallbackIsToldOnAThreadOfItsOwnAndMayCommit) {
-  const auto one = open();
   std::atomic<bool> committed{false};
   std::atomic<bool> on_this_thread{false};
   const auto self = std::this_thread::get_id();
+  const auto one = open();
   one->set_on_change([&](const auto& state) {
     if (std::this_thread::get_id() == self) on_this_thread = true;
     if (state->topics.contains("t") && !state->topics.contains("u"))

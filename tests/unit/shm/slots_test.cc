@@ -90,10 +90,27 @@ TEST_F(Slots, TellWhatTheirOwnerIsDoing) {
   slot(0).given_up_done.store(slot(0).op.load());
   EXPECT_TRUE(owned.given_up_done());
   owned.finish();
-  EXPECT_FALSE(owned.given_up());
   EXPECT_EQ(owned.phase(), Phase::idle);
   owned.announce_fenced(Phase::helping, 3);
+  EXPECT_FALSE(owned.given_up());
   EXPECT_EQ(op_phase(slot(0).op.load()), Phase::helping);
+  owned.finish();
+}
+
+// A claim that is given up before its header is written is so behind it, too.
+TEST_F(Slots, AClaimThatBecomesAnOpenOneIsTheSameClaim) {
+  OwnedSlot owned = acquire();
+  owned.announce(Phase::claiming, 17);
+  slot(0).given_up.store(slot(0).op.load());
+  slot(0).given_up_done.store(slot(0).op.load());
+  owned.announce_open(17, 4096);
+  EXPECT_TRUE(owned.given_up());
+  EXPECT_TRUE(owned.given_up_done());
+  owned.finish();
+  owned.announce(Phase::claiming, 17);
+  EXPECT_FALSE(owned.given_up());
+  owned.announce_open(17, 4096);
+  EXPECT_FALSE(owned.given_up());
   owned.finish();
 }
 
