@@ -1,0 +1,224 @@
+// What a leader says of the in-sync replicas, and in whose lives: its keeper and its log are real, the network and
+// the cluster's records are not.
+#include "replication/replica.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/clock.h"
+#include "unit/log/replica_test_support.h"
+
+namespace ringtail::replication {
+namespace {
+
+using ::testing::ElementsAre;
+
+constexpr NodeId kOne{1};
+constexpr NodeId kTwo{2};
+constexpr NodeId kThree{3};
+constexpr std::int64_t kHour = 3'600'000'000'000;
+
+class SilentLink : public Link {
+ public:
+  explicit SilentLink(NodeId peer) : peer_(peer) {}
+  NodeId peer() const override { return peer_; }
+  std::uint64_t peer_incarnation() const override { return 1; }
+  void send(const MessageHeader&, std::span<const std::byte>) override {}
+  bool takes_pipes() const override { return false; }
+  void send_piped(const MessageHeader&, io::PipedBytes) override {}
+  std::size_t queued() const override { return 0; }
+  void close(const std::string&) override {}
+
+ private:
+  NodeId peer_;
+};
+
+class SilentNetwork : public Network {
+ public:
+  void set_peers(const std::map<NodeId, Address>&) override {}
+  Status renew_tls(const PeerTls&) override { return {}; }
+  Link* link(NodeId peer) override {
+    const auto found = links_.find(peer);
+    return found == links_.end() ? nullptr : &found->second;
+  }
+  std::uint16_t port() const override { return 0; }
+  std::string trouble(NodeId) const override { return {}; }
+
+ private:
+  std::map<NodeId, SilentLink> links_{{kTwo, SilentLink(kTwo)}, {kThree, SilentLink(kThree)}};
+};
+
+class ReplicaTest : public ::testing::Test, public ReplicaHost {
+ protected:
+  ReplicaTest() {
+    context_.self = kOne;
+    context_.window_bytes = 1 << 20;
+    context_.network = &network_;
+    context_.slot = 402;
+    config_.storage = Storage::memory;
+    record_.topic = "topic";
+    record_.topic_id = host_.ref().topic_id;
+    record_.replicas = {kOne, kTwo, kThree};
+    record_.isr = {{kOne, "boot-1"}, {kTwo, "boot-2"}};
+    record_.leader = kOne;
+    record_.leader_epoch = LeaderEpoch(1);
+    record_.partition_epoch = 1;
+  }
+
+  void take_role(const StreamId&, log::RoleRequest request) override {
+    host_.keeper().request_role(std::move(request));
+  }
+  void commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) override {
+    commits_.push_back(record);
+    done_ = std::move(done);
+  }
+  std::int64_t lease_deadline_ns() const override { return boottime_ns() + kHour; }
+  std::int64_t lag_time_max_ns() const override { return kHour; }
+  std::optional<std::string> life_of(NodeId node, bool synced) const override {
+    if (!boots_.contains(node)) return std::nullopt;
+    return synced ? "log-" + std::to_string(node.value()) : boots_.at(node);
+  }
+  bool is_met(NodeId node) const override { return met_.contains(node); }
+
+  void see(std::int64_t revision) { replica_.set_record({record_, revision}, kOne, config_); }
+  void lead(std::int64_t revision = 1) {
+    see(revision);
+    host_.turn_until([&] { return replica_.leading() != nullptr; });
+  }
+  void tick() { replica_.tick(monotonic_ns()); }
+  MessageHeader header(MessageType type, const log::LogPoint& at = {}) const {
+    return {.type = type,
+            .topic_id = record_.topic_id,
+            .leader_epoch = record_.leader_epoch.value(),
+            .position = at.position.value(),
+            .offset = at.offset.value()};
+  }
+  // A follower asks, is shipped everything, and says that it has it.
+  void catch_up(NodeId node) {
+    const auto epochs = encode_epochs(log::EpochList());
+    replica_.on_follow(*network_.link(node), {header(MessageType::follow), epochs});
+    acknowledge(node, {});
+  }
+  void acknowledge(NodeId node, const log::LogPoint& at) {
+    replica_.pump();
+    replica_.on_ack(node, {header(MessageType::ack, at), {}});
+  }
+  log::LogPoint append() {
+    auto producer = host_.new_producer();
+    host_.append(*producer, "value ", 1);
+    return host_.end();
+  }
+  Position watermark() { return Position(host_.entry().high_watermark.load()); }
+
+  log::ReplicaHost host_{Storage::memory};
+  SilentNetwork network_;
+  ShipContext context_;
+  TopicConfig config_;
+  PartitionRecord record_;
+  std::map<NodeId, std::string> boots_{{kOne, "boot-1"}, {kTwo, "boot-2"}, {kThree, "boot-3"}};
+  std::set<NodeId> met_{kTwo, kThree};
+  std::vector<PartitionRecord> commits_;
+  std::function<void(std::optional<bool>)> done_;
+  Replica replica_{context_, *this, {"topic", PartitionId(0)}, {host_.ref().topic_id, 0}};
+};
+
+// As a host that crashed: it may have lost what it was in sync with.
+TEST_F(ReplicaTest, WhoLivesAnotherLifeIsNotInSyncAnyMore) {
+  boots_[kTwo] = "boot-2 again";
+  lead();
+  catch_up(kTwo);
+  tick();
+  ASSERT_EQ(commits_.size(), 1u);
+  EXPECT_THAT(commits_[0].isr, ElementsAre(IsrMember{kOne, "boot-1"}));
+  EXPECT_EQ(commits_[0].partition_epoch, 2u);
+}
+
+// Somebody else's change must not make the life that counts a later one.
+TEST_F(ReplicaTest, WhoStaysKeepsTheLifeInWhichHeWasInSync) {
+  record_.isr[1].life = "log-2";
+  lead();
+  catch_up(kThree);
+  tick();
+  ASSERT_EQ(commits_.size(), 1u);
+  EXPECT_THAT(commits_[0].isr,
+              ElementsAre(IsrMember{kOne, "boot-1"}, IsrMember{kTwo, "log-2"}, IsrMember{kThree, "boot-3"}));
+}
+
+// What was acknowledged over a connection with its daemon of before says nothing of the one that is registered.
+TEST_F(ReplicaTest, WhoCaughtUpInAnEarlierLifeDoesNotComeIn) {
+  met_.erase(kThree);
+  lead();
+  catch_up(kThree);
+  tick();
+  EXPECT_TRUE(commits_.empty());
+  met_.insert(kThree);
+  tick();
+  EXPECT_EQ(commits_.size(), 1u);
+}
+
+TEST_F(ReplicaTest, AChangeOfUnknownOutcomeCountsBesideTheNextOne) {
+  lead();
+  catch_up(kTwo);
+  catch_up(kThree);
+  tick();
+  ASSERT_EQ(commits_.size(), 1u);
+  done_(std::nullopt);
+  boots_.erase(kThree);
+  tick();
+  ASSERT_EQ(commits_.size(), 2u);
+  EXPECT_THAT(commits_[1].isr, ElementsAre(IsrMember{kOne, "boot-1"}, IsrMember{kTwo, "boot-2"}));
+  const Position before = watermark();
+  const log::LogPoint end = append();
+  acknowledge(kTwo, end);
+  EXPECT_EQ(watermark(), before) << "node 3 may be in sync, and could be elected without the record";
+  record_.isr = commits_[1].isr;
+  record_.partition_epoch = 2;
+  see(2);
+  acknowledge(kTwo, end);
+  EXPECT_EQ(watermark(), end.position);
+}
+
+TEST_F(ReplicaTest, AChangeOfUnknownOutcomeOutlivesALeadershipThatIsTakenUpAgain) {
+  lead();
+  catch_up(kThree);
+  tick();
+  ASSERT_EQ(commits_.size(), 1u);
+  done_(std::nullopt);
+  replica_.fence();
+  host_.turn_until([&] { return replica_.leading() == nullptr && host_.entry().role.load() != 0; });
+  lead(1);
+  EXPECT_TRUE(replica_.leading()->progress().is_proposing());
+  catch_up(kTwo);
+  const Position before = watermark();
+  acknowledge(kTwo, append());
+  EXPECT_EQ(watermark(), before);
+  // The record that comes tells what has become of it.
+  record_.partition_epoch = 2;
+  see(2);
+  EXPECT_FALSE(replica_.leading()->progress().is_proposing());
+}
+
+// Of one that was made or refused, the record is waited for: nothing more is proposed before it is seen.
+TEST_F(ReplicaTest, OneChangeAtATime) {
+  for (const bool made : {true, false}) {
+    SCOPED_TRACE(made);
+    const std::size_t before = commits_.size();
+    lead(static_cast<std::int64_t>(2 * before + 1));
+    catch_up(kThree);
+    tick();
+    ASSERT_EQ(commits_.size(), before + 1);
+    tick();
+    done_(made);
+    boots_.erase(kTwo);
+    tick();
+    EXPECT_EQ(commits_.size(), before + 1);
+    record_.partition_epoch += 1;
+    see(static_cast<std::int64_t>(2 * before + 2));
+    EXPECT_EQ(commits_.size(), before + 2);
+    done_(false);
+    boots_[kTwo] = "boot-2";
+  }
+}
+
+}  // namespace
+}  // namespace ringtail::replication
