@@ -118,7 +118,11 @@ class KillTest : public ::testing::TestWithParam<Variant> {
     truth_.note_death(i, shared_->producers[i]);
     start_producer(i);
   }
-  // Kills whoever holds the role; false when the watchdog bit.
+  bool all_sent() const {
+    return std::all_of(shared_->producers.begin(), shared_->producers.end(),
+                       [](const auto& p) { return p.done.load(); });
+  }
+  // Kills whoever holds the role; false when there is nobody left, or the watchdog bit.
   bool kill_keeper() {
     Process* holder = nullptr;
     const std::span<Process> candidates =
@@ -128,7 +132,11 @@ class KillTest : public ::testing::TestWithParam<Variant> {
         if (process.is_running() && process.pid() == peek_->keeper_pid()) holder = &process;
       return holder != nullptr;
     };
-    if (!wait(holds, "somebody has become the keeper")) return false;
+    // Who has sent all that he had is gone, and may have been the keeper.
+    if (!wait([&] { return holds() || (GetParam().victim == Victim::anyone && all_sent()); },
+              "somebody has become the keeper") ||
+        holder == nullptr)
+      return false;
     const auto i = static_cast<std::uint32_t>(holder - candidates.data());
     if (GetParam().victim == Victim::anyone) {
       kill_producer(i);
@@ -154,12 +162,7 @@ class KillTest : public ::testing::TestWithParam<Variant> {
   }
 
   void finish() {
-    ASSERT_TRUE(wait(
-        [this] {
-          return std::all_of(shared_->producers.begin(), shared_->producers.end(),
-                             [](const auto& p) { return p.done.load(); });
-        },
-        "all has been sent"));
+    ASSERT_TRUE(wait([this] { return all_sent(); }, "all has been sent"));
     for (Process& producer : producers_) EXPECT_EQ(producer.wait(), 0) << report();
     if (GetParam().victim == Victim::anyone) start_keeper(0);
     // The end that consumers wait for counts repaired holes too; only the log knows it.
