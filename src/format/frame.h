@@ -211,6 +211,7 @@ enum class FrameFault : std::uint8_t {
   bad_extension,   // no such producer, or the transaction's number and the attributes differ
   bad_marker,      // a control frame that is no marker of a known kind and version
   bad_crc,
+  foreign,  // a type, attributes or a marker that this release does not know, under a checksum that is right
   offset_gap,  // the offset is not the one that follows its predecessor's
 };
 std::string_view to_string(FrameFault fault);
@@ -223,7 +224,8 @@ FrameFault check_structure(std::span<const std::byte> bytes);
 // aborted frames, [32, length). Requires a frame without structural fault.
 std::uint32_t frame_crc(std::span<const std::byte> frame);
 
-// Structure, then CRC, then offset (`expected` < 0: any).
+// Structure, then CRC, then offset (`expected` < 0: any). What the structure has that this release does not know
+// is damage where the CRC is wrong, and otherwise what a later release has written: foreign.
 FrameFault check_frame(std::span<const std::byte> bytes, std::int64_t expected_offset);
 
 // The record in a structurally valid data frame. Requires type data.

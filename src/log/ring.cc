@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/crc32c.h"
@@ -29,6 +30,11 @@ std::unexpected<Error> damaged(const std::string& path) {
 
 // Whether it was written by us, by a program of this layout, and is possible.
 Status check_static(const RingHeader& header, const std::string& path) {
+  if (header.magic == std::byteswap(kRingMagic))
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("{} is a ring in the other byte order: no program of this machine wrote it; move it away",
+                    path));
   if (header.magic != kRingMagic)
     return fail(Code::corrupt, fmt::format("{} is no ring of Ringtail (bad magic); move it away", path));
   if (header.version != kRingVersion)

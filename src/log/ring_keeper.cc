@@ -281,6 +281,8 @@ Status RingKeeper::fill_term(std::uint64_t term) {
       continue;
     }
     const std::uint64_t hole_end = end_of_hole(data, at, limit);
+    // A claim that was given up was committed since the look above; look at it again.
+    if (hole_end == at) continue;
     if (hole_end == limit && !bounds->known) break;
     const Offset following =
         hole_end == limit ? bounds->following : Offset(format::load_header(data + hole_end).offset);
