@@ -1,0 +1,140 @@
+// Another process has written over words of a ring: who finds them says so, or gives up in time, and touches
+// nothing that is not his.
+#include <atomic>
+#include <limits>
+#include <thread>
+
+#include <gmock/gmock.h>
+
+#include "shm/futex.h"
+#include "unit/log/partition_test_support.h"
+#include "unit/log/replica_test_support.h"
+
+namespace ringtail::log {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+
+// --- Appenders -----------------------------------------------------------------------------------
+
+// Where a test would fail, the append does not return, and ctest ends it.
+class ScribbledAppender : public RingScene {
+ protected:
+  static constexpr std::uint64_t kEighth = kTestTerm / 8;
+
+  void expect_timed_out(Producer& producer) {
+    EXPECT_EQ(producer->append({.value = "v"}).error(), SendError::timed_out);
+    EXPECT_EQ(producer.slot.phase(), shm::Phase::idle);
+  }
+};
+
+TEST_F(ScribbledAppender, ASealedRingIsNotItsOwnSuccessorWhateverTheEntrySays) {
+  const Ring ring = make_ring();
+  auto producer = new_producer(milliseconds(20));
+  ring.header().state.store(static_cast<std::uint32_t>(RingState::sealed));
+  entry().ring_generation.store(99);
+  expect_timed_out(*producer);
+}
+
+TEST_F(ScribbledAppender, NorIsAFencedOne) {
+  const Ring ring = make_ring();
+  auto producer = new_producer(milliseconds(20));
+  ASSERT_TRUE((*producer)->append({.value = "v"}));
+  ring.fence();
+  entry().ring_generation.store(99);
+  expect_timed_out(*producer);
+}
+
+TEST_F(ScribbledAppender, AnActiveTermBeyondTheLimitIsImpossible) {
+  for (const std::uint64_t active : {std::uint64_t{4}, kMost - 1, kMost}) {
+    const Ring ring = make_ring();
+    ring.header().active_term.store(active);
+    auto producer = new_producer();
+    EXPECT_EQ((*producer)->append({.value = "v"}).error(), SendError::corrupt);
+    EXPECT_EQ(producer->slot.phase(), shm::Phase::idle);
+    const Error error = (*producer)->describe(SendError::corrupt);
+    EXPECT_EQ(error.code, Code::corrupt);
+    EXPECT_THAT(error.message, HasSubstr("some process wrote where it must not"));
+  }
+}
+
+TEST_F(ScribbledAppender, ARecordLargerThanAnyPlaceForItIsRefusedWhateverTheEntrySays) {
+  entry().max_message_bytes.store(~0u);
+  make_ring();
+  auto producer = new_producer();
+  const std::string large(kTestTerm, 'l');
+  EXPECT_EQ((*producer)->append({.value = large}).error(), SendError::record_too_large);
+  entry().hot.fetch_add(shm::kHotVersion);
+  EXPECT_EQ((*producer)->append({.value = large}).error(), SendError::record_too_large);
+  EXPECT_TRUE((*producer)->append({.value = std::string_view(large).substr(0, kEighth)}));
+}
+
+// --- How long an append may take -----------------------------------------------------------------
+
+// Each time that there is a new term, others have used it up.
+TEST_F(ScribbledAppender, AllWaitsOfAnAppendHaveOneDeadline) {
+  const Ring ring = make_ring();
+  ring.header().term_limit.store(1);
+  ring.line(0).tail.store(make_tail(0, 1, ring.usable_term_bytes()));
+  std::atomic<bool> done{false};
+  std::thread others([&] {
+    for (std::uint64_t term = 1; !done.load(); ++term) {
+      ring.line(term).number.store(term);
+      ring.line(term).tail.store(make_tail(ring.lap(term), 1, ring.usable_term_bytes()));
+      ring.header().term_limit.store(term + 1);
+      shm::notify_waiters(entry().space_seq, entry().space_waiters);
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+  });
+  auto producer = new_producer(milliseconds(40));
+  expect_timed_out(*producer);
+  done.store(true);
+  others.join();
+}
+
+// --- Claims that were given up by a keeper that died ----------------------------------------------
+
+class LeftAlone : public ScribbledAppender {
+ protected:
+  void give_up(Producer& producer) {
+    shm::Slot& slot = control_.slot(producer.slot.index());
+    slot.given_up.store(slot.op.load());
+  }
+};
+
+TEST_F(LeftAlone, AnOwnerHearsThatNobodyAnswersAndTheNextKeeperFindsHisRecord) {
+  const Ring ring = make_ring();
+  auto producer = new_producer(milliseconds(20));
+  auto claim = (*producer)->claim({}, 32);
+  ASSERT_TRUE(claim);
+  give_up(*producer);
+  EXPECT_EQ((*producer)->commit(*claim).error(), SendError::timed_out);
+  EXPECT_EQ((*producer)->append({.value = "next"})->offset, Offset(1));
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0), data_at(64, 40, 1)));
+}
+
+TEST_F(LeftAlone, AFrameWithoutLengthBeforeTheClaimIsNoEndlessWay) {
+  const Ring ring = make_ring();
+  auto producer = new_producer();
+  ASSERT_TRUE((*producer)->append({.value = "first"}));
+  auto claim = (*producer)->claim({}, 32);
+  ASSERT_TRUE(claim);
+  give_up(*producer);
+  control_.slot(producer->slot.index()).given_up_done.store(control_.slot(producer->slot.index()).op.load());
+  format::state_word(ring.data()).store(format::aborted_word(0));
+  EXPECT_EQ((*producer)->commit(*claim).error(), SendError::claim_expired);
+}
+
+// --- Readers -------------------------------------------------------------------------------------
+
+class ScribbledReader : public PartitionScene {
+ protected:
+  ScribbledReader() { config_.storage = Storage::memory; }
+};
+
+}  // namespace
+}  // namespace ringtail::log
