@@ -117,6 +117,28 @@ TEST_F(LeftAlone, AnOwnerHearsThatNobodyAnswersAndTheNextKeeperFindsHisRecord) {
   EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0), data_at(64, 40, 1)));
 }
 
+TEST_F(LeftAlone, AnOwnerWhoseFrameWasSeizedHearsThatItIsGoneAndTheNextKeeperFillsIt) {
+  const Ring ring = make_ring();
+  RingKeeper next_keeper = keeper_of(open_ring());
+  for (const bool commits : {true, false}) {
+    auto producer = new_producer(milliseconds(20));
+    auto claim = (*producer)->claim({}, 32);
+    ASSERT_TRUE(claim);
+    give_up(*producer);
+    format::state_word(claim->frame).store(format::seized_word(claim->claimed));
+    if (commits) {
+      EXPECT_EQ((*producer)->commit(*claim).error(), SendError::claim_expired);
+    } else {
+      (*producer)->abort(*claim);
+    }
+    // He lives, and has gone on to other things.
+    next_keeper.begin_inquiry();
+    ASSERT_TRUE(*next_keeper.step_inquiry(monitor_));
+    EXPECT_EQ(next_keeper.open_claims(), 0u);
+  }
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(aborted_at(0, 64, 0, 1), aborted_at(64, 64, 1, 1)));
+}
+
 TEST_F(LeftAlone, AFrameWithoutLengthBeforeTheClaimIsNoEndlessWay) {
   const Ring ring = make_ring();
   auto producer = new_producer();
@@ -135,6 +157,51 @@ class ScribbledReader : public PartitionScene {
  protected:
   ScribbledReader() { config_.storage = Storage::memory; }
 };
+
+// --- Keepers -------------------------------------------------------------------------------------
+
+TEST_F(ScribbledAppender, ACutLooksAtEachTermOnce) {
+  const Ring ring = make_ring();
+  auto producer = new_producer();
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE((*producer)->append({.value = "8 bytes."}));
+  ring.fence();
+  ring.follow({Position(120), Offset(3)});
+  ring.header().active_term.store(kMost);
+  ring.cut({Position(40), Offset(1)});
+  EXPECT_EQ(ring.header().active_term.load(), 0u);
+  EXPECT_EQ(ring.claimed_end().position, Position(40));
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 40, 0)));
+}
+
+// A keeper died between the decision where a ring ends and the next ring.
+TEST_F(ScribbledReader, AnEndThatNoRingCanHaveFailsThePartition) {
+  for (const std::uint64_t end : {std::uint64_t{12}, 2 * kTestTerm - 8, 1'000 * kTestTerm, kMost - 7}) {
+    open_keeper();
+    kill_keeper();
+    const Ring ring = open_ring();
+    ring.fence();
+    ring.header().sealed_position.store(end);
+    ring.header().state.store(static_cast<std::uint32_t>(RingState::sealed));
+    entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+    open_keeper();
+    turn_until([&] { return failed(); });
+    EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt)) << end;
+    kill_keeper();
+    std::filesystem::remove(ring_path(dir_.path(), ref_.topic, ref_.partition));
+    entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  }
+}
+
+TEST_F(ScribbledReader, ARoleThatTheKeeperNeverTookIsNothingToGoBy) {
+  open_keeper();
+  auto producer = new_producer();
+  ASSERT_TRUE((*producer)->claim({}, 8));
+  entry().role.store(static_cast<std::uint32_t>(ReplicaRole::follower));
+  const std::uint32_t slot = producer->slot.index();
+  keeper_->on_slot_stuck(slot, control_.slot(slot).op.load());
+  turn_until([&] { return failed() || generation() == 2; });
+  EXPECT_FALSE(failed());
+}
 
 }  // namespace
 }  // namespace ringtail::log
