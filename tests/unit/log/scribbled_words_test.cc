@@ -158,6 +158,47 @@ class ScribbledReader : public PartitionScene {
   ScribbledReader() { config_.storage = Storage::memory; }
 };
 
+TEST_F(ScribbledReader, AWatermarkWithinAFrameIsCorruptAndNothingBehindItIsGiven) {
+  open_keeper();
+  auto producer = new_producer();
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE((*producer)->append({.value = "8 bytes."}));
+  for (const std::uint64_t watermark : {41u, 48u, 72u, 79u}) {
+    entry().high_watermark.store(watermark);
+    auto reader = new_reader();
+    std::array<Record, 4> records;
+    ASSERT_EQ(*reader->poll(records), 1u);
+    const auto polled = reader->poll(records);
+    ASSERT_FALSE(polled) << watermark;
+    EXPECT_EQ(polled.error().code, Code::corrupt);
+    EXPECT_THAT(polled.error().message, HasSubstr("position 40"));
+  }
+}
+
+TEST_F(ScribbledReader, APositionBetweenTwoWordsIsCorrupt) {
+  open_keeper();
+  auto producer = new_producer();
+  ASSERT_TRUE((*producer)->append({.value = "v"}));
+  for (const std::uint64_t position : {1u, 4u, 36u}) {
+    const auto reader =
+        PartitionReader::open_for_shipping(ref_, 401, 4096, LogPoint{Position(position), Offset(0)});
+    ASSERT_FALSE(reader) << position;
+    EXPECT_EQ(reader.error().code, Code::corrupt);
+  }
+}
+
+// The ring begins within its first term, and what tells so has been written over.
+TEST_F(ScribbledReader, AHeadBeforeTheRingsBeginIsNoPlaceInAnotherRing) {
+  entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  const Ring ring = make_ring(4, Position(kTestTerm + 4096), Offset(10));
+  entry().log_start_offset.store(10);
+  auto reader = new_reader();
+  ring.header().head.store(kTestTerm);
+  format::state_word(ring.data()).store(0);
+  std::array<Record, 4> records;
+  ASSERT_TRUE(reader->seek(Offset(10)));
+  EXPECT_EQ(*reader->poll(records), 0u);
+}
+
 // --- Keepers -------------------------------------------------------------------------------------
 
 TEST_F(ScribbledAppender, ACutLooksAtEachTermOnce) {
