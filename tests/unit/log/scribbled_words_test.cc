@@ -244,5 +244,29 @@ TEST_F(ScribbledReader, ARoleThatTheKeeperNeverTookIsNothingToGoBy) {
   EXPECT_FALSE(failed());
 }
 
+// --- What another host ships ---------------------------------------------------------------------
+
+TEST(ScribbledReplica, AFrameThatUsesUpMoreOffsetsThanATermHasIsCorrupt) {
+  ReplicaHost leader(Storage::memory);
+  ReplicaHost follower(Storage::memory);
+  leader.lead(1);
+  follower.follow(leader, 1);
+  ReplicaWriter& writer = *follower.outcome().writer;
+  const auto filler = [](std::uint64_t offset, std::uint32_t records) {
+    std::vector<std::uint64_t> words(8);
+    format::write_filler(words.data(), format::FrameType::aborted, 64, Offset(offset), records);
+    const auto bytes = std::as_bytes(std::span(words));
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  for (const std::uint32_t records : {static_cast<std::uint32_t>(kRecordsMask + 1), ~0u}) {
+    const auto refused = writer.append(LeaderEpoch(1), Position(0), filler(0, records));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::corrupt);
+  }
+  ASSERT_TRUE(writer.append(LeaderEpoch(1), Position(0), filler(0, kRecordsMask)));
+  EXPECT_EQ(follower.end(), (LogPoint{Position(64), Offset(kRecordsMask)}));
+  EXPECT_FALSE(writer.append(LeaderEpoch(1), Position(64), filler(kRecordsMask, 1)));
+}
+
 }  // namespace
 }  // namespace ringtail::log
