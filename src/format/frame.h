@@ -147,9 +147,9 @@ constexpr std::uint64_t aborted_word(std::uint32_t extent) {
 
 // A hole that the keeper has taken and is about to make an aborted frame of. Not resolved yet; no commit or
 // abort of a claim in it succeeds any more, whatever its owner stores into the low half.
-constexpr std::uint64_t seized_word(std::uint32_t extent) {
-  return claimed_word(extent) | std::uint64_t{1} << 63;
-}
+inline constexpr std::uint64_t kSeizedBit = std::uint64_t{1} << 63;
+constexpr std::uint64_t seized_word(std::uint32_t extent) { return claimed_word(extent) | kSeizedBit; }
+constexpr bool word_is_seized(std::uint64_t word) { return (word & kSeizedBit) != 0; }
 
 constexpr std::int32_t word_length(std::uint64_t word) {
   return static_cast<std::int32_t>(static_cast<std::uint32_t>(word));

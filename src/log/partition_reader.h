@@ -184,7 +184,7 @@ class PartitionReader {
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
   std::optional<ReadPlace> find_in(Ring& ring, Offset offset);
   Status seek_in_files(Offset offset);
-  void start_at(const ReadPlace& place, Offset wanted);
+  void start_at(Ring& ring, const ReadPlace& place, Offset wanted);
   Status fix_offset();
   Status seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
 

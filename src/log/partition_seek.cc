@@ -57,7 +57,7 @@ Status PartitionReader::seek(Offset offset) {
   // Rings may still hold what compaction has left out.
   if (is_compacted_topic() && offset < durable_offset) return seek_in_files(offset);
   if (auto place = find_in(current_, offset)) {
-    start_at(*place, offset);
+    start_at(current_, *place, offset);
     return {};
   }
   for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
@@ -65,7 +65,7 @@ Status PartitionReader::seek(Offset offset) {
     if (!ring || offset.value() >= ring->header().sealed_offset.load(memory_order_relaxed)) continue;
     retired_ = std::move(*ring);
     if (auto place = find_in(retired_, offset)) {
-      start_at(*place, offset);
+      start_at(retired_, *place, offset);
       return {};
     }
   }
@@ -148,10 +148,8 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
   return place;
 }
 
-// Requires the pin of find_in.
-void PartitionReader::start_at(const ReadPlace& place, Offset wanted) {
-  // The ring object was chosen by find_in: position decides which.
-  Ring& ring = place.position >= current_.first_position() ? current_ : retired_;
+// Requires the pin of find_in in that ring.
+void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted) {
   position_ = place.position;
   offset_ = place.offset;
   skip_below_ = wanted;

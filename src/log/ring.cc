@@ -379,8 +379,10 @@ void Ring::unfence(const End& end) const {
 }
 
 void Ring::cut(const End& end) const {
-  const std::uint64_t last = header_->active_term.load(memory_order_relaxed);
   const std::uint64_t term = term_of(end.position);
+  // Each line once, whatever number another process has left there.
+  const std::uint64_t last =
+      std::min(header_->active_term.load(memory_order_relaxed), term + term_count_ - 1);
   for (std::uint64_t t = last; t > term; --t) {
     TermLine& l = line(t);
     const std::uint64_t before = make_tail(lap(t) - 1, 0, term_bytes_) | kFence;

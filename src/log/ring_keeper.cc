@@ -217,8 +217,11 @@ bool RingKeeper::is_given_up(std::uint32_t slot) const {
   return shm::is_same_claim(entry.op.load(memory_order_acquire), entry.given_up.load(memory_order_relaxed));
 }
 
-// Whether the claimed frame is that of a living try_claim: resolved by its owner, later.
-bool RingKeeper::is_live_open(const std::byte* frame) const {
+// Whether the claimed frame, with `room` bytes up to where claims end, is that of a living try_claim: resolved
+// by its owner, later. One that a keeper has seized is not, whoever made it: its owner cannot resolve it.
+bool RingKeeper::is_live_open(const std::byte* frame, std::uint64_t room) const {
+  const std::uint64_t state = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
+  if (room < format::kFrameHeaderBytes || format::word_is_seized(state)) return false;
   const std::uint32_t owner = format::load_header(frame).crc32c;
   const std::uint32_t index = (owner & 0xfff) - 1;
   if (owner == 0 || index >= shm::kMaxSlots || is_given_up(index)) return false;
@@ -273,7 +276,7 @@ Status RingKeeper::fill_term(std::uint64_t term) {
       at += format::word_extent(word);
       continue;
     }
-    if (format::word_length(word) < 0 && is_live_open(data + at)) {
+    if (format::word_length(word) < 0 && is_live_open(data + at, limit - at)) {
       if (format::claimed_bytes(word) > limit - at) return corrupt_term(term, "holds an impossible claim");
       next = Offset(format::load_header(data + at).offset) + 1;
       at += format::claimed_bytes(word);
@@ -283,6 +286,8 @@ Status RingKeeper::fill_term(std::uint64_t term) {
     const std::uint64_t hole_end = end_of_hole(data, at, limit);
     // A claim that was given up was committed since the look above; look at it again.
     if (hole_end == at) continue;
+    if (hole_end != limit && limit - hole_end < format::kFrameHeaderBytes)
+      return corrupt_term(term, "has no room for its last frame");
     if (hole_end == limit && !bounds->known) break;
     const Offset following =
         hole_end == limit ? bounds->following : Offset(format::load_header(data + hole_end).offset);
@@ -336,7 +341,7 @@ std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, s
       untouched += format::kFrameAlignment;
     if (untouched < at) {
       at = untouched;
-    } else if (!format::word_is_resolved(word) && !is_live_open(data + at)) {
+    } else if (!format::word_is_resolved(word) && !is_live_open(data + at, limit - at)) {
       at = untouched = at + std::min(format::claimed_bytes(word), limit - at);
     } else {
       return at;
