@@ -311,7 +311,7 @@ std::string Tracer::text_at(std::uint64_t address) const {
 }
 
 std::string name_of_call(long number) {
-  constexpr std::array<std::pair<long, std::string_view>, 18> kNames{
+  constexpr std::array<std::pair<long, std::string_view>, 19> kNames{
       {{SYS_write, "write"},
        {SYS_pwrite64, "pwrite"},
        {SYS_pwritev, "pwritev"},
@@ -329,6 +329,7 @@ std::string name_of_call(long number) {
        {SYS_mkdirat, "mkdirat"},
        {SYS_rmdir, "rmdir"},
        {SYS_sendmsg, "sendmsg"},
+       {SYS_sendto, "sendto"},
        {SYS_io_uring_enter, "io_uring_enter"}}};
   const auto* const found = std::ranges::find(kNames, number, &std::pair<long, std::string_view>::first);
   return found == kNames.end() ? "call " + std::to_string(number) : std::string(found->second);
