@@ -30,7 +30,11 @@ Result<InstanceLock> InstanceLock::acquire(const std::filesystem::path& dir, boo
   if (create) {
     if (auto made = make_directories(dir); !made) return std::unexpected(made.error());
   }
-  auto file = shm::LockFile::open(dir / "daemon.lock");
+  // Links on the way to the log are the administrator's; none is followed from there on.
+  std::error_code error;
+  const auto real = std::filesystem::canonical(dir, error);
+  if (error) return fail_errno(error.value(), fmt::format("cannot open directory '{}'", dir.native()));
+  auto file = shm::LockFile::open(real / "daemon.lock");
   if (!file) return std::unexpected(file.error());
   const auto locked = file->try_lock(kByte);
   if (!locked) return std::unexpected(locked.error());

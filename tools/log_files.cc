@@ -52,9 +52,12 @@ Status add_topic_dir(const fs::path& dir, std::vector<PartitionFiles>& out) {
 
 Result<std::vector<PartitionFiles>> find_partitions(const fs::path& given) {
   // "orders/0/" names the same directory as "orders/0".
-  const fs::path path = given.has_filename() ? given : given.parent_path();
+  fs::path path = given.has_filename() ? given : given.parent_path();
   std::vector<PartitionFiles> partitions;
   std::error_code ignored;
+  // Links on the way are the user's own, but are not followed once files are opened.
+  const fs::path real = fs::canonical(path, ignored);
+  if (!ignored && real != fs::absolute(path).lexically_normal()) path = real;
   if (is_segment(path) && fs::is_regular_file(path, ignored)) {
     add_partition(path.has_parent_path() ? path.parent_path() : ".", path, partitions);
     return partitions;

@@ -17,7 +17,7 @@ std::unexpected<Error> fail_at(const std::filesystem::path& path, std::uint32_t 
 }  // namespace
 
 Result<TomlFile> TomlFile::read(const std::filesystem::path& path) {
-  auto values = read_toml_values(path);
+  auto values = read_toml_values(path, FileOf::log);
   if (!values) return std::unexpected(values.error());
   TomlFile file;
   file.path_ = path;

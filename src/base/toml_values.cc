@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <tuple>
 
-#include "base/files.h"
-
 namespace ringtail {
 namespace {
 
@@ -45,8 +43,8 @@ Value value_of(const toml::node& node) {
 
 }  // namespace
 
-Result<std::vector<TomlValue>> read_toml_values(const std::filesystem::path& path) {
-  const auto content = read_small_file(path, kMaxBytes);
+Result<std::vector<TomlValue>> read_toml_values(const std::filesystem::path& path, FileOf whose) {
+  const auto content = read_small_file(path, kMaxBytes, whose);
   if (!content) return std::unexpected(content.error());
   const auto root = parse(path, *content);
   if (!root) return std::unexpected(root.error());

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/files.h"
 #include "ringtail/error.h"
 
 namespace ringtail {
@@ -26,6 +27,7 @@ struct TomlValue {
 
 // In the order of their lines. Errors: as read_small_file; corrupt, naming file and line, where the file is
 // no TOML. Blocks on the disk.
-Result<std::vector<TomlValue>> read_toml_values(const std::filesystem::path& path);
+Result<std::vector<TomlValue>> read_toml_values(const std::filesystem::path& path,
+                                                FileOf whose = FileOf::user);
 
 }  // namespace ringtail

@@ -5,6 +5,7 @@
 
 #include <thread>
 
+#include "base/access.h"
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/random.h"
@@ -28,11 +29,14 @@ constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 Result<std::shared_ptr<LogCore>> LogCore::open(LogOptions options) {
   auto catalog = log::Catalog::open(options.dir, options.create_if_missing);
   if (!catalog) return std::unexpected(catalog.error());
+  options.dir = catalog->dir();
+  const auto folder = Folder::open(options.dir);
+  if (!folder) return std::unexpected(folder.error());
   const std::string& id = catalog->identity().id;
   const auto high = parse_hex(std::string_view(id).substr(0, 16));
   const auto low = parse_hex(std::string_view(id).substr(16));
   if (!high || !low) return fail(Code::corrupt, "the log id in ringtail.toml is not 32 hexadecimal digits");
-  auto shm_dir = shm::make_shared_directory(options.shared_memory_dir, id);
+  auto shm_dir = shm::make_shared_directory(options.shared_memory_dir, id, folder->access());
   if (!shm_dir) return std::unexpected(shm_dir.error());
   log::LogPlace place{{*high, *low}, *shm_dir};
   auto control = shm::Control::open_or_create(*shm_dir, place.log_id, options.dir);

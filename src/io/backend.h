@@ -53,7 +53,7 @@ class Backend {
   // --- Metadata. These block. Errors: not_found, permission_denied, read_only, no_space, system; each
   // names the file. ---
   // write_direct creates the file when missing, and may read it too. *_direct falls back to buffered
-  // I/O where the file system has no O_DIRECT (older tmpfs, overlays).
+  // I/O where the file system has no O_DIRECT (older tmpfs, overlays). Modes and refusals: base/access.h.
   virtual Result<File> open(const std::filesystem::path& path, OpenMode mode) = 0;
   // Reserves disk space for [0, bytes) and makes the file at least that long, never shorter: what was
   // not written reads as zeros, and direct writes below `bytes` neither allocate nor move the end of

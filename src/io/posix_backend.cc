@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "base/access.h"
 #include "base/result.h"
 
 namespace ringtail::io {
@@ -44,9 +45,9 @@ std::string path_of(const File& file) {
 
 int open_flags(OpenMode mode) {
   switch (mode) {
-    case OpenMode::read: return O_RDONLY | O_CLOEXEC;
-    case OpenMode::read_direct: return O_RDONLY | O_CLOEXEC | O_DIRECT;
-    case OpenMode::write_direct: return O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT;
+    case OpenMode::read: return O_RDONLY;
+    case OpenMode::read_direct: return O_RDONLY | O_DIRECT;
+    case OpenMode::write_direct: return O_RDWR | O_DIRECT;
   }
   std::unreachable();
 }
@@ -54,15 +55,12 @@ int open_flags(OpenMode mode) {
 }  // namespace
 
 Result<File> PosixBackend::open(const std::filesystem::path& path, OpenMode mode) {
-  constexpr mode_t kPermissions = 0644;
+  const auto open_with = mode == OpenMode::write_direct ? open_or_create_file_of_log : open_file_of_log;
   const int flags = open_flags(mode);
-  const auto open_with = [&](int with) {
-    return retry_interrupted([&] { return ::open(path.c_str(), with, kPermissions); });
-  };
-  int fd = open_with(flags);
-  if (fd < 0 && errno == EINVAL) fd = open_with(flags & ~O_DIRECT);
-  if (fd < 0) return failed("cannot open '{}'", path.string());
-  return File(fd);
+  auto file = open_with(path, flags);
+  if (!file && file.error().os_errno == EINVAL) file = open_with(path, flags & ~O_DIRECT);
+  if (!file) return std::unexpected(file.error());
+  return File(file->release());
 }
 
 Status PosixBackend::preallocate(const File& file, std::uint64_t bytes) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/access.h"
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/parse.h"
@@ -34,12 +35,13 @@ class CatalogLock {
  public:
   static Result<CatalogLock> acquire(const fs::path& dir) {
     const fs::path path = dir / kLockFile;
-    CatalogLock lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    if (lock.fd_ < 0) {
-      const int os_errno = errno;
-      return fail_errno(os_errno, fmt::format("cannot change the log in '{}': cannot open its lock '{}'",
-                                              dir.native(), path.native()));
+    auto file = open_or_create_file_of_log(path, O_RDWR);
+    if (!file) {
+      file.error().message =
+          fmt::format("cannot change the log in '{}': {}", dir.native(), file.error().message);
+      return std::unexpected(file.error());
     }
+    CatalogLock lock(std::move(*file));
     while (!lock.set(F_WRLCK)) {
       const int os_errno = errno;
       if (os_errno != EINTR) return fail_errno(os_errno, fmt::format("cannot lock '{}'", path.native()));
@@ -47,26 +49,24 @@ class CatalogLock {
     return lock;
   }
 
-  CatalogLock(CatalogLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  CatalogLock(CatalogLock&&) noexcept = default;
   CatalogLock& operator=(CatalogLock&&) = delete;
   ~CatalogLock() {
-    if (fd_ < 0) return;
     // Not by closing alone: a child forked meanwhile shares the lock, and would keep it.
-    set(F_UNLCK);
-    ::close(fd_);
+    if (file_) set(F_UNLCK);
   }
 
  private:
-  explicit CatalogLock(int fd) : fd_(fd) {}
+  explicit CatalogLock(Descriptor file) : file_(std::move(file)) {}
 
   bool set(short type) const {
     struct flock request{};
     request.l_type = type;
     request.l_whence = SEEK_SET;
-    return ::fcntl(fd_, F_OFD_SETLKW, &request) == 0;
+    return ::fcntl(file_.get(), F_OFD_SETLKW, &request) == 0;
   }
 
-  int fd_;
+  Descriptor file_;
 };
 
 Status check_format_version(const TomlFile& file) {
@@ -147,7 +147,6 @@ Status write_identity(const fs::path& dir) {
 
 // Requires the lock to be free. A directory that another process has just given an identity is fine.
 Status create_log(const fs::path& dir) {
-  if (auto made = make_directories(dir); !made) return made;
   const auto lock = CatalogLock::acquire(dir);
   if (!lock) return std::unexpected(lock.error());
   std::error_code error;
@@ -254,9 +253,17 @@ bool is_left_behind(const std::string& name) {
   return name.starts_with(kNewPrefix) || name.starts_with(kDeletedPrefix);
 }
 
+// Links on the way to the log are the user's; from there on none is followed.
+fs::path resolved(const fs::path& dir) {
+  std::error_code error;
+  const fs::path real = fs::canonical(dir, error);
+  return error ? dir : real;
+}
+
 }  // namespace
 
-Result<Catalog> Catalog::open(const fs::path& dir, bool create_if_missing) {
+Result<Catalog> Catalog::open(const fs::path& given, bool create_if_missing) {
+  fs::path dir = resolved(given);
   auto identity = read_identity(dir);
   if (!identity && identity.error().code == Code::not_found) {
     if (!create_if_missing) {
@@ -265,6 +272,8 @@ Result<Catalog> Catalog::open(const fs::path& dir, bool create_if_missing) {
                               "a log there by creating a topic",
                               dir.native(), kIdentityFile));
     }
+    if (auto made = make_directories(dir); !made) return std::unexpected(made.error());
+    dir = resolved(given);
     if (auto created = create_log(dir); !created) return std::unexpected(created.error());
     identity = read_identity(dir);
   }

@@ -77,7 +77,7 @@ Result<EpochList> EpochList::of(std::vector<EpochStart> starts) {
 
 Result<EpochList> EpochList::load(const std::filesystem::path& dir) {
   const auto path = dir / kFile;
-  auto text = read_small_file(path, kMaxBytes);
+  auto text = read_small_file(path, kMaxBytes, FileOf::log);
   if (!text && text.error().code == Code::not_found) return EpochList();
   if (!text) return std::unexpected(text.error());
   const auto version = version_of(*text);

@@ -40,7 +40,7 @@ LocalCoordinator::~LocalCoordinator() {
 }
 
 Status LocalCoordinator::load() {
-  auto text = read_small_file(path_, kMaxFileBytes);
+  auto text = read_small_file(path_, kMaxFileBytes, FileOf::log);
   if (!text && text.error().code == Code::not_found) {
     std::array<std::byte, kIdBytes> id{};
     if (auto filled = fill_random(id); !filled) return filled;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/access.h"
 #include "base/result.h"
 
 namespace ringtail::shm {
@@ -13,12 +14,9 @@ namespace ringtail::shm {
 Result<ByteLockFile> ByteLockFile::open(const std::filesystem::path& path) {
   auto holder = LockFile::open(path);
   if (!holder) return std::unexpected(holder.error());
-  Descriptor checker(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  if (!checker) {
-    const int os_errno = errno;
-    return fail_errno(os_errno, fmt::format("cannot open lock file '{}'", path.native()));
-  }
-  return ByteLockFile(std::move(*holder), std::move(checker));
+  auto checker = open_file_of_log(path, O_RDWR);
+  if (!checker) return std::unexpected(checker.error());
+  return ByteLockFile(std::move(*holder), std::move(*checker));
 }
 
 Result<bool> ByteLockFile::is_locked(std::uint32_t index) const {

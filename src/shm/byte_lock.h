@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "base/descriptor.h"
 #include "ringtail/error.h"
-#include "shm/descriptor.h"
 #include "shm/lock_file.h"
 
 namespace ringtail::shm {

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/access.h"
 #include "base/result.h"
 
 namespace ringtail::shm {
@@ -47,11 +48,14 @@ Result<Doorbell> Doorbell::open(const std::filesystem::path& shm_dir) {
     return fail(Code::limit_exceeded,
                 fmt::format("'{}' is too long for a socket; choose a shorter shared-memory directory",
                             path.native()));
+  const auto folder = Folder::open(shm_dir);
+  if (!folder) return std::unexpected(folder.error());
   Descriptor socket{open_socket()};
   if (!socket) return fail_errno(errno, "cannot make a socket");
   ::unlink(path.c_str());
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return fail_errno(errno, fmt::format("cannot listen at '{}'", path.native()));
+  if (auto given = folder->give(path.filename()); !given) return std::unexpected(given.error());
   return Doorbell(std::move(socket));
 }
 

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/access.h"
 #include "base/result.h"
 
 namespace ringtail::shm {
@@ -25,16 +26,16 @@ class ForkGuard {
     return result;
   }
 
-  // Opens `path` into `entry`, which joins the list. 0 or an errno.
-  static int open(Entry& entry, const char* path, mode_t mode) {
+  // Opens `path` into `entry`, which joins the list.
+  static Status open(Entry& entry, const std::filesystem::path& path) {
     const std::lock_guard lock(mutex_);
-    const int fd = ::open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
-    if (fd < 0) return errno;
-    entry.fd.store(fd, std::memory_order_relaxed);
+    auto file = open_or_create_file_of_log(path, O_RDWR);
+    if (!file) return std::unexpected(file.error());
+    entry.fd.store(file->release(), std::memory_order_relaxed);
     entry.next = first_;
     if (first_ != nullptr) first_->previous = &entry;
     first_ = &entry;
-    return 0;
+    return {};
   }
 
   static void close(Entry& entry) {
@@ -64,12 +65,15 @@ class ForkGuard {
 constinit std::mutex ForkGuard::mutex_;
 constinit LockFile::Entry* ForkGuard::first_ = nullptr;
 
-Result<LockFile> LockFile::open(const std::filesystem::path& path, mode_t mode) {
+Result<LockFile> LockFile::open(const std::filesystem::path& path) {
   if (const int os_errno = ForkGuard::install(); os_errno != 0)
     return fail_errno(os_errno, "cannot install a handler for fork");
   auto entry = std::make_unique<Entry>();
-  if (const int os_errno = ForkGuard::open(*entry, path.c_str(), mode); os_errno != 0)
-    return fail_errno(os_errno, fmt::format("cannot open lock file '{}'", path.native()));
+  if (auto opened = ForkGuard::open(*entry, path); !opened) {
+    opened.error().message =
+        fmt::format("cannot open lock file '{}': {}", path.native(), opened.error().message);
+    return std::unexpected(opened.error());
+  }
   return LockFile(std::unique_ptr<Entry, Close>(entry.release()), path);
 }
 

@@ -12,8 +12,6 @@
 // hold the same lock, of two files.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -37,8 +35,8 @@ inline std::uint32_t fork_generation() { return detail::fork_generation.load(std
 class LockFile {
  public:
   // Opens the file, which is made when missing. Nothing is read from or written to it.
-  // Errors: not_found (no such directory), permission_denied, read_only, system.
-  static Result<LockFile> open(const std::filesystem::path& path, mode_t mode = 0600);
+  // Errors: not_found (no such directory), permission_denied, corrupt (no regular file), read_only, system.
+  static Result<LockFile> open(const std::filesystem::path& path);
 
   LockFile(LockFile&&) noexcept = default;
   LockFile& operator=(LockFile&&) noexcept = default;

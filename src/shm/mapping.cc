@@ -16,7 +16,6 @@
 
 #include <boost/interprocess/exceptions.hpp>
 
-#include "base/files.h"
 #include "base/result.h"
 
 namespace ringtail::shm {
@@ -126,46 +125,41 @@ Status occupy(int fd, std::byte* data, std::size_t bytes, const path& name) {
 
 // --- Creating ------------------------------------------------------------------------------------
 
-Result<Mapping> create_shared_file(const path& name, std::size_t bytes, mode_t mode) {
-  const path dir = name.has_parent_path() ? name.parent_path() : path(".");
-  Descriptor file(::open(dir.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, mode));
-  if (!file) {
-    if (errno == EOPNOTSUPP || errno == EISDIR)
-      return fail(Code::unsupported,
-                  fmt::format("the file system of '{}' cannot hold shared memory (no O_TMPFILE); use a "
-                              "tmpfs such as /dev/shm",
-                              dir.native()),
-                  EOPNOTSUPP);
-    return cannot("create a file in", dir);
-  }
+Result<Mapping> create_shared_file(const path& name, std::size_t bytes) {
+  auto folder = Folder::open(name.has_parent_path() ? name.parent_path() : path("."));
+  if (!folder) return std::unexpected(folder.error());
+  auto file = folder->create_nameless(O_RDWR);
+  if (!file && file.error().code == Code::unsupported)
+    return fail(Code::unsupported,
+                fmt::format("the file system of '{}' cannot hold shared memory (no O_TMPFILE); use a "
+                            "tmpfs such as /dev/shm",
+                            folder->path().native()),
+                EOPNOTSUPP);
+  if (!file) return std::unexpected(file.error());
   // Asked first, so that a request beyond reach does not take everything for a moment.
-  if (const auto room = room_for(file.get()); room && room->available < bytes)
+  if (const auto room = room_for(file->get()); room && room->available < bytes)
     return no_room(name, bytes, *room, ENOSPC);
-  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0)
+  if (::ftruncate(file->get(), static_cast<off_t>(bytes)) != 0)
     return cannot(fmt::format("set the size to {} bytes of", bytes), name);
-  auto region = map(file.get(), bytes, false, name);
+  auto region = map(file->get(), bytes, false, name);
   if (!region) return std::unexpected(region.error());
 
   Mapping mapping;
   mapping.region_ = std::move(*region);
-  if (auto occupied = occupy(file.get(), mapping.data(), bytes, name); !occupied)
+  if (auto occupied = occupy(file->get(), mapping.data(), bytes, name); !occupied)
     return std::unexpected(occupied.error());
-  mapping.unpublished_ = std::move(file);
+  mapping.unpublished_ = std::move(*file);
+  mapping.folder_ = std::move(*folder);
   mapping.path_ = name;
   return mapping;
 }
 
-// The one way to name an O_TMPFILE file without privileges.
-Status Mapping::link_as(const path& name) const {
-  const std::string file = fmt::format("/proc/self/fd/{}", unpublished_.get());
-  if (::linkat(AT_FDCWD, file.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) return {};
-  if (errno == EEXIST) return fail(Code::already_exists, fmt::format("'{}' exists", name.native()), EEXIST);
-  return cannot("publish", name);
-}
-
 Status Mapping::publish_new() {
-  auto linked = link_as(path_);
-  if (linked) unpublished_ = Descriptor();
+  auto linked = folder_->publish(unpublished_, path_.filename());
+  if (linked) {
+    unpublished_ = Descriptor();
+    folder_.reset();
+  }
   return linked;
 }
 
@@ -178,17 +172,20 @@ path replacing_path(const path& name) {
 Status Mapping::publish_replacing() {
   // A link cannot replace, a rename can. The name between may be left over from a process that died here.
   const path between = replacing_path(path_);
-  auto linked = link_as(between);
+  const std::string name = between.filename();
+  auto linked = folder_->publish(unpublished_, name);
   if (!linked && linked.error().code == Code::already_exists) {
-    if (auto gone = unlink_path(between); !gone) return gone;
-    linked = link_as(between);
+    if (::unlinkat(folder_->fd(), name.c_str(), 0) != 0) return cannot("remove", between);
+    linked = folder_->publish(unpublished_, name);
   }
   if (!linked) return linked;
-  if (auto renamed = rename_path(between, path_); !renamed) {
-    ::unlink(between.c_str());
-    return renamed;
+  if (::renameat(folder_->fd(), name.c_str(), folder_->fd(), path_.filename().c_str()) != 0) {
+    auto failure = cannot(fmt::format("rename '{}' to", between.native()), path_);
+    ::unlinkat(folder_->fd(), name.c_str(), 0);
+    return failure;
   }
   unpublished_ = Descriptor();
+  folder_.reset();
   return {};
 }
 
@@ -196,20 +193,16 @@ Status Mapping::publish_replacing() {
 
 Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t min_bytes,
                                  std::size_t max_bytes) {
-  // O_NONBLOCK: something that is no regular file, such as a pipe, must not hold us up.
-  const int flags = (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-  const Descriptor file(::open(name.c_str(), flags));
-  if (!file) return cannot("open", name);
+  const auto file = open_file_of_log(name, read_only ? O_RDONLY : O_RDWR);
+  if (!file) return std::unexpected(file.error());
   struct stat status{};
-  if (::fstat(file.get(), &status) != 0) return cannot("examine", name);
-  if (!S_ISREG(status.st_mode))
-    return fail(Code::corrupt, fmt::format("'{}' is not a regular file; move it away", name.native()));
+  if (::fstat(file->get(), &status) != 0) return cannot("examine", name);
   const auto file_bytes = static_cast<std::size_t>(status.st_size);
   if (file_bytes == 0 || file_bytes < min_bytes)
     return fail(Code::corrupt, fmt::format("'{}' has {} bytes where at least {} are needed; move it away",
                                            name.native(), file_bytes, std::max<std::size_t>(min_bytes, 1)));
   const std::size_t bytes = std::min(file_bytes, max_bytes);
-  auto region = map(file.get(), bytes, read_only, name);
+  auto region = map(file->get(), bytes, read_only, name);
   if (!region) return std::unexpected(region.error());
 
   Mapping mapping;
@@ -229,20 +222,14 @@ Result<Mapping> open_shared_file(const path& name, bool read_only, std::size_t m
 
 // --- Names ---------------------------------------------------------------------------------------
 
-Result<path> make_shared_directory(const path& root, std::string_view log_id) {
-  path dir = root / fmt::format("ringtail-{}", log_id);
-  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) return cannot("create directory", dir);
-  struct stat status{};
-  if (::lstat(dir.c_str(), &status) != 0) return cannot("examine", dir);
-  if (!S_ISDIR(status.st_mode))
-    return fail(Code::already_exists,
-                fmt::format("'{}' exists and is no directory; move it away", dir.native()), EEXIST);
-  if (const uid_t user = ::geteuid(); status.st_uid != user && user != 0)
-    return fail(Code::permission_denied,
-                fmt::format("'{}' belongs to user {}, this process runs as user {}; run it as that user",
-                            dir.native(), status.st_uid, user),
-                EACCES);
-  return dir;
+Result<path> make_shared_directory(const path& root, std::string_view log_id, const Access& log) {
+  // Links on the way to the root are the administrator's, such as /dev/shm -> /run/shm.
+  std::error_code error;
+  const path real = std::filesystem::canonical(root, error);
+  if (error) return fail_errno(error.value(), fmt::format("cannot open directory '{}'", root.native()));
+  auto folder = make_folder_for(log, real, fmt::format("ringtail-{}", log_id));
+  if (!folder) return std::unexpected(folder.error());
+  return folder->path();
 }
 
 Status link_path(const path& existing, const path& name) {

@@ -5,16 +5,16 @@
 // file, and one whose creator dies before that goes with it.
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 
 #include <boost/interprocess/mapped_region.hpp>
 
+#include "base/access.h"
+#include "base/descriptor.h"
 #include "ringtail/error.h"
-#include "shm/descriptor.h"
 
 namespace ringtail::shm {
 
@@ -41,13 +41,12 @@ class Mapping {
   Status publish_replacing();
 
  private:
-  friend Result<Mapping> create_shared_file(const std::filesystem::path&, std::size_t, mode_t);
+  friend Result<Mapping> create_shared_file(const std::filesystem::path&, std::size_t);
   friend Result<Mapping> open_shared_file(const std::filesystem::path&, bool, std::size_t, std::size_t);
 
-  Status link_as(const std::filesystem::path& name) const;
-
   boost::interprocess::mapped_region region_;
-  Descriptor unpublished_;      // the nameless file, until it is published
+  Descriptor unpublished_;        // the nameless file, until it is published
+  std::optional<Folder> folder_;  // where it will be, until then
   std::filesystem::path path_;  // what it will be called
 };
 
@@ -60,7 +59,7 @@ std::filesystem::path replacing_path(const std::filesystem::path& name);
 // Requires bytes > 0. Nothing is durable; this is memory. Blocks for the zeroing, 0.1 to 0.5 ms a MiB.
 // Errors: shared_memory_full (names what is needed, what there is, and the remedy), not_found (no such
 // directory), permission_denied, unsupported (a file system without O_TMPFILE), system.
-Result<Mapping> create_shared_file(const std::filesystem::path& path, std::size_t bytes, mode_t mode = 0600);
+Result<Mapping> create_shared_file(const std::filesystem::path& path, std::size_t bytes);
 
 // Maps the file at `path` as it is now, at its whole size, or the first `max_bytes` of it, every page made
 // accessible without a fault, so that an unreserved or truncated one is found here and not by SIGBUS. (Truncating a file
@@ -70,11 +69,10 @@ Result<Mapping> create_shared_file(const std::filesystem::path& path, std::size_
 Result<Mapping> open_shared_file(const std::filesystem::path& path, bool read_only, std::size_t min_bytes = 1,
                                  std::size_t max_bytes = ~std::size_t{0});
 
-// The directory for the shared memory of one log, <root>/ringtail-<log_id>, accessible by its owner
-// only; made when missing. Errors: permission_denied (also when it belongs to another user, who could
-// swap the files in it), not_found (no such root), already_exists (something else has the name), system.
+// The directory for the shared memory of one log, <root>/ringtail-<log_id>, accessible to those whom the log
+// directory admits; made when missing. Errors: as make_folder_for.
 Result<std::filesystem::path> make_shared_directory(const std::filesystem::path& root,
-                                                    std::string_view log_id);
+                                                    std::string_view log_id, const Access& log);
 
 // Names of files, with errors that say which: not_found, already_exists (link), permission_denied, ...
 Status link_path(const std::filesystem::path& existing, const std::filesystem::path& name);

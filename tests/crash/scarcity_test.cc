@@ -35,7 +35,7 @@ bool leave_mounts() {
 }
 
 void mount_tmpfs(const std::filesystem::path& at, std::size_t bytes) {
-  ASSERT_EQ(::mount("tmpfs", at.c_str(), "tmpfs", 0, fmt::format("size={}", bytes).c_str()), 0)
+  ASSERT_EQ(::mount("tmpfs", at.c_str(), "tmpfs", 0, fmt::format("size={},mode=0700", bytes).c_str()), 0)
       << std::strerror(errno);
 }
 void remount_read_only(const std::filesystem::path& at) {

@@ -119,7 +119,7 @@ TEST_F(LogTest, TooLittleSharedMemoryIsSaidAtTheTopicThatNeedsIt) {
     ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
     const auto small_shm = dir_ / "shm";
     std::filesystem::create_directory(small_shm);
-    ASSERT_EQ(::mount("tmpfs", small_shm.c_str(), "tmpfs", 0, "size=11m"), 0);
+    ASSERT_EQ(::mount("tmpfs", small_shm.c_str(), "tmpfs", 0, "size=11m,mode=0700"), 0);
     auto log = Log::open({.dir = options().dir, .shared_memory_dir = small_shm});
     ASSERT_TRUE(log) << to_string(log.error());
     ASSERT_TRUE(Admin(*log).create_topic({.name = "fits", .configs = small()}));

@@ -43,7 +43,7 @@ class GroupsTest : public ::testing::Test {
     const std::string id = catalog.identity().id;
     const std::array<std::uint64_t, 2> log_id{parse_hex(id.substr(0, 16)).value(),
                                               parse_hex(id.substr(16)).value()};
-    shm_dir_ = shm::make_shared_directory(shm_.path(), id).value();
+    shm_dir_ = shm::make_shared_directory(shm_.path(), id, Folder::open(catalog.dir())->access()).value();
     auto control = shm::Control::open_or_create(shm_dir_, log_id, dir_ / "log").value();
     auto locks = shm::ByteLockFile::open(shm_dir_ / "slots.lock").value();
     attachment_ = std::make_unique<log::Attachment>(std::move(catalog), log::LogPlace{log_id, shm_dir_},

@@ -392,7 +392,7 @@ TEST_P(BackendTest, FilesAreNotInheritedByExec) {
 bool mount_small_disk(const std::filesystem::path& at) {
   if (::unshare(CLONE_NEWNS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return false;
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
-  return ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=1m") == 0;
+  return ::mount("tmpfs", at.c_str(), "tmpfs", 0, "size=1m,mode=0700") == 0;
 }
 
 void check_small_disk(Backend& backend, const std::filesystem::path& dir) {

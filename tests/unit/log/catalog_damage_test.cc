@@ -220,7 +220,8 @@ TEST_F(CatalogTest, AReadOnlyDirectoryCanBeReadAndRefusesChanges) {
   fs::permissions(scratch_.path(), fs::perms(0755));
   for (const fs::path& path : {dir(), dir() / "topics", dir() / "topics/orders"})
     fs::permissions(path, fs::perms(0555));
-  fs::permissions(dir() / "catalog.lock", fs::perms(0444));
+  for (const char* file : {"catalog.lock", "ringtail.toml", "topics/orders/topic.toml"})
+    fs::permissions(dir() / file, fs::perms(0444));
   {
     const WithoutPrivileges unprivileged;
     const auto reopened = Catalog::open(dir(), true);
@@ -238,7 +239,7 @@ TEST_F(CatalogTest, AReadOnlyDirectoryCanBeReadAndRefusesChanges) {
     ASSERT_FALSE(elsewhere);
     expect_error(elsewhere.error(), Code::permission_denied, {(dir() / "below").native()});
   }
-  fs::permissions(dir() / "catalog.lock", fs::perms(0666));
+  fs::permissions(dir() / "catalog.lock", fs::perms(0660));  // the group is ours still
   {
     const WithoutPrivileges unprivileged;  // the lock may be had, the rest not
     expect_error(catalog.create_topic({.name = "audit", .configs = {}}).error(), Code::permission_denied,

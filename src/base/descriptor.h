@@ -1,14 +1,14 @@
 // A file descriptor that closes itself.
 //
-// Thread safety: none. Process safety: a forked child owns a copy of its own; LockFile in lock_file.h
-// is for descriptors that a child must not keep.
+// Thread safety: none. Process safety: a forked child owns a copy of its own; shm::LockFile is for
+// descriptors that a child must not keep.
 #pragma once
 
 #include <unistd.h>
 
 #include <utility>
 
-namespace ringtail::shm {
+namespace ringtail {
 
 class Descriptor {
  public:
@@ -25,9 +25,11 @@ class Descriptor {
 
   int get() const { return fd_; }
   explicit operator bool() const { return fd_ >= 0; }
+  // Hands the descriptor over to the caller.
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_ = -1;
 };
 
-}  // namespace ringtail::shm
+}  // namespace ringtail
