@@ -1,7 +1,10 @@
 #include "groups/internal_topic.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "base/clock.h"
 #include "log/partition_reader.h"
 #include "shm/slots.h"
 
@@ -11,6 +14,7 @@ using std::memory_order_acquire;
 
 namespace {
 
+constexpr std::int64_t kPatienceNs = 10'000'000'000;  // for a claim that was under way, or its repair
 constexpr std::size_t kReadAheadBytes = 1 << 20;
 
 }  // namespace
@@ -28,9 +32,17 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
   const auto end = (*reader)->log_end();
   if (!end) return std::unexpected(end.error());
   std::vector<Record> records(1024);
+  std::int64_t progress_ns = monotonic_ns();
   while ((*reader)->offset() < end->offset) {
+    const Offset before = (*reader)->offset();
     auto polled = (*reader)->poll(records);
     if (!polled) return std::unexpected(polled.error());
+    const std::int64_t now_ns = monotonic_ns();
+    if ((*reader)->offset() != before)
+      progress_ns = now_ns;
+    else if (now_ns - progress_ns > kPatienceNs)
+      return fail(Code::timed_out, fmt::format("topic '{}' does not go on at offset {}, though its end is {}",
+                                               name_, before.value(), end->offset.value()));
     for (const Record& record : std::span(records).first(*polled)) take(record);
   }
   return {};

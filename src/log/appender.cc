@@ -2,6 +2,7 @@
 
 #include <thread>
 
+#include "base/clock.h"
 #include "base/topic_config.h"
 #include "shm/doorbell.h"
 #include "shm/futex.h"
@@ -12,6 +13,13 @@ using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
+
+namespace {
+
+// For the keeper to say what became of a claim that it has given up; it takes milliseconds.
+constexpr std::int64_t kAnswerPatienceNs = 60'000'000'000;
+
+}  // namespace
 
 Result<Appender> Appender::open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
                                 std::chrono::milliseconds max_block) {
@@ -302,19 +310,20 @@ void Appender::take_back_sequence(const Open& open) {
 // The keeper was giving this claim up while it was committed. What counts is what the ring says when
 // the keeper is done: whether a committed frame starts exactly here.
 bool Appender::was_kept(const std::byte* frame) {
+  const std::int64_t deadline_ns = monotonic_ns() + kAnswerPatienceNs;
   while (!slot_->given_up_done()) {
+    if (monotonic_ns() >= deadline_ns) return false;  // nobody keeps the log
     partition_.control->wake_keeper();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   for (const std::byte* at = term_data_; at < frame;) {
     const std::uint64_t word = format::load_state_word(at, memory_order_acquire);  // SYNC: see commit_word
     // What is still claimed belongs to somebody who lives and writes in place: his to resolve, later.
-    if (format::word_is_resolved(word))
-      at += format::word_extent(word);
-    else if (format::word_length(word) < 0)
-      at += format::claimed_bytes(word);
-    else
-      return false;
+    const bool claimed = !format::word_is_resolved(word);
+    const std::uint64_t extent = claimed ? format::claimed_bytes(word) : format::word_extent(word);
+    if (extent == 0 || (claimed && format::word_length(word) >= 0)) return false;
+    if (extent > static_cast<std::uint64_t>(frame - at)) return false;
+    at += extent;
     if (at == frame)
       return format::word_type(format::load_state_word(at, memory_order_acquire)) !=
              format::FrameType::aborted;  // SYNC: as above

@@ -112,10 +112,9 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
     if (!format::word_is_resolved(word)) break;
     const std::uint32_t extent = format::word_extent(word);
-    const format::FrameHeader header = format::load_header(frame_);
-    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_) ||
-        header.offset != offset.value())
-      break;
+    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_)) break;
+    const format::FrameHeader header = format::load_header_once(frame_, word);
+    if (header.offset != offset.value()) break;
     offset += format::frame_records(header);
     position += extent;
     frame_ += extent;

@@ -173,9 +173,9 @@ class PartitionReader {
   // `undecided`: nothing was done, for the record's transaction is still open. Errors: corrupt.
   enum class Taken : std::uint8_t { stepped, wanted, undecided };
   Result<Taken> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
-  Result<Taken> take_record(const std::byte* frame, std::uint8_t attributes, Record& record);
-  Result<Taken> take_transactional(const std::byte* frame);
-  bool take_marker(const std::byte* frame);
+  Result<Taken> take_record(const format::FrameHeader& header, const std::byte* frame, Record& record);
+  Result<Taken> take_transactional(const format::Extension& of);
+  bool take_marker(format::MarkerKind kind, const format::Extension& of);
   std::unexpected<Error> corrupt_frame(const char* what) const;
   Status open_segments();
   Status read_segments(Position durable);
@@ -184,7 +184,7 @@ class PartitionReader {
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
   std::optional<ReadPlace> find_in(Ring& ring, Offset offset);
   Status seek_in_files(Offset offset);
-  void start_at(const ReadPlace& place, Offset wanted);
+  void start_at(Ring& ring, const ReadPlace& place, Offset wanted);
   Status fix_offset();
   Status seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
 

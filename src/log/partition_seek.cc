@@ -57,7 +57,7 @@ Status PartitionReader::seek(Offset offset) {
   // Rings may still hold what compaction has left out.
   if (is_compacted_topic() && offset < durable_offset) return seek_in_files(offset);
   if (auto place = find_in(current_, offset)) {
-    start_at(*place, offset);
+    start_at(current_, *place, offset);
     return {};
   }
   for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
@@ -65,7 +65,7 @@ Status PartitionReader::seek(Offset offset) {
     if (!ring || offset.value() >= ring->header().sealed_offset.load(memory_order_relaxed)) continue;
     retired_ = std::move(*ring);
     if (auto place = find_in(retired_, offset)) {
-      start_at(*place, offset);
+      start_at(retired_, *place, offset);
       return {};
     }
   }
@@ -132,7 +132,7 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
     if (!format::word_is_resolved(word)) break;
     const std::uint32_t extent = format::word_extent(word);
     if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(end - frame)) break;
-    const format::FrameHeader header = format::load_header(frame);
+    const format::FrameHeader header = format::load_header_once(frame, word);
     place.offset = Offset(header.offset);
     if (place.offset > offset) break;
     const Offset following = place.offset + format::frame_records(header);
@@ -149,9 +149,7 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
 }
 
 // Requires the pin of find_in.
-void PartitionReader::start_at(const ReadPlace& place, Offset wanted) {
-  // The ring object was chosen by find_in: position decides which.
-  Ring& ring = place.position >= current_.first_position() ? current_ : retired_;
+void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted) {
   position_ = place.position;
   offset_ = place.offset;
   skip_below_ = wanted;
@@ -199,7 +197,9 @@ Status PartitionReader::seek_in_ring(std::int64_t timestamp_ns, Offset from, Off
 std::optional<std::int64_t> PartitionReader::next_timestamp() {
   if (mode_ == Mode::ring && frame_ != term_end_) {
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);  // SYNC: see poll_ring
-    if (!format::word_is_resolved(word) || format::word_type(word) != FrameType::data) return std::nullopt;
+    const bool whole = term_end_ - frame_ >= std::ptrdiff_t{format::kFrameHeaderBytes};
+    if (!whole || !format::word_is_resolved(word) || format::word_type(word) != FrameType::data)
+      return std::nullopt;
     return format::load_header(frame_).timestamp_ns;
   }
   // Reading on would take back what poll has handed out; at the end of what was read, the record before
