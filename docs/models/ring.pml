@@ -709,6 +709,7 @@ inline finish_filler(f, extent, records) {
 #define IN_ONE_GO atomic
 #endif
 
+#define NOT_LOOKED 255
 /* RingKeeper::fill_term: SEIZE before the fields */
 inline fill_term(ring, term) {
   skip;
@@ -739,12 +740,26 @@ refill:
        :: else ->
           seen_low = low[frame];
           seen_high = high[frame];
+          hole_end = NOT_LOOKED
+       fi
+     }
+     /* Behind the look at its first word: who was given up may have committed since. */
+     atomic {
+       if
+       :: hole_end == NOT_LOOKED ->
           find_end_of_hole(ring, term);
+#ifdef MUTANT_EMPTY_HOLE_IS_DAMAGE
           assert(hole_end > at);
-          count = (hole_end == limit -> following : offset_of[FRAME(ring, term, hole_end)] - 1);
-          next = (scribbled[ring] && next > count -> count : next);
-          assert(next <= count);
-          count = count - next
+#endif
+          if
+          :: hole_end == at -> hole_end = 0
+          :: else ->
+             count = (hole_end == limit -> following : offset_of[FRAME(ring, term, hole_end)] - 1);
+             next = (scribbled[ring] && next > count -> count : next);
+             assert(next <= count);
+             count = count - next
+          fi
+       :: else
        fi
      }
      if

@@ -57,7 +57,9 @@ struct ProducerOptions {
 enum class SendError : std::uint8_t {
   would_block,          // the ring is full and on.full=fail: nothing was appended
   timed_out,            // no space within max_block: nothing was appended;
-                        // or not durable or replicated in time: it was appended, and may still be replicated
+                        // or not durable or replicated in time: it was appended, and may still be replicated;
+                        // or claim.timeout.ms had passed at the commit, and no keeper came to say whether the
+                        // record was kept
   record_too_large,     // over max.message.bytes, or a batch over a term's eighth
   invalid_record,       // partition out of range, header malformed, empty batch
   claim_expired,        // given up after claim.timeout.ms: nothing was appended
@@ -73,7 +75,9 @@ enum class SendError : std::uint8_t {
            // nothing was appended
   out_of_order_sequence,  // the record's sequence leaves a gap behind the last one, or is too old to be
                           // remembered: nothing was appended
-  closed,                 // topic deleted, producer closed, or used in a forked child
+  corrupt,  // the ring's words in shared memory are impossible, another process wrote over them: nothing was
+            // appended
+  closed,   // topic deleted, producer closed, or used in a forked child
 };
 
 std::string_view to_string(SendError error);
@@ -100,7 +104,8 @@ class Claim {
   // only: assume nothing about its content.
   std::span<std::byte> value() const { return value_; }
 
-  // Makes the record visible. Lock-free. Errors: claim_expired; then nothing was appended.
+  // Makes the record visible. Lock-free, but for a claim that is being given up: then it waits for the keeper.
+  // Errors: claim_expired (nothing was appended), timed_out (no keeper says whether it was, within max_block).
   // With `durable` or Acks::all it waits as send does.
   SendResult<RecordMetadata> commit();
 

@@ -27,6 +27,7 @@ std::string_view to_string(SendError error) {
     case SendError::fenced: return "fenced";
     case SendError::out_of_order_sequence: return "out_of_order_sequence";
     case SendError::no_transaction: return "no_transaction";
+    case SendError::corrupt: return "corrupt";
     case SendError::closed: return "closed";
   }
   return "unknown";

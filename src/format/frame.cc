@@ -174,6 +174,7 @@ std::string_view to_string(FrameFault fault) {
     case FrameFault::bad_extension: return "bad_extension";
     case FrameFault::bad_marker: return "bad_marker";
     case FrameFault::bad_crc: return "bad_crc";
+    case FrameFault::foreign: return "foreign";
     case FrameFault::offset_gap: return "offset_gap";
   }
   return "unknown";
@@ -233,7 +234,11 @@ std::uint32_t frame_crc(std::span<const std::byte> frame) {
 }
 
 FrameFault check_frame(std::span<const std::byte> bytes, std::int64_t expected_offset) {
-  if (const FrameFault fault = check_structure(bytes); fault != FrameFault::none) return fault;
+  const FrameFault fault = check_structure(bytes);
+  // Both tell that the length was found in order.
+  if (fault == FrameFault::bad_type || fault == FrameFault::bad_marker)
+    return load_header(bytes.data()).crc32c == frame_crc(bytes) ? FrameFault::foreign : fault;
+  if (fault != FrameFault::none) return fault;
   const FrameHeader header = load_header(bytes.data());
   if (header.crc32c != frame_crc(bytes)) return FrameFault::bad_crc;
   if (expected_offset >= 0 && header.offset != static_cast<std::uint64_t>(expected_offset)) {

@@ -147,9 +147,9 @@ constexpr std::uint64_t aborted_word(std::uint32_t extent) {
 
 // A hole that the keeper has taken and is about to make an aborted frame of. Not resolved yet; no commit or
 // abort of a claim in it succeeds any more, whatever its owner stores into the low half.
-constexpr std::uint64_t seized_word(std::uint32_t extent) {
-  return claimed_word(extent) | std::uint64_t{1} << 63;
-}
+inline constexpr std::uint64_t kSeizedBit = std::uint64_t{1} << 63;
+constexpr std::uint64_t seized_word(std::uint32_t extent) { return claimed_word(extent) | kSeizedBit; }
+constexpr bool word_is_seized(std::uint64_t word) { return (word & kSeizedBit) != 0; }
 
 constexpr std::int32_t word_length(std::uint64_t word) {
   return static_cast<std::int32_t>(static_cast<std::uint32_t>(word));
@@ -220,6 +220,7 @@ enum class FrameFault : std::uint8_t {
   bad_extension,   // no such producer, or the transaction's number and the attributes differ
   bad_marker,      // a control frame that is no marker of a known kind and version
   bad_crc,
+  foreign,  // a type, attributes or a marker that this release does not know, under a checksum that is right
   offset_gap,  // the offset is not the one that follows its predecessor's
 };
 std::string_view to_string(FrameFault fault);
@@ -234,7 +235,8 @@ FrameFault check_structure(const FrameHeader& header, std::span<const std::byte>
 // aborted frames, [32, length). Requires a frame without structural fault.
 std::uint32_t frame_crc(std::span<const std::byte> frame);
 
-// Structure, then CRC, then offset (`expected` < 0: any).
+// Structure, then CRC, then offset (`expected` < 0: any). What the structure has that this release does not know
+// is damage where the CRC is wrong, and otherwise what a later release has written: foreign.
 FrameFault check_frame(std::span<const std::byte> bytes, std::int64_t expected_offset);
 
 // The record in a data frame that is structurally valid by this header: no part of it reaches beyond the

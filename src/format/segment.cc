@@ -1,5 +1,6 @@
 #include "format/segment.h"
 
+#include <bit>
 #include <charconv>
 #include <cstring>
 
@@ -76,6 +77,13 @@ Result<FileHeader> decode_header(std::span<const std::byte> bytes, FileKind kind
   }
   FileHeader header;
   std::memcpy(&header, bytes.data(), sizeof header);
+  if (header.magic == std::byteswap(magic_of(kind))) {
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("{}: written in the other byte order, this build reads little-endian files; read it on "
+                    "a machine of the kind that wrote it",
+                    name));
+  }
   if (header.magic != magic_of(kind)) {
     return fail(Code::corrupt, fmt::format("{}: not a Ringtail {} file (magic {:016x}, expected {:016x})",
                                            name, suffix_of(kind), header.magic, magic_of(kind)));

@@ -136,7 +136,8 @@ FileHeader make_header(FileKind kind, const SegmentIdentity& identity, Offset ba
 void encode_header(const FileHeader& header, std::span<std::byte> block);
 
 // Reads and checks a header. `name` is the file's, for messages.
-// Errors: corrupt (too short, magic, CRC, reserved fields), incompatible_layout (names both versions).
+// Errors: corrupt (too short, magic, CRC, reserved fields), incompatible_layout (names both versions; or the byte
+// order is the other one).
 Result<FileHeader> decode_header(std::span<const std::byte> bytes, FileKind kind, std::string_view name);
 
 // Errors: corrupt, when the header belongs to another log, topic or partition.

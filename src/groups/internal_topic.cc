@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "base/clock.h"
+#include "groups/json_fields.h"
 #include "log/partition_reader.h"
 #include "shm/slots.h"
 
@@ -16,6 +18,40 @@ namespace {
 
 constexpr std::int64_t kPatienceNs = 10'000'000'000;  // for a claim that was under way, or its repair
 constexpr std::size_t kReadAheadBytes = 1 << 20;
+
+// What another release has written, and nobody has replaced since.
+class ForeignRecords {
+ public:
+  explicit ForeignRecords(std::string_view topic) : topic_(topic) {}
+
+  // Whether `record` is one of them.
+  bool take(const Record& record) {
+    auto version = other_version(record.value);
+    if (!version) {
+      if (!found_.empty()) found_.erase(std::string(record.key));
+      return false;
+    }
+    found_.insert_or_assign(std::string(record.key), Found{record.offset, std::move(*version)});
+    return true;
+  }
+  Status outcome() const {
+    if (found_.empty()) return {};
+    const auto& [offset, version] = found_.begin()->second;
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("topic '{}': the record at offset {} has version {}, this release reads version {}; "
+                    "what it says of positions is not to be guessed: use the release that wrote it",
+                    topic_, offset.value(), version, kRecordVersion));
+  }
+
+ private:
+  struct Found {
+    Offset offset{0};
+    std::string version;
+  };
+  std::string_view topic_;
+  std::map<std::string, Found, std::less<>> found_;  // by key
+};
 
 }  // namespace
 
@@ -31,6 +67,7 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
   if (!reader) return std::unexpected(reader.error());
   const auto end = (*reader)->log_end();
   if (!end) return std::unexpected(end.error());
+  ForeignRecords foreign(name_);
   std::vector<Record> records(1024);
   std::int64_t progress_ns = monotonic_ns();
   while ((*reader)->offset() < end->offset) {
@@ -43,9 +80,10 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
     else if (now_ns - progress_ns > kPatienceNs)
       return fail(Code::timed_out, fmt::format("topic '{}' does not go on at offset {}, though its end is {}",
                                                name_, before.value(), end->offset.value()));
-    for (const Record& record : std::span(records).first(*polled)) take(record);
+    for (const Record& record : std::span(records).first(*polled))
+      if (!foreign.take(record)) take(record);
   }
-  return {};
+  return foreign.outcome();
 }
 
 Status InternalTopic::open() {

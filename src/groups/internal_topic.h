@@ -25,7 +25,7 @@ class InternalTopic {
   InternalTopic(log::Attachment& attachment, std::string_view name) : attachment_(attachment), name_(name) {}
 
   // Hands every record that there is to `take`, in order; none when there is no such topic. Blocks.
-  // Errors: of reading.
+  // Errors: of reading; incompatible_layout, when a record that nothing has replaced is of another version.
   Status restore(const std::function<void(const Record&)>& take);
 
   // Appends, without waiting for the disk or for space; makes the topic when it is missing.

@@ -37,6 +37,15 @@ Json text_field(std::string_view bytes) {
   return {{"hex", to_hex(std::as_bytes(std::span(bytes)))}};
 }
 
+std::optional<std::string> other_version(std::string_view value) {
+  constexpr std::string_view name = "version";
+  if (!value.contains(name)) return std::nullopt;  // spares most of them the parsing
+  const Json object = parse_json(value);
+  const auto version = object.find(name);
+  if (version == object.end() || *version == kRecordVersion) return std::nullopt;
+  return version->dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::optional<std::string> text_in(const Json& object, const char* name, std::size_t most) {
   const auto field = object.find(name);
   if (field == object.end()) return std::nullopt;

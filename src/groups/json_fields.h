@@ -27,6 +27,11 @@ inline Json parse_json(std::string_view text) { return Json::parse(text, nullptr
 // they come back as they were.
 Json text_field(std::string_view bytes);
 
+// The records of this release have no field `version`, and are of version 1. What a record says that has
+// another one, as text; nothing for one of ours, or of nobody's.
+inline constexpr std::uint64_t kRecordVersion = 1;
+std::optional<std::string> other_version(std::string_view value);
+
 // At most `most` bytes, none of them zero.
 std::optional<std::string> text_in(const Json& object, const char* name, std::size_t most);
 std::optional<std::uint64_t> number_in(const Json& object, const char* name, std::uint64_t most);

@@ -133,7 +133,9 @@ Status wait_until_ready(const log::Attachment& attachment) {
     if (auto failure = attachment.keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now_ns = monotonic_ns();
     if (now_ns >= deadline_ns)
-      return fail(Code::timed_out, "the positions of consumer groups are not restored yet");
+      return fail(
+          Code::timed_out,
+          "the positions of consumer groups are not restored yet; why, the keeper's process says in its log");
     shm::futex_wait(ready, 0, now_ns + kSliceNs);
   }
   return {};

@@ -5,6 +5,9 @@
 //   {"group":"g","topic":"t","partition":0}  ->  {"offset":42,"topic_id":"<16 digits>","metadata":"",
 //                                                 "committed_ns":1763740800000000000,"revision":7}
 //   a null value: the position was deleted
+//
+// There is no field `version`: that is version 1. A release that has to change what a field means adds it, and
+// this one then refuses to restore positions (InternalTopic::restore).
 #pragma once
 
 #include <cstdint>

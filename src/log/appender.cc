@@ -1,5 +1,6 @@
 #include "log/appender.h"
 
+#include <algorithm>
 #include <thread>
 
 #include "base/clock.h"
@@ -13,13 +14,6 @@ using std::memory_order_acq_rel;
 using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
-
-namespace {
-
-// For the keeper to say what became of a claim that it has given up; it takes milliseconds.
-constexpr std::int64_t kAnswerPatienceNs = 60'000'000'000;
-
-}  // namespace
 
 Result<Appender> Appender::open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
                                 std::chrono::milliseconds max_block) {
@@ -45,16 +39,23 @@ std::optional<SendError> Appender::reload_entry() {
   exhausted_ = true;
   if (on_change_) on_change_();
   set_stamp(stamp_);
-  max_record_bytes_ = entry_->max_message_bytes.load(memory_order_relaxed);
   compacted_ =
       entry_->cleanup_policy.load(memory_order_relaxed) != static_cast<std::uint8_t>(CleanupPolicy::remove);
-  unchecked_bytes_ = compacted_ ? 0 : max_record_bytes_ + 1;
+  limit_records();
   on_full_ = entry_->on_full.load(memory_order_relaxed);
   min_insync_replicas_ = entry_->min_insync_replicas.load(memory_order_relaxed);
   append_time_ = entry_->timestamp_type.load(memory_order_relaxed) ==
                  static_cast<std::uint8_t>(TimestampType::log_append_time);
   durable_possible_ = entry_->storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::disk);
   return std::nullopt;
+}
+
+// What the entry says may have been written over: a frame longer than an eighth of a term could find no
+// place in any.
+void Appender::limit_records() {
+  const std::uint64_t most = (ring_ ? ring_.term_bytes() : std::uint64_t{format::kMaxFrameBytes}) / 8;
+  max_record_bytes_ = std::min<std::uint64_t>(entry_->max_message_bytes.load(memory_order_relaxed), most);
+  unchecked_bytes_ = compacted_ ? 0 : max_record_bytes_ + 1;
 }
 
 // --- Append --------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
   }
   prefetch_behind(claimed.frame + claimed_bytes);
   if (!commit_word(claimed.frame, claimed_bytes, length, attributes)) [[unlikely]]
-    return refuse(SendError::claim_expired);
+    return refuse_commit();
   if constexpr (kStamped) ++next_sequence_;
   sent_ = claimed.position + claimed_bytes;
   return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
@@ -209,8 +210,7 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
     prefetch_behind(frame);
   }
   const auto first_attributes = static_cast<std::uint8_t>(attributes_of(records[0]) | stamped);
-  if (!commit_word(claimed.frame, claimed_bytes, first_length, first_attributes))
-    return refuse(SendError::claim_expired);
+  if (!commit_word(claimed.frame, claimed_bytes, first_length, first_attributes)) return refuse_commit();
   if constexpr (kStamped) next_sequence_ += count;
   sent_ = claimed.position + claimed_bytes;
   return RecordMetadata{partition_.partition, claimed.offset + (count - 1), sent_, timestamp_ns};
@@ -238,7 +238,7 @@ SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
   format::write_marker_body(claimed.frame, extension, kind);
   if (!commit_word(claimed.frame, bytes, format::kMarkerFrameBytes, format::extension_attributes(extension),
                    format::FrameType::control))
-    return refuse(SendError::claim_expired);
+    return refuse_commit();
   sent_ = claimed.position + bytes;
   return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
 }
@@ -287,7 +287,7 @@ SendResult<Appender::Open> Appender::claim_slowly(std::string_view key, std::siz
 SendResult<RecordMetadata> Appender::commit(const Open& open) {
   if (!commit_word(open.frame, open.claimed, open.length, open.attributes)) {
     take_back_sequence(open);
-    return refuse(SendError::claim_expired);
+    return refuse_commit();
   }
   sent_ = open.metadata.end;
   return open.metadata;
@@ -307,23 +307,34 @@ void Appender::take_back_sequence(const Open& open) {
   if (open.attributes & format::kHasExtension) next_sequence_ = open.sequence;
 }
 
+// The claim did not become a record, or nobody says whether it did.
+std::unexpected<SendError> Appender::refuse_commit() {
+  return refuse(std::exchange(unanswered_, false) ? SendError::timed_out : SendError::claim_expired);
+}
+
 // The keeper was giving this claim up while it was committed. What counts is what the ring says when
-// the keeper is done: whether a committed frame starts exactly here.
-bool Appender::was_kept(const std::byte* frame) {
-  const std::int64_t deadline_ns = monotonic_ns() + kAnswerPatienceNs;
+// the keeper is done: whether a committed frame starts exactly here. A keeper may have died over it, and no
+// other come.
+bool Appender::was_kept(const std::byte* frame, bool committed) {
+  Patience patience;
   while (!slot_->given_up_done()) {
-    if (monotonic_ns() >= deadline_ns) return false;  // nobody keeps the log
+    if (is_late(patience, monotonic_ns())) {
+      unanswered_ = committed;
+      if (committed) notify();
+      return false;
+    }
     partition_.control->wake_keeper();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   for (const std::byte* at = term_data_; at < frame;) {
     const std::uint64_t word = format::load_state_word(at, memory_order_acquire);  // SYNC: see commit_word
     // What is still claimed belongs to somebody who lives and writes in place: his to resolve, later.
-    const bool claimed = !format::word_is_resolved(word);
-    const std::uint64_t extent = claimed ? format::claimed_bytes(word) : format::word_extent(word);
-    if (extent == 0 || (claimed && format::word_length(word) >= 0)) return false;
-    if (extent > static_cast<std::uint64_t>(frame - at)) return false;
-    at += extent;
+    if (format::word_is_resolved(word) && format::word_extent(word) > 0)
+      at += format::word_extent(word);
+    else if (format::word_length(word) < 0)
+      at += format::claimed_bytes(word);
+    else
+      return false;
     if (at == frame)
       return format::word_type(format::load_state_word(at, memory_order_acquire)) !=
              format::FrameType::aborted;  // SYNC: as above

@@ -178,17 +178,24 @@ class Appender {
     }
     return take_slowly(bytes, records, out);
   }
+  // How long one call has tried to get its place: all its waits share one deadline.
+  struct Patience {
+    std::int64_t deadline_ns = 0;  // 0: it has not waited yet
+    unsigned turns = 0;
+  };
+  bool is_late(Patience& patience, std::int64_t now_ns) const;
   std::optional<SendError> take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out);
   std::optional<SendError> take_guarded(std::uint32_t bytes, std::uint32_t records, Claimed& out);
   bool place(std::uint64_t tail, std::uint32_t bytes, Claimed& out);
   std::uint64_t advance_tail(std::uint32_t bytes, std::uint32_t records, std::int64_t& timestamp_ns);
   void adopt();
   void attach_term(std::uint64_t term);
-  std::optional<SendError> next_term();
-  std::optional<SendError> next_ring(std::int64_t& deadline_ns);
-  std::optional<SendError> yield_to_keeper(std::int64_t& deadline_ns);
-  std::optional<SendError> wait_for_space(std::int64_t& deadline_ns);
+  std::optional<SendError> next_term(Patience& patience);
+  std::optional<SendError> next_ring(Patience& patience);
+  std::optional<SendError> yield_to_keeper(Patience& patience);
+  std::optional<SendError> wait_for_space(Patience& patience);
   Status open_ring();
+  void limit_records();
 
   std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const {
     const std::uint64_t headers = record.headers.empty() ? 0 : format::encoded_headers_bytes(record.headers);
@@ -218,13 +225,14 @@ class Appender {
     const bool committed = format::state_word(frame).compare_exchange_strong(
         expected, format::committed_word(length, type, attributes), std::memory_order_seq_cst,
         std::memory_order_acquire);
-    const bool kept = slot_->given_up() ? was_kept(frame) : committed;
+    const bool kept = slot_->given_up() ? was_kept(frame, committed) : committed;
     slot_->finish();
     if (kept) [[likely]]
       notify();
     return kept;
   }
-  bool was_kept(const std::byte* frame);
+  bool was_kept(const std::byte* frame, bool committed);
+  std::unexpected<SendError> refuse_commit();
   bool still_leads() const;
   void take_back_sequence(const Open& open);
   std::unexpected<SendError> refuse(SendError error) {
@@ -270,7 +278,8 @@ class Appender {
   std::uint64_t next_sequence_ = 0;
   Position sent_{0};
   std::optional<SendError> last_error_;
-  std::string cause_;  // of the last failure that has one
+  bool unanswered_ = false;  // no keeper has said what became of the last commit
+  std::string cause_;        // of the last failure that has one
   std::function<void()> on_change_;
 };
 

@@ -18,18 +18,22 @@ using std::memory_order_relaxed;
 
 namespace {
 
+// So often a call may go round before it asks how late it is: more than others' claims can make it.
+constexpr unsigned kFreeTurns = 1'000;
+
 inline void cpu_relax() { __builtin_ia32_pause(); }
 
 }  // namespace
 
 // The way of a claim that is not the first to be tried, or not of the common kind.
 std::optional<SendError> Appender::take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+  Patience patience;
   for (;;) {
     if (!exhausted_) {
       slot_->announce(Phase::claiming, partition_.index);
       if (place(advance_tail(bytes, records, out.timestamp_ns), bytes, out)) return std::nullopt;
     }
-    if (auto error = next_term()) {
+    if (auto error = next_term(patience)) {
       slot_->finish();
       return error;
     }
@@ -39,6 +43,7 @@ std::optional<SendError> Appender::take_slowly(std::uint32_t bytes, std::uint32_
 // The same for a producer that others may fence: before each claim it asks whether it may. A claim made
 // behind the question is known to who fences: he sees the slot's op, and waits for it.
 std::optional<SendError> Appender::take_guarded(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+  Patience patience;
   for (;;) {
     if (!exhausted_) {
       // SYNC: a full barrier between the announcement and the look at the guard; see Guard::holds.
@@ -49,7 +54,7 @@ std::optional<SendError> Appender::take_guarded(std::uint32_t bytes, std::uint32
       }
       if (place(advance_tail(bytes, records, out.timestamp_ns), bytes, out)) return std::nullopt;
     }
-    if (auto error = next_term()) {
+    if (auto error = next_term(patience)) {
       slot_->finish();
       return error;
     }
@@ -112,16 +117,25 @@ void Appender::attach_term(std::uint64_t term) {
   exhausted_ = tail_fenced(tail) || tail_bytes(tail) > usable_;
 }
 
+// Whether the call has waited for as long as it may, since the first time that this was asked.
+bool Appender::is_late(Patience& patience, std::int64_t now_ns) const {
+  if (patience.deadline_ns == 0) patience.deadline_ns = now_ns + std::chrono::nanoseconds(max_block_).count();
+  return now_ns >= patience.deadline_ns;
+}
+
 // Moves to a term that can be claimed from, helping to open it. On success claims may go on.
-std::optional<SendError> Appender::next_term() {
-  std::int64_t deadline_ns = 0;
+std::optional<SendError> Appender::next_term(Patience& patience) {
   for (unsigned spins = 0;; ++spins) {
+    // Words that another process wrote over could lead round in circles.
+    if (++patience.turns > kFreeTurns && is_late(patience, monotonic_ns())) return SendError::timed_out;
     if (!ring_ || ring_.sealed()) {
-      if (auto error = next_ring(deadline_ns)) return error;
+      if (auto error = next_ring(patience)) return error;
     }
     slot_->announce_fenced(Phase::helping, partition_.index);
     // SYNC: pairs with the release CAS in rotate; behind the announcement's full barrier.
     const std::uint64_t active = ring_.header().active_term.load(memory_order_acquire);
+    // No term is opened ahead of the limit, which only rises.
+    if (active >= ring_.header().term_limit.load(memory_order_relaxed)) return SendError::corrupt;
     if (line_ == nullptr || active > term_) {
       attach_term(active);
       if (!exhausted_) return std::nullopt;
@@ -132,22 +146,22 @@ std::optional<SendError> Appender::next_term() {
       case Ring::Rotation::full:
         slot_->finish();
         if (static_cast<OnFull>(on_full_) == OnFull::fail) return SendError::would_block;
-        if (auto error = wait_for_space(deadline_ns)) return error;
+        if (auto error = wait_for_space(patience)) return error;
         break;
       case Ring::Rotation::sealed:
         slot_->finish();
-        if (auto error = next_ring(deadline_ns)) return error;
+        if (auto error = next_ring(patience)) return error;
         break;
       case Ring::Rotation::unknown_end:
         // Its tripper is between two instructions; if it died there, the keeper finds out.
         if (tail_fenced(line_->tail.load(memory_order_relaxed))) {
           slot_->finish();
-          if (auto error = next_ring(deadline_ns)) return error;
+          if (auto error = next_ring(patience)) return error;
         } else if (spins < 1000) {
           cpu_relax();
         } else {
           slot_->finish();
-          if (auto error = yield_to_keeper(deadline_ns)) return error;
+          if (auto error = yield_to_keeper(patience)) return error;
         }
         break;
     }
@@ -155,20 +169,16 @@ std::optional<SendError> Appender::next_term() {
 }
 
 // Lets the keeper find out about a tripper that says nothing.
-std::optional<SendError> Appender::yield_to_keeper(std::int64_t& deadline_ns) {
+std::optional<SendError> Appender::yield_to_keeper(Patience& patience) {
   if (auto error = check_entry()) return error;
-  const std::int64_t now = monotonic_ns();
-  if (deadline_ns == 0) deadline_ns = now + std::chrono::nanoseconds(max_block_).count();
-  if (now >= deadline_ns) return SendError::timed_out;
+  if (is_late(patience, monotonic_ns())) return SendError::timed_out;
   partition_.control->wake_keeper();
   ::sched_yield();
   return std::nullopt;
 }
 
-std::optional<SendError> Appender::wait_for_space(std::int64_t& deadline_ns) {
-  const std::int64_t now = monotonic_ns();
-  if (deadline_ns == 0) deadline_ns = now + std::chrono::nanoseconds(max_block_).count();
-  if (now >= deadline_ns) return SendError::timed_out;
+std::optional<SendError> Appender::wait_for_space(Patience& patience) {
+  if (is_late(patience, monotonic_ns())) return SendError::timed_out;
   const std::uint32_t seq = entry_->space_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
   // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
   entry_->space_waiters.exchange(1, std::memory_order_seq_cst);
@@ -177,12 +187,12 @@ std::optional<SendError> Appender::wait_for_space(std::int64_t& deadline_ns) {
   const bool space = ring_.header().term_limit.load(memory_order_acquire) > term_ + 1;
   if (space || ring_.sealed()) return std::nullopt;
   partition_.control->wake_keeper();
-  shm::futex_wait(entry_->space_seq, seq, deadline_ns);
+  shm::futex_wait(entry_->space_seq, seq, patience.deadline_ns);
   return check_entry();
 }
 
 // Waits for the ring that follows the sealed (or fenced) one, and maps it.
-std::optional<SendError> Appender::next_ring(std::int64_t& deadline_ns) {
+std::optional<SendError> Appender::next_ring(Patience& patience) {
   for (;;) {
     if (auto error = check_entry()) return error;
     // SYNC: pairs with the keeper's release store after the new ring is in its place.
@@ -190,22 +200,23 @@ std::optional<SendError> Appender::next_ring(std::int64_t& deadline_ns) {
     // Something has changed; it may have been the fence, which is lifted where this host leads again.
     if (ring_ && line_ == nullptr && generation == ring_.generation() && !ring_.sealed()) return std::nullopt;
     if (!ring_ || generation != ring_.generation()) {
-      if (auto opened = open_ring())
-        return std::nullopt;
-      else if (opened.error().code != Code::not_found) {
+      const std::optional<std::uint64_t> left = ring_ ? std::optional(ring_.generation()) : std::nullopt;
+      const Status opened = open_ring();
+      if (!opened && opened.error().code != Code::not_found) {
         cause_ = opened.error().message;
         return SendError::closed;
       }
+      // The one that was left may still be in its place, whatever the entry says.
+      if (opened && left != ring_.generation()) return std::nullopt;
     }
     const std::int64_t now = monotonic_ns();
-    if (deadline_ns == 0) deadline_ns = now + std::chrono::nanoseconds(max_block_).count();
-    if (now >= deadline_ns) return SendError::timed_out;
+    if (is_late(patience, now)) return SendError::timed_out;
     const std::uint32_t seq = entry_->space_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
     // SYNC: as in wait_for_space.
     entry_->space_waiters.exchange(1, std::memory_order_seq_cst);
     if (entry_->ring_generation.load(memory_order_acquire) != generation) continue;  // SYNC: as above
     partition_.control->wake_keeper();
-    shm::futex_wait(entry_->space_seq, seq, std::min(deadline_ns, now + 10'000'000));
+    shm::futex_wait(entry_->space_seq, seq, std::min(patience.deadline_ns, now + 10'000'000));
   }
 }
 
@@ -217,6 +228,7 @@ Status Appender::open_ring() {
   ring_ = std::move(*ring);
   line_ = nullptr;
   exhausted_ = true;
+  limit_records();
   return {};
 }
 

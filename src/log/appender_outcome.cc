@@ -168,6 +168,11 @@ Error Appender::describe(SendError error) const {
     case SendError::no_transaction:
       return {Code::invalid_argument, 0,
               where + ": a producer with a transactional id sends within transactions; call begin first"};
+    case SendError::corrupt:
+      return {Code::corrupt, 0,
+              where +
+                  ": the words of its ring in shared memory are impossible: some process wrote where it must "
+                  "not; nothing was appended. Restart the keeper, and check with `ringtail log verify`"};
     case SendError::closed:
       return {Code::closed, 0,
               fmt::format("{} was deleted or the handle is closed{}{}", where, cause_.empty() ? "" : ": ",

@@ -242,10 +242,8 @@ Status Round::walk(const Source& source, Each&& each) const {
     const auto step = scanner.next();
     if (!step) return std::unexpected(step.error());
     if (step->fault != FrameFault::none) {
-      return fail(Code::corrupt,
-                  fmt::format("{}: no valid frame at position {} ({}); run `ringtail log verify {}`",
-                              info.path.string(), step->position.value(), format::to_string(step->fault),
-                              job_.dir.string()));
+      return std::unexpected(frame_error(info.path, step->position, step->fault,
+                                         fmt::format("; run `ringtail log verify {}`", job_.dir.string())));
     }
     if (!each(*step)) return {};
   }

@@ -15,7 +15,8 @@ namespace ringtail::log {
 namespace {
 
 constexpr std::string_view kFile = "leader-epochs";
-constexpr std::string_view kTitle = "ringtail leader epochs 1\n";
+constexpr std::string_view kTitle = "ringtail leader epochs ";
+constexpr std::uint32_t kVersion = 1;
 constexpr std::size_t kMaxBytes = 16 << 20;
 
 std::uint32_t checksum(std::string_view text) { return crc32c(0, std::as_bytes(std::span(text))); }
@@ -29,16 +30,25 @@ bool take_number(std::string_view& text, char separator, T& out) {
   return true;
 }
 
+// The version in the first line. It is read before the checksum: another version may keep its own elsewhere.
+std::optional<std::uint32_t> version_of(std::string_view text) {
+  std::uint32_t version = 0;
+  if (!text.starts_with(kTitle)) return std::nullopt;
+  text.remove_prefix(kTitle.size());
+  return take_number(text, '\n', version) ? std::optional(version) : std::nullopt;
+}
+
 std::optional<std::vector<EpochStart>> parse(std::string_view text) {
   constexpr std::string_view crc_title = "crc32c ";
   const std::size_t tail = text.rfind(crc_title);
-  if (!text.starts_with(kTitle) || tail == std::string_view::npos) return std::nullopt;
+  if (tail == std::string_view::npos) return std::nullopt;
   std::string_view sum = text.substr(tail + crc_title.size());
   std::uint32_t expected = 0;
   if (!take_number(sum, '\n', expected) || !sum.empty() || expected != checksum(text.substr(0, tail)))
     return std::nullopt;
   std::vector<EpochStart> starts;
-  for (std::string_view lines = text.substr(kTitle.size(), tail - kTitle.size()); !lines.empty();) {
+  const std::size_t begin = text.find('\n') + 1;
+  for (std::string_view lines = text.substr(begin, tail - begin); !lines.empty();) {
     std::uint32_t epoch = 0;
     std::uint64_t position = 0;
     std::uint64_t offset = 0;
@@ -70,7 +80,14 @@ Result<EpochList> EpochList::load(const std::filesystem::path& dir) {
   auto text = read_small_file(path, kMaxBytes, FileOf::log);
   if (!text && text.error().code == Code::not_found) return EpochList();
   if (!text) return std::unexpected(text.error());
-  if (auto starts = parse(*text))
+  const auto version = version_of(*text);
+  if (version && *version != kVersion)
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("'{}' has version {}, this release reads version {}; use the release that wrote it, "
+                    "or remove the partition's directory to have it copied from another replica anew",
+                    path.native(), *version, kVersion));
+  if (auto starts = version ? parse(*text) : std::nullopt)
     if (auto list = of(std::move(*starts))) return list;
   return fail(Code::corrupt,
               fmt::format("'{}' is damaged; remove the partition's directory to have it copied from another "
@@ -79,7 +96,7 @@ Result<EpochList> EpochList::load(const std::filesystem::path& dir) {
 }
 
 Status EpochList::store(const std::filesystem::path& dir) const {
-  std::string text(kTitle);
+  std::string text = fmt::format("{}{}\n", kTitle, kVersion);
   for (const EpochStart& s : starts_)
     text += fmt::format("{} {} {}\n", s.epoch.value(), s.start.position.value(), s.start.offset.value());
   return write_file_atomically(dir / kFile, text + fmt::format("crc32c {}\n", checksum(text)));

@@ -35,8 +35,8 @@ class EpochList {
   // Errors: invalid_argument when epochs or places do not ascend.
   static Result<EpochList> of(std::vector<EpochStart> starts);
 
-  // The list in a partition's directory; empty where there is none. Blocks. Errors: corrupt (names the file
-  // and the remedy), permission_denied, system.
+  // The list in a partition's directory; empty where there is none. Blocks. Errors: corrupt and
+  // incompatible_layout (another version; both name the file and the remedy), permission_denied, system.
   static Result<EpochList> load(const std::filesystem::path& dir);
   // Durable on return. Blocks. Errors: permission_denied, read_only, no_space, system.
   Status store(const std::filesystem::path& dir) const;

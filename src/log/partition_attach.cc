@@ -59,8 +59,7 @@ Status PartitionReader::attach() {
 
 // Pins position_ in `ring`, unless the keeper is about to recycle it.
 Result<bool> PartitionReader::attach_to(Ring& ring) {
-  // One that came out of the control segment.
-  if (position_.value() % format::kFrameAlignment != 0) return corrupt_frame("its place");
+  if (position_.value() % format::kFrameAlignment != 0) return corrupt_frame("its position");
   entry_->ring_generation.store(ring.generation(), memory_order_relaxed);
   // SYNC: a full barrier between pin and look; pairs with the keeper's exchange of head before it looks
   // at the pins: one of us sees the other.

@@ -221,7 +221,8 @@ std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
   if ((is_disk() && rings_.size() > 1) || looked_at) return 0;
   const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
   const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
-  if (!is_disk() && result.progressed) publish_memory_start();
+  // As soon as the head has moved, also where a pin delays the rest: nobody is to begin before it.
+  if (!is_disk() && (result.progressed || result.zeroed > 0 || result.blocked_by_pin)) publish_memory_start();
   if (result.progressed) {
     shm::notify_waiters(entry_.space_seq, entry_.space_waiters);
     if (replicated_ && context_.on_progress) context_.on_progress(partition_.index);

@@ -124,7 +124,8 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
     // SYNC: pairs with the release CAS of commit_word and publish_filler.
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
     if (!format::word_is_resolved(word)) break;
-    const auto room = static_cast<std::uint64_t>(term_end_ - frame_);
+    // A watermark stands where a frame begins: no frame reaches beyond it.
+    const auto room = static_cast<std::uint64_t>(stop - frame_);
     if (take_plain(frame_, word, room, out[look.records])) [[likely]] {
       ++look.records;
     } else {

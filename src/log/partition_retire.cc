@@ -92,6 +92,16 @@ void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
 // The leader's ring ends at a block. That of a follower ends where it is, for its bytes are the leader's.
 Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   Ring& old = current().ring();
+  // Decided by a keeper before this one, perhaps, and written over since.
+  const std::uint64_t in_ring = seal.position - old.base_position();
+  const std::uint64_t active = old.header().active_term.load(memory_order_relaxed);
+  if (seal.position < old.first_position() || in_ring / old.term_bytes() > active + 2 ||
+      in_ring % old.term_bytes() > old.usable_term_bytes() || in_ring % format::kFrameAlignment != 0)
+    return fail(
+        Code::corrupt,
+        fmt::format("ring generation {}: it cannot end at position {}: some process wrote where it must "
+                    "not",
+                    old.generation(), seal.position.value()));
   const bool follows = old.is_followed();
   const Position base = follows ? seal.position : Ring::position_after_seal(seal.position);
   const std::uint64_t in_block = base - format::block_down(base);
@@ -115,7 +125,8 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   entry_.retired_rings.fetch_add(1, memory_order_relaxed);
   // SYNC: the new ring is in its place; pairs with the acquire loads by appenders and readers.
   entry_.ring_generation.store(generation, memory_order_release);
-  if (role() == shm::ReplicaRole::follower) replica_->take(&current().ring(), epoch, {base, seal.offset});
+  if (replica_ && role() == shm::ReplicaRole::follower)
+    replica_->take(&current().ring(), epoch, {base, seal.offset});
   notify_all();
   return {};
 }

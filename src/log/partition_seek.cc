@@ -148,7 +148,7 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
   return place;
 }
 
-// Requires the pin of find_in.
+// Requires the pin of find_in in that ring.
 void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted) {
   position_ = place.position;
   offset_ = place.offset;

@@ -224,12 +224,11 @@ Result<SegmentInfo> Recovery::rebuild_sealed(const Segment& segment, const Segme
   if (auto done = walked.go(scanner); !done) return std::unexpected(done.error());
   report_.scanned_bytes += walked.walked_bytes;
   if (walked.end.position != segment.end_of_frames(next) || walked.next_offset != next.base_offset()) {
-    return fail(
-        Code::corrupt,
-        fmt::format("{}: no valid frame at position {} ({}), but the log goes on to position {}, offset "
-                    "{}; restore the file from a backup or replica",
-                    segment.path.string(), walked.end.position.value(), format::to_string(walked.end.fault),
-                    next.base().value(), next.base_offset().value()));
+    return std::unexpected(frame_error(
+        segment.path, walked.end.position, walked.end.fault,
+        fmt::format(", but the log goes on to position {}, offset {}; restore the file from a backup "
+                    "or replica",
+                    next.base().value(), next.base_offset().value())));
   }
   found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
         fmt::format("{}: index rebuilt ({})", segment.path.string(), why));
@@ -303,6 +302,8 @@ Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
   std::optional<FrameScanner> scanner;
   auto walked = walk_last(segment, index, scanner);
   if (!walked) return std::unexpected(walked.error());
+  if (walked->end.fault == FrameFault::foreign)
+    return std::unexpected(frame_error(segment.path, walked->end.position, walked->end.fault, {}));
   if (auto judged = judge_tail(segment, *walked, *scanner, mark); !judged) return judged;
 
   log.end_position = walked->end.position;

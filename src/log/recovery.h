@@ -22,8 +22,10 @@
 //               compacted, and no segment follows                   refuse
 //               index missing or invalid                            rebuild from the checked frames
 //               a fault while rebuilding                            refuse
+//               a frame of another release, while rebuilding        refuse (incompatible_layout)
 //   last        valid frames, then zeros or the end of the file     keep
 //               index missing or invalid                            rebuild from the checked frames
+//               a frame of another release                          refuse (incompatible_layout)
 //               fault, no valid frame behind it                     truncate (torn tail)
 //               fault at or behind the mark, valid frames follow    truncate (writes out of order)
 //               fault before the mark, valid frames follow          refuse

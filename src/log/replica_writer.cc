@@ -63,6 +63,7 @@ Result<std::uint64_t> ReplicaWriter::append(LeaderEpoch epoch, Position at,
 Result<ReplicaWriter::Chunk> ReplicaWriter::measure(std::span<const std::byte> frames) const {
   Chunk chunk{.next_offset = end_.offset};
   const std::uint64_t room = ring_->term_start(term_ + 1) - end_.position;
+  const Offset base_offset(ring_->line(term_).base_offset.load(memory_order_relaxed));
   const auto bytes = frames.first(std::min<std::size_t>(frames.size(), room));
   while (chunk.bytes < bytes.size()) {
     const auto rest = bytes.subspan(chunk.bytes);
@@ -80,6 +81,13 @@ Result<ReplicaWriter::Chunk> ReplicaWriter::measure(std::span<const std::byte> f
     chunk.ends_in_pad = header.type == FrameType::pad;
     if (has_timestamp(header.type)) chunk.timestamp_ns = std::max(chunk.timestamp_ns, header.timestamp_ns);
     chunk.next_offset += format::frame_records(header);
+    // The tail counts the records of a term; one more would end up in its lap.
+    if (chunk.next_offset - base_offset > kRecordsMask)
+      return fail(
+          Code::corrupt,
+          fmt::format("{}-{}: what was shipped for position {} uses up {} offsets, more than a term has",
+                      partition_.topic, partition_.partition.value(), (end_.position + chunk.bytes).value(),
+                      format::frame_records(header)));
     chunk.bytes += format::align_frame(static_cast<std::uint32_t>(header.length));
   }
   if (chunk.bytes == room && !chunk.ends_in_pad)

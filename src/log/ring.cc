@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/crc32c.h"
@@ -29,6 +30,11 @@ std::unexpected<Error> damaged(const std::string& path) {
 
 // Whether it was written by us, by a program of this layout, and is possible.
 Status check_static(const RingHeader& header, const std::string& path) {
+  if (header.magic == std::byteswap(kRingMagic))
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("{} is a ring in the other byte order: no program of this machine wrote it; move it away",
+                    path));
   if (header.magic != kRingMagic)
     return fail(Code::corrupt, fmt::format("{} is no ring of Ringtail (bad magic); move it away", path));
   if (header.version != kRingVersion)
@@ -389,8 +395,9 @@ void Ring::unfence(const End& end) const {
 
 void Ring::cut(const End& end) const {
   const std::uint64_t term = term_of(end.position);
-  // All of the ring at most, whatever others have written there.
-  const std::uint64_t last = std::min(header_->active_term.load(memory_order_relaxed), term + term_count_);
+  // Each line once, whatever number another process has left there.
+  const std::uint64_t last =
+      std::min(header_->active_term.load(memory_order_relaxed), term + term_count_ - 1);
   for (std::uint64_t t = last; t > term; --t) {
     TermLine& l = line(t);
     const std::uint64_t before = make_tail(lap(t) - 1, 0, term_bytes_) | kFence;

@@ -224,10 +224,11 @@ bool RingKeeper::is_given_up(std::uint32_t slot) const {
   return shm::is_same_claim(entry.op.load(memory_order_acquire), entry.given_up.load(memory_order_relaxed));
 }
 
-// Whether the claimed frame, with `room` behind its begin, is that of a living try_claim: resolved by its
-// owner, later.
+// Whether the claimed frame, with `room` bytes up to where claims end, is that of a living try_claim: resolved
+// by its owner, later. One that a keeper has seized is not, whoever made it: its owner cannot resolve it.
 bool RingKeeper::is_live_open(const std::byte* frame, std::uint64_t room) const {
-  if (room < format::kFrameHeaderBytes) return false;
+  const std::uint64_t state = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
+  if (room < format::kFrameHeaderBytes || format::word_is_seized(state)) return false;
   const std::uint32_t owner = format::load_header(frame).crc32c;
   const std::uint32_t index = (owner & 0xfff) - 1;
   if (owner == 0 || index >= shm::kMaxSlots || is_given_up(index)) return false;
@@ -291,9 +292,11 @@ Result<bool> RingKeeper::fill_term(std::uint64_t term) {
       continue;
     }
     const std::uint64_t hole_end = end_of_hole(data, at, limit);
+    // A claim that was given up was committed since the look above; look at it again.
+    if (hole_end == at) continue;
+    if (hole_end != limit && limit - hole_end < format::kFrameHeaderBytes)
+      return corrupt_term(term, "has no room for its last frame");
     if (hole_end == limit && !bounds->known) break;
-    if (hole_end < limit && ring_.term_bytes() - hole_end < format::kFrameHeaderBytes)
-      return corrupt_term(term, "has a frame where there is no room for one");
     const Offset following =
         hole_end == limit ? bounds->following : Offset(format::load_header(data + hole_end).offset);
     if (is_scribbled()) next = std::min(next, following);

@@ -137,9 +137,8 @@ Result<Segment> SegmentReader::Impl::find_segment(Position position) {
 }
 
 Error SegmentReader::Impl::damage(const Segment& segment, Position position, FrameFault fault) const {
-  return Error{Code::corrupt, 0,
-               fmt::format("{}: no valid frame at position {} ({}); run `ringtail log verify {}`",
-                           segment.path.string(), position.value(), format::to_string(fault), dir_.string())};
+  return frame_error(segment.path, position, fault,
+                     fmt::format("; run `ringtail log verify {}`", dir_.string()));
 }
 
 // --- Reading -------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include <fmt/format.h>
+
 namespace ringtail::log {
 
 using format::FrameFault;
@@ -27,6 +29,19 @@ std::uint64_t leading_zero_words(std::span<const std::byte> bytes) {
 }
 
 }  // namespace
+
+Error frame_error(const std::filesystem::path& path, Position position, FrameFault fault,
+                  std::string_view damage) {
+  if (fault == FrameFault::foreign)
+    return {Code::incompatible_layout, 0,
+            fmt::format(
+                "{}: the frame at position {} is of a type or version that this release does not know, and "
+                "its checksum is right; use the Ringtail release that wrote it",
+                path.string(), position.value())};
+  return {Code::corrupt, 0,
+          fmt::format("{}: no valid frame at position {} ({}){}", path.string(), position.value(),
+                      format::to_string(fault), damage)};
+}
 
 Result<FrameScanner::Step> FrameScanner::next() {
   Step step;
@@ -92,7 +107,8 @@ Result<std::optional<std::uint64_t>> FrameScanner::later_frame(Position p) {
   if (offset < least || offset - least > kPlausibleOffsets) return std::nullopt;
   const auto bytes = frame_at(p);
   if (!bytes) return std::unexpected(bytes.error());
-  if (format::check_frame(*bytes, -1) != FrameFault::none) return std::nullopt;
+  const FrameFault fault = format::check_frame(*bytes, -1);
+  if (fault != FrameFault::none && fault != FrameFault::foreign) return std::nullopt;
   return offset;
 }
 

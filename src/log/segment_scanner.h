@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "format/frame.h"
 #include "log/segment_files.h"
@@ -23,6 +24,11 @@ struct ScanRange {
   std::int64_t expected_offset = -1;  // of that frame; negative: any
   Position limit{0};                  // end of the bytes to look at; the end of the file at most
 };
+
+// What is wrong with a file whose frame at `position` has `fault`: corrupt with `damage` behind it, or, of a frame
+// that another release has written, incompatible_layout.
+Error frame_error(const std::filesystem::path& path, Position position, format::FrameFault fault,
+                  std::string_view damage);
 
 class FrameScanner {
  public:
@@ -52,7 +58,7 @@ class FrameScanner {
   // What stands behind a fault at position(): decides between a torn tail and damage.
   struct Remains {
     Position garbage_end{0};              // behind the last byte that is not zero; else position()
-    std::optional<Position> valid_frame;  // the first valid frame whose offset may follow
+    std::optional<Position> valid_frame;  // the first frame, valid or foreign, whose offset may follow
     std::uint64_t valid_offset = 0;
   };
   // Looks at everything up to the limit. Blocks. Errors: storage_failed.

@@ -93,7 +93,9 @@ void FollowingPartition::on_start(const Message& message) {
   if (state_ != State::asked) return;
   auto epochs = decode_epochs(message.body);
   const bool restart = (message.header.flags & kRestart) != 0;
-  if (!epochs || (!restart && message.at() > end_)) return restart_stream("a start that cannot be");
+  const bool possible = message.at().position.value() % format::kFrameAlignment == 0;
+  if (!epochs || !possible || (!restart && message.at() > end_))
+    return restart_stream("a start that cannot be");
   follow_from(message.at(), restart, std::move(*epochs));
 }
 

@@ -56,8 +56,17 @@ Status LocalCoordinator::load() {
                             path_.native(), why));
   };
   const Json json = Json::parse(*text, nullptr, false);
-  if (!json.is_object() || !json.contains("records") || !json["records"].is_object())
-    return refuse("no object with 'records'");
+  if (!json.is_object()) return refuse("no object");
+  // Ahead of the rest: in another version it may mean something else.
+  const auto version = json.find("version");
+  if (version == json.end() || !version->is_number_unsigned()) return refuse("no 'version'");
+  if (version->get<std::uint64_t>() != kRecordVersion)
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("'{}' has version {}, this release reads version {}; use the release that wrote it, "
+                    "or remove the file if its topics are to be registered anew",
+                    path_.native(), version->get<std::uint64_t>(), kRecordVersion));
+  if (!json.contains("records") || !json["records"].is_object()) return refuse("no object with 'records'");
   for (const auto& [key, item] : json["records"].items()) {
     const auto revision = item.find("revision");
     if (!item.is_object() || revision == item.end() || !revision->is_number_unsigned() ||

@@ -22,7 +22,8 @@ namespace ringtail::replication {
 class LocalCoordinator final : public Coordinator {
  public:
   // Reads the file in the log directory, if there is one. Errors: corrupt (the file is no cluster's; a single
-  // record that is malformed is only left out), permission_denied, system. Blocks on the disk.
+  // record that is malformed is only left out), incompatible_layout (it is of another version),
+  // permission_denied, system. Blocks on the disk.
   static Result<std::unique_ptr<LocalCoordinator>> open(const std::filesystem::path& dir);
   ~LocalCoordinator() override;
 

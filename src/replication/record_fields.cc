@@ -5,14 +5,9 @@
 #include <limits>
 
 #include "base/random.h"
+#include "replication/records.h"
 
 namespace ringtail::replication {
-
-namespace {
-
-constexpr std::uint64_t kKnownVersion = 1;
-
-}  // namespace
 
 RecordFields::RecordFields(std::string_view key, std::string_view value)
     : key_(key), object_(Json::parse(value, nullptr, false)) {
@@ -21,9 +16,18 @@ RecordFields::RecordFields(std::string_view key, std::string_view value)
     refuse("no JSON object");
     return;
   }
-  if (const std::uint64_t version = number("version", 1, std::numeric_limits<std::uint32_t>::max());
-      good() && version > kKnownVersion)
-    refuse(fmt::format("of version {}, and this release knows up to {}; upgrade it", version, kKnownVersion));
+  check_version();
+}
+
+// Ahead of all other fields: in another version they may mean something else.
+void RecordFields::check_version() {
+  const std::uint64_t version = number("version", 0, std::numeric_limits<std::uint64_t>::max());
+  if (!good() || version == kRecordVersion) return;
+  code_ = Code::incompatible_layout;
+  error_ = fmt::format(
+      "the record '{}' has version {}, this release reads version {}; {}", key_, version, kRecordVersion,
+      version > kRecordVersion ? "upgrade this host to the release that wrote it"
+                               : "start the release that wrote it, and let it hand over as its notes say");
 }
 
 void RecordFields::refuse(std::string_view why) {
@@ -31,7 +35,9 @@ void RecordFields::refuse(std::string_view why) {
 }
 
 void RecordFields::join(const RecordFields& part) {
-  if (error_.empty()) error_ = part.error_;
+  if (!error_.empty()) return;
+  error_ = part.error_;
+  code_ = part.code_;
 }
 
 bool RecordFields::has(const char* name) const { return object_.contains(name); }

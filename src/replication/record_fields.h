@@ -41,11 +41,13 @@ class RecordFields {
   // Takes over the error of a part.
   void join(const RecordFields& part);
   bool good() const { return error_.empty(); }
-  std::unexpected<Error> failure() const { return fail(Code::corrupt, error_); }
+  // corrupt, or incompatible_layout when the value is of another version.
+  std::unexpected<Error> failure() const { return fail(code_, error_); }
 
  private:
   RecordFields(std::string key, std::string path, Json object)
       : key_(std::move(key)), path_(std::move(path)), object_(std::move(object)) {}
+  void check_version();
   const Json* find(const char* name);
   void refuse_field(const char* name, std::string_view why);
 
@@ -53,6 +55,7 @@ class RecordFields {
   std::string path_;  // of the object within the record: empty, or a name and a dot
   Json object_;
   std::string error_;
+  Code code_ = Code::corrupt;  // of the error
 };
 
 }  // namespace ringtail::replication

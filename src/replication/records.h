@@ -3,7 +3,7 @@
 //   nodes/<id>  live/<id>  topics/<name>  partitions/<name>/<number>  settings  identity
 //
 // Whoever has the password of the store may write there, so everything is checked when it is read. A field
-// that is not known is passed over; a value of a later version is refused, for it may mean something else.
+// that is not known is passed over; a value of another version is refused, for it may mean something else.
 //
 // Thread and process safety: pure functions.
 #pragma once
@@ -47,7 +47,8 @@ std::string encode(const ClusterSettings& record);
 std::string encode_live(std::uint64_t incarnation);
 std::string encode_identity(std::string_view id, std::int64_t created_ns);
 
-// Each takes the key as well, for it must agree with the value. Errors: corrupt, which names key and field.
+// Each takes the key as well, for it must agree with the value. Errors: corrupt, which names key and field;
+// incompatible_layout, which names key and both versions.
 Result<NodeRecord> decode_node(std::string_view key, std::string_view value);
 Result<TopicRecord> decode_topic(std::string_view key, std::string_view value);
 Result<PartitionRecord> decode_partition(std::string_view key, std::string_view value);

@@ -53,6 +53,11 @@ std::uint32_t checksum(MessageHeader header, std::span<const std::byte> body) {
 }
 
 Status check_header(const MessageHeader& header, std::uint32_t max_body_bytes) {
+  if (header.magic == std::byteswap(kWireMagic))
+    return fail(
+        Code::incompatible_layout,
+        "the peer speaks the replication protocol in the other byte order, this program little-endian; run "
+        "all hosts on the same kind of machine");
   if (header.magic != kWireMagic)
     return fail(Code::corrupt, "these are no messages of Ringtail's replication (bad magic)");
   if (header.version != kWireVersion)

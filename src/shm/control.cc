@@ -20,6 +20,12 @@ std::uint64_t mark_check(std::uint64_t position, std::uint64_t offset) {
 }
 
 Status check(const ControlHeader& header, const std::string& path, std::array<std::uint64_t, 2> log_id) {
+  if (header.magic == std::byteswap(kControlMagic))
+    return fail(
+        Code::incompatible_layout,
+        fmt::format("{} is a control segment in the other byte order: no program of this machine wrote it; "
+                    "remove its folder",
+                    path));
   if (header.magic != kControlMagic)
     return fail(Code::corrupt,
                 fmt::format("{} is no control segment of Ringtail (bad magic); stop all processes "
@@ -28,10 +34,11 @@ Status check(const ControlHeader& header, const std::string& path, std::array<st
   if (header.version != kControlVersion || header.total_bytes != sizeof(ControlLayout))
     return fail(
         Code::incompatible_layout,
-        fmt::format("{} has control layout version {} ({} bytes), this program has {} ({} bytes); stop all "
-                    "processes that use the log, then start one version only (the file goes with a reboot, "
-                    "or may be removed once they are stopped)",
-                    path, header.version, header.total_bytes, kControlVersion, sizeof(ControlLayout)));
+        fmt::format(
+            "{} has control layout version {} ({} bytes), this program has {} ({} bytes); stop all "
+            "processes that use the log, then start one version only. To change over: open the log once "
+            "with the version that wrote this, which flushes its rings, end it, and remove the folder",
+            path, header.version, header.total_bytes, kControlVersion, sizeof(ControlLayout)));
   if (auto boot = boot_id(); boot && header.boot_id != *boot)
     return fail(Code::corrupt,
                 fmt::format("{} is of an earlier boot: its folder has outlived memory; remove the "

@@ -38,9 +38,11 @@ inline std::filesystem::path make_directory(std::string pattern) {
 // The directories of one log.
 class Scene {
  public:
-  Scene()
-      : dir_(make_directory((std::filesystem::temp_directory_path() / "ringtail-crash-XXXXXX").string())),
-        shm_(make_directory("/dev/shm/ringtail-crash-XXXXXX")) {
+  explicit Scene(const std::filesystem::path& disk = std::filesystem::temp_directory_path(),
+                 IoBackend io = IoBackend::automatic)
+      : dir_(make_directory((disk / "ringtail-crash-XXXXXX").string())),
+        shm_(make_directory("/dev/shm/ringtail-crash-XXXXXX")),
+        io_(io) {
     logger().set_level(spdlog::level::err);
   }
   Scene(const Scene&) = delete;
@@ -48,13 +50,17 @@ class Scene {
   // RINGTAIL_CRASH_KEEP leaves the files of a failed test where they are.
   ~Scene() {
     std::error_code ignored;
-    if (::testing::Test::HasFailure() && std::getenv("RINGTAIL_CRASH_KEEP") != nullptr) {
+    const bool has_failed = ::testing::Test::HasFailure() && std::getenv("RINGTAIL_CRASH_KEEP") != nullptr;
+    if (is_kept_ || has_failed) {
       std::cout << "kept: " << dir_ << " and " << shm_ << '\n';
       return;
     }
     std::filesystem::remove_all(dir_, ignored);
     std::filesystem::remove_all(shm_, ignored);
   }
+
+  // Leaves the files where they are, in any case.
+  void keep_files() { is_kept_ = true; }
 
   const std::filesystem::path& dir() const { return dir_; }
   const std::filesystem::path& shm() const { return shm_; }
@@ -63,6 +69,7 @@ class Scene {
     LogOptions options;
     options.dir = dir_;
     options.keeper = mode;
+    options.io = io_;
     options.shared_memory_dir = shm_;
     return options;
   }
@@ -90,6 +97,8 @@ class Scene {
  private:
   std::filesystem::path dir_;
   std::filesystem::path shm_;
+  IoBackend io_;
+  bool is_kept_ = false;
 };
 
 // Looks into the control segment without being attached to the log.

@@ -61,6 +61,7 @@ class Cluster {
   int stop_node(int node);
   void signal_node(int node, int number) const;
   bool is_running(int node) const { return at(node).process != nullptr; }
+  pid_t pid_of(int node) const { return at(node).process->pid(); }
   const std::filesystem::path& node_dir(int node) const { return at(node).dir; }
   std::filesystem::path log_dir(int node) const { return at(node).dir / "log"; }
   // What its daemon has said, and what it listens to for the other nodes ("10.0.0.1:9290").

@@ -146,6 +146,13 @@ TEST(Marker, AnythingElseIsNone) {
             FrameFault::bad_marker);
 }
 
+TEST(Marker, OfAnotherVersionIsForeignIfItsChecksumIsRight) {
+  const Bytes other = with(make_marker(1, MarkerKind::commit, kExample), kFrameHeaderBytes + kExtensionBytes,
+                           std::uint16_t{1});
+  EXPECT_EQ(check_frame(other, 1), FrameFault::bad_marker);
+  EXPECT_EQ(check_frame(sealed(other), 1), FrameFault::foreign);
+}
+
 TEST(Marker, EveryKindHasAName) {
   EXPECT_EQ(to_string(MarkerKind::abort), "abort");
   EXPECT_EQ(to_string(MarkerKind::commit), "commit");

@@ -49,6 +49,19 @@ TEST(Frame, GoldenBytesOfTheWorkedExample) {
             "crc=f1475fb2");
 }
 
+// Under a checksum that is right, what is not known is no damage.
+TEST(Frame, OfAnotherReleaseIsToldFromADamagedOne) {
+  const Bytes frame = make_example();
+  for (const Bytes& other : {with(frame, 4, std::uint8_t{6}), with(frame, 4, std::uint8_t{0xff}),
+                             with(frame, 5, std::uint8_t{0x25}), with(frame, 6, std::uint16_t{1})}) {
+    EXPECT_EQ(check_structure(other), FrameFault::bad_type);
+    EXPECT_EQ(check_frame(other, 42), FrameFault::bad_type);
+    EXPECT_EQ(check_frame(sealed(other), 42), FrameFault::foreign);
+  }
+  EXPECT_EQ(check_frame(sealed(with(frame, 24, std::uint32_t{99})), 42), FrameFault::bad_key_length);
+  EXPECT_EQ(to_string(FrameFault::foreign), "foreign");
+}
+
 TEST(Frame, GoldenBytesOfPadAndAborted) {
   Bytes pad = make_filler(FrameType::pad, 40, 0);
   EXPECT_EQ(hex_dump(pad),

@@ -266,6 +266,48 @@ TEST_F(OffsetsTopicTest, WhatCannotBeReadIsPassedOverWithAWarning) {
   EXPECT_THAT(said.text(), HasSubstr("passed over"));
 }
 
+// Left out, the group would begin anew somewhere else, and nobody would know.
+TEST_F(OffsetsTopicTest, ARecordOfAnotherVersionIsRefusedUntilItIsReplaced) {
+  create("orders");
+  KeyValue other = encode_offset(position("billing", "orders", 5));
+  other.value->insert(1, R"("version":2,)");
+  append(std::vector{encode_offset(position("shipping", "orders", 6)), other});
+  InternalTopic topic(*attachment_, kOffsetsTopic);
+  std::vector<std::optional<std::uint64_t>> taken;
+  const auto take = [&](const Record& record) { taken.push_back(decode_offset(record)->offset); };
+  const Status refused = topic.restore(take);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::incompatible_layout);
+  for (const char* part :
+       {"__consumer_offsets", "offset 1 has version 2", "reads version 1", "use the release"})
+    EXPECT_THAT(refused.error().message, HasSubstr(part));
+  EXPECT_THAT(taken, ::testing::ElementsAre(6));
+
+  taken.clear();
+  ASSERT_TRUE(topic.append(std::vector{encode_offset(position("billing", "orders", 7))}));
+  EXPECT_TRUE(topic.restore(take));
+  EXPECT_THAT(taken, ::testing::ElementsAre(6, 7));
+}
+
+// No group is served then, rather than from the wrong place.
+TEST_F(OffsetsTopicTest, TheCoordinatorIsNotReadyWhileARecordIsOfAnotherVersion) {
+  create("orders");
+  KeyValue other = encode_offset(position("billing", "orders", 5));
+  other.value->insert(1, R"("version":2,)");
+  append(std::vector{other});
+  stop();
+  attachment_.reset();
+  std::filesystem::remove_all(shm_dir_);
+  const LogCapture said;
+  attach();
+  start();
+  wait([&] { return keeper_ && control().header().keeper_ready.load() != 0; });
+  std::this_thread::sleep_for(milliseconds(200));  // it tries every 100
+  EXPECT_EQ(table().ready.load(), 0u);
+  stop();
+  EXPECT_THAT(said.text(), HasSubstr("offset 0 has version 2"));
+}
+
 TEST_F(OffsetsTopicTest, PositionsInATopicThatIsGoneAreLeftOut) {
   create("orders");
   StoredOffset gone = position("billing", "orders", 5);

@@ -46,7 +46,9 @@ TEST(EpochList, IsEmptyWhereThereIsNoFileAndCorruptWhereAnyByteIsAnother) {
   ASSERT_TRUE(list_of({{1, 0}, {4, 10}}).store(dir.path()));
   std::string text;
   std::getline(std::ifstream(dir.path() / "leader-epochs"), text, '\0');
+  const std::size_t version = text.find("1\n");
   for (std::size_t i = 0; i < text.size(); ++i) {
+    if (i == version) continue;  // another version is no damage
     std::string damaged = text;
     damaged[i] ^= 1;
     std::ofstream(dir.path() / "leader-epochs") << damaged;
@@ -54,6 +56,28 @@ TEST(EpochList, IsEmptyWhereThereIsNoFileAndCorruptWhereAnyByteIsAnother) {
     ASSERT_FALSE(loaded) << "byte " << i;
     EXPECT_EQ(loaded.error().code, Code::corrupt);
     EXPECT_THAT(loaded.error().message, HasSubstr("leader-epochs"));
+  }
+}
+
+// Its lines and its checksum may be anything there.
+TEST(EpochList, OfAnotherVersionIsRefusedWithBothVersionsAndTheRemedyAndLeftAlone) {
+  const shm::TempDir dir;
+  for (const char* version : {"0", "2", "10", "4294967295"}) {
+    const std::string text = std::string("ringtail leader epochs ") + version + "\nepoch 1 at 0\n";
+    std::ofstream(dir.path() / "leader-epochs") << text;
+    const auto loaded = EpochList::load(dir.path());
+    ASSERT_FALSE(loaded);
+    EXPECT_EQ(loaded.error().code, Code::incompatible_layout);
+    for (const auto& part : {(dir.path() / "leader-epochs").string(), std::string("version ") + version + ",",
+                             std::string("reads version 1"), std::string("use the release that wrote it")})
+      EXPECT_THAT(loaded.error().message, HasSubstr(part));
+    std::string left;
+    std::getline(std::ifstream(dir.path() / "leader-epochs"), left, '\0');
+    EXPECT_EQ(left, text);
+  }
+  for (const char* version : {"", "x", "-1", "1 ", "4294967296"}) {
+    std::ofstream(dir.path() / "leader-epochs") << "ringtail leader epochs " << version << "\ncrc32c 0\n";
+    EXPECT_EQ(EpochList::load(dir.path()).error().code, Code::corrupt) << version;
   }
 }
 

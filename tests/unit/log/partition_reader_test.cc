@@ -322,6 +322,27 @@ TEST_F(DiskReader, RecordsInHandNeverChangeThoughTheRingGoesOn) {
 
 // The waiter's flag against the commit, as Consumer waits: nobody sleeps through a record. There is no
 // deadline to help: a lost wake-up hangs the test.
+// One reader has read on, but still holds what it was given; meanwhile another begins.
+TEST_F(MemoryReader, WhoBeginsAtTheLogsStartMissesNothingWhileAPinDelaysTheRest) {
+  config_.on_full = OnFull::fail;
+  config_.reader_pin_ms = 60'000;
+  open_keeper();
+  auto producer = new_producer();
+  auto holder = new_reader();
+  const Ring ring = open_ring();
+  while (ring.header().active_term.load() < 2)
+    ASSERT_TRUE((*producer)->append({.value = std::string(1'000, 'r')}));
+  std::array<Record, 80> held;
+  ASSERT_EQ(*holder->poll(held), held.size());  // from the first term into the second
+  turn_until([&] { return ring.header().head.load() > 0; });
+  EXPECT_EQ(Offset(entry().log_start_offset.load()), ring.offset_at(Position(ring.header().head.load())));
+  auto reader = new_reader();
+  std::array<Record, 4> records;
+  ASSERT_EQ(*reader->poll(records), records.size());
+  EXPECT_EQ(records[0].offset, reader->log_start());
+  EXPECT_EQ(reader->missed(), 0u);
+}
+
 TEST_F(MemoryReader, NobodySleepsThroughARecord) {
   config_.on_full = OnFull::overwrite;
   config_.ring_terms = 16;

@@ -160,6 +160,31 @@ TEST_F(RecoveryTest, AnotherLayoutVersionIsRefused) {
   expect_refused(Code::incompatible_layout, log_file(last_));
 }
 
+// --- frames of another release ---
+
+// A later release has written there: a frame type that this one does not know, or a version of a marker. Whoever
+// cut the log off there would drop what is no damage.
+TEST_F(RecoveryTest, AFrameOfAnotherReleaseIsRefusedAndNeverCutOff) {
+  const MadeFrame& frame = ring_.frames().back();
+  const std::string whole = get_file(log_file(last_));
+  std::string bytes = whole.substr(place(last_, frame), frame.extent);
+  bytes[offsetof(format::FrameHeader, type)] = 6;
+  overwrite(log_file(last_), place(last_, frame), bytes);
+  ASSERT_TRUE(recover());
+  EXPECT_TRUE(has_finding(RecoveryCase::torn_tail)) << "the checksum is not that of these bytes";
+  put_file(log_file(last_), whole);
+  const std::uint32_t crc = format::frame_crc(std::as_bytes(std::span(bytes)));
+  std::memcpy(bytes.data() + offsetof(format::FrameHeader, crc32c), &crc, sizeof crc);
+  overwrite(log_file(last_), place(last_, frame), bytes);
+  expect_refused(Code::incompatible_layout, log_file(last_));
+
+  auto reader = SegmentReader::open(dir(), kTestIdentity, {.read_ahead_bytes = 16 * 1024});
+  ASSERT_TRUE(reader);
+  const auto read = (*reader)->read(frame.position, ring_.end(), frame.offset);
+  ASSERT_FALSE(read);
+  EXPECT_EQ(read.error().code, Code::incompatible_layout) << read.error().message;
+}
+
 // --- sealed ---
 
 TEST_F(RecoveryTest, ACleanLogIsKept) {

@@ -120,14 +120,30 @@ TEST_F(LocalCoordinatorTest, TheCallbackIsToldOnAThreadOfItsOwnAndMayCommit) {
 }
 
 TEST_F(LocalCoordinatorTest, AFileThatIsMalformedIsRefusedByName) {
-  for (const char* text :
-       {"", "[]", "{}", R"({"records":{"topics/t":{"value":{}}}})",
-        R"({"records":{"topics/t":{"revision":"1","value":{}}}})", R"({"records":{"topics/t":3}})"}) {
+  for (const char* text : {"", "[]", "{}", R"({"records":{}})", R"({"version":"1","records":{}})",
+                           R"({"version":1})", R"({"version":1,"records":{"topics/t":{"value":{}}}})",
+                           R"({"version":1,"records":{"topics/t":{"revision":"1","value":{}}}})",
+                           R"({"version":1,"records":{"topics/t":3}})"}) {
     put_file(dir_ / "cluster.json", text);
     const auto opened = LocalCoordinator::open(dir_.path());
     ASSERT_FALSE(opened) << text;
     EXPECT_EQ(opened.error().code, Code::corrupt);
     EXPECT_THAT(opened.error().message, HasSubstr((dir_ / "cluster.json").string()));
+    EXPECT_EQ(get_file(dir_ / "cluster.json"), text);
+  }
+}
+
+TEST_F(LocalCoordinatorTest, AFileOfAnotherVersionIsRefusedWithBothVersionsAndLeftAlone) {
+  for (const char* text : {R"({"version":2,"revision":5,"records":{}})", R"({"version":0,"records":[]})"}) {
+    put_file(dir_ / "cluster.json", text);
+    const auto opened = LocalCoordinator::open(dir_.path());
+    ASSERT_FALSE(opened) << text;
+    EXPECT_EQ(opened.error().code, Code::incompatible_layout);
+    const std::string version(1, text[11]);
+    for (const std::string& part :
+         {(dir_ / "cluster.json").string(), "version " + version + ",", std::string("reads version 1"),
+          std::string("use the release that wrote it")})
+      EXPECT_THAT(opened.error().message, HasSubstr(part));
     EXPECT_EQ(get_file(dir_ / "cluster.json"), text);
   }
 }

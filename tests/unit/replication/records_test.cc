@@ -1,6 +1,8 @@
 // Records as JSON and back, and what becomes of malformed ones.
 #include "replication/records.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "replication/state_builder.h"
@@ -55,12 +57,27 @@ TEST(RecordsTest, FieldsThatAreNotKnownArePassedOver) {
   EXPECT_EQ(decode_node("nodes/1", value), node_record(1));
 }
 
-TEST(RecordsTest, AValueOfALaterVersionIsRefusedWithTheRemedy) {
-  const auto decoded = decode_topic("topics/t", with(encode(topic_record("t")), "version", 2));
-  ASSERT_FALSE(decoded);
-  EXPECT_EQ(decoded.error().code, Code::corrupt);
-  EXPECT_THAT(decoded.error().message, HasSubstr("version 2"));
-  EXPECT_THAT(decoded.error().message, HasSubstr("upgrade"));
+// Whatever else it has: nothing but the version is looked at.
+TEST(RecordsTest, AValueOfAnotherVersionIsRefusedWithBothVersionsAndTheRemedy) {
+  const auto check = [](std::string_view key, const std::string& value, auto decode) {
+    for (const std::uint64_t version : {std::uint64_t{0}, std::uint64_t{2}, ~std::uint64_t{0}}) {
+      const std::string bare = Json{{"version", version}}.dump();
+      for (const std::string& other : {with(value, "version", version), bare}) {
+        const auto decoded = decode(key, other);
+        ASSERT_FALSE(decoded) << other;
+        EXPECT_EQ(decoded.error().code, Code::incompatible_layout);
+        EXPECT_THAT(decoded.error().message, HasSubstr(fmt::format("'{}' has version {}", key, version)));
+        EXPECT_THAT(decoded.error().message, HasSubstr("this release reads version 1"));
+        EXPECT_THAT(decoded.error().message, HasSubstr("the release that wrote it"));
+      }
+    }
+  };
+  check("nodes/1", encode(node_record(1)), decode_node);
+  check("topics/t", encode(topic_record("t")), decode_topic);
+  check("partitions/t/0", encode(partition_record("t", 0, {1, 2})), decode_partition);
+  check("settings", encode(ClusterSettings{}), decode_settings);
+  check("live/1", encode_live(5), decode_live);
+  check("identity", encode_identity(std::string(32, 'a'), 1), decode_identity);
 }
 
 TEST(RecordsTest, EachMissingOrMalformedFieldIsNamedTogetherWithTheKey) {
