@@ -203,8 +203,6 @@ Result<Descriptor> Folder::create_file(const std::string& name, int flags) const
   if (file) {
     if (auto published = publish(*file, name); published || published.error().code == Code::already_exists)
       return published ? std::move(file) : std::unexpected(published.error());
-  } else if (file.error().code != Code::unsupported && file.error().os_errno != EINVAL) {
-    return file;
   }
   // File systems without nameless files (overlays), and places without /proc: another user of the group
   // finds the file closed to him for a moment.

@@ -95,8 +95,8 @@ GroupPartitionDescription describe_partition(const shm::GroupPartition& entry, c
 
 Offset clamp(std::int64_t offset, const PartitionDescription& partition) {
   if (offset < 0) return partition.log_start_offset;
-  return std::clamp(Offset(static_cast<std::uint64_t>(offset)), partition.log_start_offset,
-                    partition.log_end_offset);
+  return std::max(partition.log_start_offset,
+                  std::min(Offset(static_cast<std::uint64_t>(offset)), partition.log_end_offset));
 }
 
 }  // namespace

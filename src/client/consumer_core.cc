@@ -20,6 +20,7 @@ constexpr std::size_t kMaxPartitionsOfConsumer = shm::kMaxFutexWaiters - 2;  // 
 constexpr int kSpinsPerClock = 64;  // looks between two readings of the clock
 // See ConsumerCore::hold_back.
 constexpr std::uint32_t kDenseLooks = 8;
+constexpr int kMostResets = 1000;  // more, and the start that is told is none
 constexpr std::size_t kFewRecords = 16;
 constexpr std::size_t kManyRecords = 64;
 constexpr unsigned kMostPauses = 8;  // at most about half a microsecond
@@ -173,7 +174,7 @@ Status ConsumerCore::reset(PartitionReader& reader) {
 Status ConsumerCore::go_to_reset(PartitionReader& reader) {
   if (options_.auto_offset_reset == ConsumerOptions::Reset::time)
     return reader.seek_to_time(options_.auto_offset_reset_time_ns);
-  for (;;) {
+  for (int attempt = 0;; ++attempt) {
     Offset to = reader.log_start();
     if (options_.auto_offset_reset == ConsumerOptions::Reset::latest) {
       auto end = reader.log_end();
@@ -181,7 +182,7 @@ Status ConsumerCore::go_to_reset(PartitionReader& reader) {
       to = end->offset;
     }
     auto sought = reader.seek(to);
-    if (sought || sought.error().code != Code::offset_out_of_range) return sought;
+    if (sought || sought.error().code != Code::offset_out_of_range || attempt == kMostResets) return sought;
     // The start has moved on.
   }
 }

@@ -189,18 +189,31 @@ std::string_view to_string(MarkerKind kind) {
   return "unknown";
 }
 
-FrameFault check_structure(std::span<const std::byte> bytes) {
-  if (bytes.size() < kStateWordBytes) return FrameFault::truncated;
-  const auto word = load<std::uint64_t>(bytes.data());
+namespace {
+
+FrameFault check_extent(std::uint64_t word, std::size_t room) {
   const std::int32_t length = word_length(word);
   if (word == 0) return FrameFault::empty;
   if (length < 0 && word_type(word) != FrameType::aborted) return FrameFault::claimed;
   // Through unsigned, so that a negative length of an aborted frame is too large as well.
   const auto size = static_cast<std::uint32_t>(length);
   if (size < kFrameHeaderBytes || size > kMaxFrameBytes) return FrameFault::bad_length;
-  if (align_frame(size) > bytes.size()) return FrameFault::truncated;
+  return align_frame(size) > room ? FrameFault::truncated : FrameFault::none;
+}
 
-  const FrameHeader header = load_header(bytes.data());
+}  // namespace
+
+FrameFault check_structure(std::span<const std::byte> bytes) {
+  if (bytes.size() < kStateWordBytes) return FrameFault::truncated;
+  const auto word = load<std::uint64_t>(bytes.data());
+  if (const FrameFault fault = check_extent(word, bytes.size()); fault != FrameFault::none) return fault;
+  return check_structure(load_header(bytes.data()), bytes);
+}
+
+FrameFault check_structure(const FrameHeader& header, std::span<const std::byte> bytes) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, &header, sizeof word);
+  if (const FrameFault fault = check_extent(word, bytes.size()); fault != FrameFault::none) return fault;
   switch (header.type) {
     case FrameType::pad:
     case FrameType::aborted: return check_filler(header, word);
@@ -210,7 +223,7 @@ FrameFault check_structure(std::span<const std::byte> bytes) {
     default: return FrameFault::bad_type;
   }
   if ((header.attributes & ~kKnownAttributes) != 0 || header.reserved != 0) return FrameFault::bad_type;
-  return check_body(header, bytes.first(size));
+  return check_body(header, bytes.first(static_cast<std::uint32_t>(header.length)));
 }
 
 std::uint32_t frame_crc(std::span<const std::byte> frame) {

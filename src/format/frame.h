@@ -189,6 +189,15 @@ inline FrameHeader load_header(const void* frame) {
   return header;
 }
 
+// The header of a resolved frame that other processes can write to while it is looked at: read once, with
+// the state word that was found. What is checked of the copy stays so.
+inline FrameHeader load_header_once(const void* frame, std::uint64_t word) {
+  FrameHeader header = load_header(frame);
+  std::memcpy(&header, &word, sizeof word);
+  asm volatile("" : : : "memory");  // so that the compiler does not read it again in place of the copy
+  return header;
+}
+
 // Number of offsets a resolved frame uses up: 1 for records, the count in pads and aborted frames.
 constexpr std::uint64_t frame_records(const FrameHeader& header) {
   switch (header.type) {
@@ -219,6 +228,8 @@ std::string_view to_string(FrameFault fault);
 // Checks the structure of a frame that starts at bytes[0] and is resolved; does not check its CRC.
 // Never reads beyond `bytes`. Complexity: constant, plus the number of headers.
 FrameFault check_structure(std::span<const std::byte> bytes);
+// The same by a header that was read once, for bytes that other processes can write to.
+FrameFault check_structure(const FrameHeader& header, std::span<const std::byte> bytes);
 
 // CRC32C of the frame as it is to stand in its crc32c field: over bytes [0, 28) and, but for pads and
 // aborted frames, [32, length). Requires a frame without structural fault.
@@ -228,9 +239,9 @@ std::uint32_t frame_crc(std::span<const std::byte> frame);
 // is damage where the CRC is wrong, and otherwise what a later release has written: foreign.
 FrameFault check_frame(std::span<const std::byte> bytes, std::int64_t expected_offset);
 
-// The record in a structurally valid data frame. Requires type data.
-inline Record decode_record(const void* frame, const TopicPartition* source) {
-  const FrameHeader header = load_header(frame);
+// The record in a data frame that is structurally valid by this header: no part of it reaches beyond the
+// frame, whatever is written there meanwhile. Requires type data.
+inline Record decode_record(const FrameHeader& header, const void* frame, const TopicPartition* source) {
   const char* base = static_cast<const char*>(frame);
   std::uint32_t begin = kFrameHeaderBytes;
   std::uint32_t end = static_cast<std::uint32_t>(header.length);
@@ -243,7 +254,11 @@ inline Record decode_record(const void* frame, const TopicPartition* source) {
     if (header.attributes & kHasHeaders) {
       std::uint32_t headers_length;
       std::memcpy(&headers_length, base + end - sizeof headers_length, sizeof headers_length);
-      end -= std::uint32_t{sizeof headers_length} + headers_length;
+      end -= std::uint32_t{sizeof headers_length};
+      const std::uint32_t key_length = header.attributes & kHasKey ? header.key_length : 0;
+      if (headers_length > end - begin - key_length)
+        headers_length = 0;  // it was another when it was checked
+      end -= headers_length;
       record.headers = Headers(std::string_view(base + end, headers_length));
     }
     if (header.attributes & kHasKey) {
@@ -256,12 +271,22 @@ inline Record decode_record(const void* frame, const TopicPartition* source) {
   return record;
 }
 
-// The extension of a structurally valid frame, if it has one. Requires a type other than pad and aborted.
-inline std::optional<Extension> extension_of(const void* frame) {
-  if (!(load_header(frame).attributes & kHasExtension)) return std::nullopt;
+// The same of a frame that nobody writes to.
+inline Record decode_record(const void* frame, const TopicPartition* source) {
+  return decode_record(load_header(frame), frame, source);
+}
+
+// The extension of a frame whose header says that it has one.
+inline Extension load_extension(const void* frame) {
   Extension extension;
   std::memcpy(&extension, static_cast<const char*>(frame) + kFrameHeaderBytes, sizeof extension);
   return extension;
+}
+
+// The extension of a structurally valid frame, if it has one. Requires a type other than pad and aborted.
+inline std::optional<Extension> extension_of(const void* frame) {
+  if (!(load_header(frame).attributes & kHasExtension)) return std::nullopt;
+  return load_extension(frame);
 }
 
 // What a structurally valid control frame says. Requires type control.

@@ -18,11 +18,36 @@ namespace {
 
 constexpr std::string_view kInternalPrefix = "__";
 
+// States that an expression may come to, about: the library walks them by recursion, and anybody who may
+// attach can hand in an expression for the coordinator to walk.
+constexpr std::uint64_t kMostStates = 16384;
+
+// The bytes of the expression times all its repetition counts, which is more than it has states.
+std::uint64_t states_of(std::string_view pattern) {
+  std::uint64_t states = pattern.size();
+  for (std::size_t at = 0; (at = pattern.find('{', at)) != std::string_view::npos; ++at) {
+    std::uint64_t most = 1;
+    std::uint64_t number = 0;
+    for (std::size_t i = at + 1; i < pattern.size() && pattern[i] != '}'; ++i) {
+      const bool digit = pattern[i] >= '0' && pattern[i] <= '9';
+      number =
+          digit ? std::min(number * 10 + static_cast<std::uint64_t>(pattern[i] - '0'), kMostStates + 1) : 0;
+      most = std::max(most, number);
+    }
+    states = std::min(states * most, kMostStates + 1);
+  }
+  return states;
+}
+
 Result<std::vector<std::string>> resolve_pattern(const std::string& pattern,
                                                  const std::vector<log::TopicEntry>& topics) {
   std::vector<std::string> names;
+  if (states_of(pattern) > kMostStates)
+    return fail(Code::invalid_argument,
+                fmt::format("'{}' repeats too much; use smaller counts in braces", pattern));
   try {
-    const std::regex expression(pattern, std::regex::extended);
+    // Polynomial: no expression takes longer than its length times that of a name. (A name of libstdc++'s.)
+    const std::regex expression(pattern, std::regex::extended | std::regex_constants::__polynomial);
     for (const log::TopicEntry& topic : topics)
       if (!topic.name.starts_with(kInternalPrefix) && std::regex_match(topic.name, expression))
         names.push_back(topic.name);

@@ -86,8 +86,9 @@ Status Coordinator::take_up() {
 
 // After a reboot: positions come from the internal topic. A restore that was cut short begins anew.
 Status Coordinator::restore() {
-  for (std::uint32_t i = 0; i < table_.entries_used.load(memory_order_relaxed); ++i)
-    table_.assignments[i].store(0, memory_order_relaxed);
+  const std::uint32_t used =
+      std::min(table_.entries_used.load(memory_order_relaxed), shm::kMaxGroupPartitions);
+  for (std::uint32_t i = 0; i < used; ++i) table_.assignments[i].store(0, memory_order_relaxed);
   for (shm::Group& group : table_.groups)
     group.state.store(static_cast<std::uint32_t>(shm::GroupState::free), memory_order_relaxed);
   std::map<std::string, std::map<PartitionKey, StoredOffset>> stored;
@@ -184,21 +185,21 @@ void Coordinator::index_table() {
   for (std::uint32_t slot = 0; slot < shm::kMaxSlots; ++slot) {
     const shm::Member& member = control_.member(slot);
     const std::uint32_t group = member.group.load(memory_order_relaxed);
-    if (group == 0) continue;
-    if (!groups_.contains(group - 1)) continue;
+    if (group == 0 || !groups_.contains(group - 1)) continue;
     groups_[group - 1].members.insert(slot);
-    members_[slot] = watch_of(slot, now_ns);
+    members_[slot] = watch_of(slot, group - 1, now_ns);
   }
   std::vector<std::uint32_t> indexes;
   for (const auto& [index, group] : groups_) indexes.push_back(index);
   for (const std::uint32_t index : indexes) note_remaining(index);
 }
 
-Coordinator::Member Coordinator::watch_of(std::uint32_t slot, std::int64_t now_ns) const {
+Coordinator::Member Coordinator::watch_of(std::uint32_t slot, std::uint32_t group,
+                                          std::int64_t now_ns) const {
   const shm::Member& member = control_.member(slot);
   const std::int64_t commit_ns = member.auto_commit_interval_ms.load(memory_order_relaxed) * kMillisecond;
   return {.slot_word = member.slot_word.load(memory_order_relaxed),
-          .group = member.group.load(memory_order_relaxed) - 1,
+          .group = group,
           .polls = member.polls.load(memory_order_relaxed),
           .polled_ns = now_ns,
           .max_poll_interval_ns = member.max_poll_interval_ms.load(memory_order_relaxed) * kMillisecond,

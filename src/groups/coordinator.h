@@ -83,7 +83,7 @@ class Coordinator {
   Status take_up();
   Status restore();
   void index_table();
-  Member watch_of(std::uint32_t slot, std::int64_t now_ns) const;
+  Member watch_of(std::uint32_t slot, std::uint32_t group, std::int64_t now_ns) const;
   void round(std::int64_t now_ns);
   void rest(std::int64_t now_ns);
   void answer_requests(std::int64_t now_ns);

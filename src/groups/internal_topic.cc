@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/clock.h"
 #include "groups/json_fields.h"
 #include "log/partition_reader.h"
 #include "shm/slots.h"
@@ -15,6 +16,7 @@ using std::memory_order_acquire;
 
 namespace {
 
+constexpr std::int64_t kPatienceNs = 10'000'000'000;  // for a claim that was under way, or its repair
 constexpr std::size_t kReadAheadBytes = 1 << 20;
 
 // What another release has written, and nobody has replaced since.
@@ -67,9 +69,17 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
   if (!end) return std::unexpected(end.error());
   ForeignRecords foreign(name_);
   std::vector<Record> records(1024);
+  std::int64_t progress_ns = monotonic_ns();
   while ((*reader)->offset() < end->offset) {
+    const Offset before = (*reader)->offset();
     auto polled = (*reader)->poll(records);
     if (!polled) return std::unexpected(polled.error());
+    const std::int64_t now_ns = monotonic_ns();
+    if ((*reader)->offset() != before)
+      progress_ns = now_ns;
+    else if (now_ns - progress_ns > kPatienceNs)
+      return fail(Code::timed_out, fmt::format("topic '{}' does not go on at offset {}, though its end is {}",
+                                               name_, before.value(), end->offset.value()));
     for (const Record& record : std::span(records).first(*polled))
       if (!foreign.take(record)) take(record);
   }

@@ -48,7 +48,7 @@ Status Coordinator::join(std::uint32_t slot, std::int64_t now_ns) {
   }
   member.status.store(static_cast<std::uint32_t>(MemberStatus::joined), memory_order_relaxed);
   member.group.store(*index + 1, memory_order_release);  // SYNC: pairs with load_assignment_input
-  members_[slot] = watch_of(slot, now_ns);
+  members_[slot] = watch_of(slot, *index, now_ns);
   if (is_new) logger().info("group '{}': member {} joined", id, member_id_of(control_, slot));
   return {};
 }

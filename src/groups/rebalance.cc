@@ -132,6 +132,12 @@ void Coordinator::settle(std::uint32_t index) {
   for (const auto& [key, at] : group.entries) {
     shm::GroupPartition& entry = table_.partitions[at];
     const std::uint32_t target = shm::assignment_owner(table_.assignments[at].load(memory_order_relaxed));
+    // Others can write to the table: whoever it names has to be a member.
+    if (target != 0 && !group.members.contains(target - 1)) {
+      unbalance(group);
+      settled = false;
+      continue;
+    }
     std::uint32_t owner = load_standing(entry).owner();
     if (owner == target) continue;
     if (owner != 0 && !group.members.contains(owner - 1)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/topic_config.h"
 #include "shm/doorbell.h"
 #include "shm/futex.h"

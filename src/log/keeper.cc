@@ -214,8 +214,19 @@ std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, Part
   return std::nullopt;
 }
 
+// Of partitions that this keeper has opened it knows by itself where they are: the control segment may be
+// written to by others, and the same files must not be opened twice.
+std::optional<std::uint32_t> Keeper::find_open(std::uint64_t topic_id, PartitionId partition) const {
+  for (const auto& [index, entry] : partitions_) {
+    const PartitionRef& ref = entry.keeper->partition();
+    if (ref.topic_id == topic_id && ref.partition == partition) return index;
+  }
+  return std::nullopt;
+}
+
 void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config) {
-  auto index = find_entry(topic.topic_id, partition);
+  auto index = find_open(topic.topic_id, partition);
+  if (!index) index = find_entry(topic.topic_id, partition);
   if (index) {
     if (auto known = partitions_.find(*index); known != partitions_.end()) {
       if (known->second.overrides == topic.overrides) return;

@@ -70,6 +70,7 @@ class Keeper {
   void announce_growth(const std::vector<TopicEntry>& topics);
   void drop_vanished(const std::vector<TopicEntry>& topics);
   void open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config);
+  std::optional<std::uint32_t> find_open(std::uint64_t topic_id, PartitionId partition) const;
   std::optional<std::uint32_t> find_entry(std::uint64_t topic_id, PartitionId partition) const;
   std::optional<std::uint32_t> allocate_entry(std::uint64_t topic_id, PartitionId partition) const;
   void watch_slots(std::int64_t now_ns);

@@ -113,7 +113,7 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
     if (!format::word_is_resolved(word)) break;
     const std::uint32_t extent = format::word_extent(word);
     if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_)) break;
-    const format::FrameHeader header = format::load_header(frame_);
+    const format::FrameHeader header = format::load_header_once(frame_, word);
     if (header.offset != offset.value()) break;
     offset += format::frame_records(header);
     position += extent;

@@ -10,30 +10,31 @@ namespace ringtail::log {
 using std::memory_order_relaxed;
 
 // A record that was asked for, if its transaction lets it be seen.
-Result<PartitionReader::Taken> PartitionReader::take_record(const std::byte* frame, std::uint8_t attributes,
-                                                            Record& record) {
-  if ((attributes & format::kTransactional) && isolation_ == IsolationLevel::read_committed) [[unlikely]] {
-    auto taken = take_transactional(frame);
+Result<PartitionReader::Taken> PartitionReader::take_record(const format::FrameHeader& header,
+                                                            const std::byte* frame, Record& record) {
+  if ((header.attributes & format::kTransactional) && isolation_ == IsolationLevel::read_committed)
+      [[unlikely]] {
+    auto taken = take_transactional(format::load_extension(frame));
     if (!taken || *taken != Taken::wanted) return taken;
   }
-  record = format::decode_record(frame, &source_);
-  if (on_stamped_ && (attributes & format::kHasExtension)) {
-    const std::uint64_t extent = format::word_extent(format::load_state_word(frame, memory_order_relaxed));
-    on_stamped_(*format::extension_of(frame),
+  record = format::decode_record(header, frame, &source_);
+  if (on_stamped_ && (header.attributes & format::kHasExtension)) {
+    const std::uint64_t extent = format::align_frame(static_cast<std::uint32_t>(header.length));
+    on_stamped_(format::load_extension(frame),
                 {source_.partition, record.offset, compacted_ ? Position(0) : position_ + extent,
                  record.timestamp_ns});
   }
   return Taken::wanted;
 }
 
-Result<PartitionReader::Taken> PartitionReader::take_transactional(const std::byte* frame) {
+Result<PartitionReader::Taken> PartitionReader::take_transactional(const format::Extension& of) {
   if (!scout_) {
     const std::uint32_t slot = entry_->owner.load(memory_order_relaxed) - 1;
     auto opened = TransactionScout::open(partition_, slot, read_ahead_bytes_);
     if (!opened) return std::unexpected(opened.error());
     scout_ = std::move(*opened);
   }
-  auto outcome = scout_->find(*format::extension_of(frame), here());
+  auto outcome = scout_->find(of, here());
   if (!outcome) return std::unexpected(outcome.error());
   undecided_ = !*outcome;
   if (undecided_) return Taken::undecided;
@@ -42,12 +43,12 @@ Result<PartitionReader::Taken> PartitionReader::take_transactional(const std::by
 }
 
 // Whether a scout asked for it.
-bool PartitionReader::take_marker(const std::byte* frame) {
+bool PartitionReader::take_marker(format::MarkerKind kind, const format::Extension& of) {
   if (notes_ != nullptr) {
-    notes_->add(format::marker_kind(frame), *format::extension_of(frame), offset_);
+    notes_->add(kind, of, offset_);
     return true;
   }
-  if (scout_) scout_->pass(format::marker_kind(frame), *format::extension_of(frame), offset_);
+  if (scout_) scout_->pass(kind, of, offset_);
   return false;
 }
 

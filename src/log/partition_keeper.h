@@ -160,6 +160,7 @@ class PartitionKeeper {
   void step_retire(std::int64_t now_ns);
   bool walk_to_end();
   void request_next_ring(std::int64_t now_ns);
+  Error impossible_end(Position end) const;
   Status replace_ring(const Ring::SealPoint& seal);
   void drop_settled_rings();
   void unlink_retired();

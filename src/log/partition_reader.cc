@@ -196,19 +196,20 @@ Result<PartitionReader::Taken> PartitionReader::take_frame(const std::byte* fram
                                                            std::uint64_t room, Record& record) {
   const std::uint32_t extent = format::word_extent(word);
   if (extent < format::kFrameHeaderBytes || extent > room) return corrupt_frame("its length");
-  const format::FrameHeader header = format::load_header(frame);
+  const format::FrameHeader header = format::load_header_once(frame, word);
   if (may_jump_ && header.offset > offset_.value()) offset_ = Offset(header.offset);
   may_jump_ = false;
   if (header.offset != offset_.value()) return corrupt_frame("its offset");
   const FrameType type = format::word_type(word);
   Taken result = Taken::stepped;
   if (type == FrameType::data || type == FrameType::control) {
-    if (format::check_structure({frame, extent}) != format::FrameFault::none)
+    if (format::check_structure(header, {frame, extent}) != format::FrameFault::none)
       return corrupt_frame("its structure");
     if (type == FrameType::control) {
-      result = take_marker(frame) ? Taken::wanted : Taken::stepped;
+      result = take_marker(format::marker_kind(frame), format::load_extension(frame)) ? Taken::wanted
+                                                                                      : Taken::stepped;
     } else if (offset_ >= skip_below_) {
-      auto taken = take_record(frame, header.attributes, record);
+      auto taken = take_record(header, frame, record);
       if (!taken || *taken == Taken::undecided) return taken;
       result = *taken;
     }

@@ -173,9 +173,9 @@ class PartitionReader {
   // `undecided`: nothing was done, for the record's transaction is still open. Errors: corrupt.
   enum class Taken : std::uint8_t { stepped, wanted, undecided };
   Result<Taken> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
-  Result<Taken> take_record(const std::byte* frame, std::uint8_t attributes, Record& record);
-  Result<Taken> take_transactional(const std::byte* frame);
-  bool take_marker(const std::byte* frame);
+  Result<Taken> take_record(const format::FrameHeader& header, const std::byte* frame, Record& record);
+  Result<Taken> take_transactional(const format::Extension& of);
+  bool take_marker(format::MarkerKind kind, const format::Extension& of);
   std::unexpected<Error> corrupt_frame(const char* what) const;
   Status open_segments();
   Status read_segments(Position durable);

@@ -44,9 +44,17 @@ void PartitionKeeper::step_retire(std::int64_t now_ns) {
   if (current().ring().is_followed() && !walk_to_end()) return;
   const Ring::SealPoint seal = current().ring().seal_point();
   if (!seal.known) return;  // its tripper is about to say it, or repair will find out
+  if (!current().can_end_at(seal.position)) return fail_with(impossible_end(seal.position));
   if (auto replaced = replace_ring(seal); !replaced) return fail_with(replaced.error());
   retire_ = Retire::no;
   pinned_since_ns_ = 0;
+}
+
+Error PartitionKeeper::impossible_end(Position end) const {
+  return {
+      Code::corrupt, 0,
+      fmt::format("ring generation {} is said to end at position {}: some process wrote where it must not",
+                  rings_.back().ring().generation(), end.value())};
 }
 
 // Whether everything in the followed ring has its checksum: its last bytes go to the next one as they are.

@@ -132,7 +132,7 @@ std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
     if (!format::word_is_resolved(word)) break;
     const std::uint32_t extent = format::word_extent(word);
     if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(end - frame)) break;
-    const format::FrameHeader header = format::load_header(frame);
+    const format::FrameHeader header = format::load_header_once(frame, word);
     place.offset = Offset(header.offset);
     if (place.offset > offset) break;
     const Offset following = place.offset + format::frame_records(header);
@@ -197,7 +197,9 @@ Status PartitionReader::seek_in_ring(std::int64_t timestamp_ns, Offset from, Off
 std::optional<std::int64_t> PartitionReader::next_timestamp() {
   if (mode_ == Mode::ring && frame_ != term_end_) {
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);  // SYNC: see poll_ring
-    if (!format::word_is_resolved(word) || format::word_type(word) != FrameType::data) return std::nullopt;
+    const bool whole = term_end_ - frame_ >= std::ptrdiff_t{format::kFrameHeaderBytes};
+    if (!whole || !format::word_is_resolved(word) || format::word_type(word) != FrameType::data)
+      return std::nullopt;
     return format::load_header(frame_).timestamp_ns;
   }
   // Reading on would take back what poll has handed out; at the end of what was read, the record before

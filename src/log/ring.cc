@@ -76,6 +76,7 @@ Result<Ring> Ring::create(const std::filesystem::path& path, const RingSpec& spe
   ring.data_ = ring.mapping_.data() + kRingHeaderBytes;
   ring.term_bytes_ = spec.term_bytes;
   ring.term_count_ = spec.term_count;
+  ring.generation_ = spec.generation;
   ring.set_base(Position(0), Offset(0), 0);
   return ring;
 }
@@ -85,6 +86,8 @@ void Ring::set_base(Position first, Offset first_offset, std::int64_t last_appen
   RingHeader& header = *header_;
   const std::uint64_t used = first.value() % term_bytes_;
   base_position_ = first.value() - used;
+  first_position_ = first.value();
+  first_offset_ = first_offset.value();
   header.base_position = base_position_;
   header.first_position = first.value();
   header.first_offset = first_offset.value();
@@ -135,12 +138,17 @@ Result<Ring> Ring::attach(shm::Mapping mapping, const std::string& name) {
     return fail(Code::corrupt, fmt::format("{} is too short for a ring ({} bytes); move it away to go on "
                                            "without it",
                                            name, ring.mapping_.size()));
-  auto& header = *reinterpret_cast<RingHeader*>(ring.mapping_.data());
-  if (auto valid = check_static(header, name); !valid) return std::unexpected(valid.error());
-  ring.header_ = &header;
-  ring.term_bytes_ = header.term_bytes;
-  ring.term_count_ = header.term_count;
-  ring.base_position_ = header.base_position;
+  // A copy, so that what is checked is what is used: producers can write to it.
+  RingHeader fixed;
+  std::memcpy(static_cast<void*>(&fixed), ring.mapping_.data(), offsetof(RingHeader, active_term));
+  if (auto valid = check_static(fixed, name); !valid) return std::unexpected(valid.error());
+  ring.header_ = reinterpret_cast<RingHeader*>(ring.mapping_.data());
+  ring.term_bytes_ = fixed.term_bytes;
+  ring.term_count_ = fixed.term_count;
+  ring.base_position_ = fixed.base_position;
+  ring.first_position_ = fixed.first_position;
+  ring.first_offset_ = fixed.first_offset;
+  ring.generation_ = fixed.generation;
   return ring;
 }
 
@@ -169,9 +177,16 @@ std::optional<Ring::End> Ring::exact_end() const {
 }
 
 std::optional<Offset> Ring::offset_at(Position head) const {
-  if (head == first_position()) return Offset(header_->first_offset);
+  if (head == first_position()) return Offset(first_offset_);
   if (head < base_position() || (head - base_position()) % term_bytes_ != 0) return std::nullopt;
   return Offset(line(term_of(head)).base_offset.load(memory_order_relaxed));
+}
+
+bool Ring::can_end_at(Position end, Position from) const {
+  // Behind the end there may be a pad already, of a keeper that died there.
+  const bool near = end >= from ? end - from <= ring_bytes() : position_after_seal(end) >= from;
+  return near && end.value() % format::kFrameAlignment == 0 &&
+         end - term_start(term_of(end)) <= usable_term_bytes();
 }
 
 Position Ring::frame_limit() const {

@@ -156,13 +156,13 @@ class Ring {
 
   explicit operator bool() const { return header_ != nullptr; }
   RingHeader& header() const { return *header_; }
-  std::uint64_t generation() const { return header_->generation; }
+  std::uint64_t generation() const { return generation_; }
   std::uint64_t term_bytes() const { return term_bytes_; }
   std::uint32_t term_count() const { return term_count_; }
   std::uint64_t ring_bytes() const { return term_bytes_ * term_count_; }
   std::uint64_t usable_term_bytes() const { return term_bytes_ - kTermReserve; }
   Position base_position() const { return Position(base_position_); }
-  Position first_position() const { return Position(header_->first_position); }
+  Position first_position() const { return Position(first_position_); }
   std::byte* data() const { return data_; }
 
   TermLine& line(std::uint64_t term) const { return header_->terms[term % term_count_]; }
@@ -189,6 +189,9 @@ class Ring {
   End claimed_end() const;
   // The same, or nothing while it cannot be known exactly.
   std::optional<End> exact_end() const;
+  // Whether the ring's claims can end there, as seen from `from`, where its frames are known to reach: for ends
+  // that were read from it, since other processes can write there.
+  bool can_end_at(Position end, Position from) const;
   // The farthest that frames reach: the end of claims, or that of the pad which may follow the last of a
   // term or of the ring.
   Position frame_limit() const;
@@ -244,7 +247,11 @@ class Ring {
   RingHeader* header_ = nullptr;
   std::byte* data_ = nullptr;
   std::uint64_t term_bytes_ = 0;
+  // As they were when the ring was mapped.
   std::uint64_t base_position_ = 0;
+  std::uint64_t first_position_ = 0;
+  std::uint64_t first_offset_ = 0;
+  std::uint64_t generation_ = 0;
   std::uint32_t term_count_ = 0;
 };
 

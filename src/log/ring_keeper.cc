@@ -12,6 +12,7 @@ namespace ringtail::log {
 namespace {
 
 constexpr std::uint64_t kZeroSlice = 256 << 10;
+constexpr std::uint32_t kMostLooks = 2 * shm::kMaxSlots;
 constexpr std::size_t kCrcAt = offsetof(format::FrameHeader, crc32c);
 
 template <class T>
@@ -139,10 +140,11 @@ std::optional<std::uint64_t> RingKeeper::scribbled_records(Position position, st
                                                            Offset offset) const {
   const Position behind = position + extent;
   if (const auto end = ring_.exact_end(); end && end->position == behind) return end->offset - offset;
+  if (ring_.term_start(ring_.term_of(position) + 1) - position < extent + format::kFrameHeaderBytes)
+    return std::nullopt;
   const std::byte* const frame = ring_.at(behind);
   const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  if (behind >= ring_.term_start(ring_.term_of(position) + 1) || !format::word_is_resolved(word))
-    return std::nullopt;
+  if (!format::word_is_resolved(word)) return std::nullopt;
   const Offset following(load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset)));
   // Of several, the last one uses up what the others cannot tell.
   const auto said = load<std::uint32_t>(ring_.at(position), offsetof(format::FrameHeader, key_length));
@@ -205,8 +207,13 @@ Result<bool> RingKeeper::step_inquiry(const shm::SlotMonitor& slots) {
   const std::uint64_t first = ring_.term_of(frontier_);
   if (inquiry_.term > first && inquiry_.term - first > ring_.term_count())
     return corrupt_term(inquiry_.term, "is said to be the active one");
-  for (std::uint64_t term = first; term <= inquiry_.term; ++term)
-    if (auto filled = fill_term(term); !filled) return std::unexpected(filled.error());
+  for (std::uint64_t term = first; term <= inquiry_.term; ++term) {
+    // Owners of claims that were given up may wake meanwhile, each once.
+    Result<bool> filled = false;
+    for (std::uint32_t looks = 0; filled && !*filled && looks < kMostLooks; ++looks) filled = fill_term(term);
+    if (!filled) return std::unexpected(filled.error());
+    if (!*filled) return corrupt_term(term, "does not come to rest");
+  }
   return true;
 }
 
@@ -258,7 +265,7 @@ Result<RingKeeper::Bounds> RingKeeper::bounds_of(std::uint64_t term) const {
   return Bounds{tail_bytes(end), base + tail_records(end), true};
 }
 
-Status RingKeeper::fill_term(std::uint64_t term) {
+Result<bool> RingKeeper::fill_term(std::uint64_t term) {
   const Position start = ring_.term_start(term);
   std::byte* const data = ring_.term_data(term);
   std::uint64_t at = frontier_ > start ? frontier_ - start : 0;
@@ -270,8 +277,9 @@ Status RingKeeper::fill_term(std::uint64_t term) {
   while (at < limit) {
     const std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
     if (format::word_is_resolved(word)) {
-      if (auto valid = check_word(word, ring_.term_bytes() - at); !valid) return valid;
-      const format::FrameHeader header = format::load_header(data + at);
+      if (auto valid = check_word(word, ring_.term_bytes() - at); !valid)
+        return std::unexpected(valid.error());
+      const format::FrameHeader header = format::load_header_once(data + at, word);
       next = Offset(header.offset) + format::frame_records(header);
       at += format::word_extent(word);
       continue;
@@ -307,7 +315,8 @@ Status RingKeeper::fill_term(std::uint64_t term) {
     at = hole_end;
     next = following;
   }
-  return bounds->known ? Status{} : close_tripped_term(term, at, next);
+  if (bounds->known) return true;
+  return close_tripped_term(term, at, next);
 }
 
 // Takes the hole at `frame` from whoever may still wake and commit it; false when its word is another by now.
@@ -342,7 +351,10 @@ std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, s
     if (untouched < at) {
       at = untouched;
     } else if (!format::word_is_resolved(word) && !is_live_open(data + at, limit - at)) {
-      at = untouched = at + std::min(format::claimed_bytes(word), limit - at);
+      // A word of no length at all is nobody's claim; some process wrote where it must not.
+      const std::uint64_t bytes =
+          std::max<std::uint64_t>(format::claimed_bytes(word), format::kFrameAlignment);
+      at = untouched = at + std::min(bytes, limit - at);
     } else {
       return at;
     }
@@ -352,7 +364,7 @@ std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, s
 
 // The claimer that tripped over the term's end died before it said where. Nothing that was committed
 // lies at or behind `at`; the rest is given to one aborted frame and a last pad.
-Status RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next) {
+Result<bool> RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next) {
   const std::uint64_t usable = ring_.usable_term_bytes();
   const Offset base(ring_.line(term).base_offset.load(memory_order_relaxed));
   if (at > usable || next < base || next - base > kRecordsMask)
@@ -364,13 +376,13 @@ Status RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at, Offs
     // Before the end is said, and with it, that nothing more was claimed. The owner of a claim that was given
     // up may have woken and committed it just now.
     const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-    if (format::word_is_resolved(word) || !seize(frame, word, extent)) return fill_term(term);
+    if (format::word_is_resolved(word) || !seize(frame, word, extent)) return false;
   }
   // It was given up, but has woken and said it: then there is an end to go by.
-  if (!ring_.publish_end(term, make_tail(ring_.lap(term), next - base, end))) return fill_term(term);
+  if (!ring_.publish_end(term, make_tail(ring_.lap(term), next - base, end))) return false;
   if (extent > 0) fill_seized(frame, extent, next, 0);
   ring_.rotate(term);
-  return {};
+  return true;
 }
 
 // --- Recycling -----------------------------------------------------------------------------------

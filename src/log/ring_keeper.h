@@ -40,6 +40,8 @@ class RingKeeper {
   // claim was given up, and its owner may still write into this ring. What stands before the frontier in
   // its block is the caller's to put there.
   void walk_into(std::byte* copy) { copy_ = copy; }
+  // Whether the ring can end there; see Ring::can_end_at.
+  bool can_end_at(Position end) const { return ring_.can_end_at(end, frontier_); }
   // Moves the frontier without looking at the frames between; for topics that never leave memory.
   void skip_to_term_of_head();
 
@@ -96,14 +98,15 @@ class RingKeeper {
     bool known;
   };
   Result<Bounds> bounds_of(std::uint64_t term) const;
-  Status fill_term(std::uint64_t term);
+  // False: it changed under the repair, and is to be looked at again.
+  Result<bool> fill_term(std::uint64_t term);
   static bool seize(std::byte* frame, std::uint64_t word, std::uint32_t extent);
   static void fill_seized(std::byte* frame, std::uint32_t extent, Offset offset, std::uint32_t records);
   bool is_scribbled() const;
   std::optional<std::uint64_t> scribbled_records(Position position, std::uint32_t extent,
                                                  Offset offset) const;
   std::uint64_t end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const;
-  Status close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
+  Result<bool> close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
   std::unexpected<Error> corrupt_term(std::uint64_t term, const char* what) const;
   bool readers_pin_below(Position end) const;
   bool grace_passed(std::uint64_t term, const shm::SlotMonitor& slots);

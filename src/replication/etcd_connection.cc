@@ -155,6 +155,8 @@ void EtcdConnection::connect() {
   auto client = std::make_unique<httplib::Client>(endpoint(), options.certificate_file, options.key_file);
   if (!options.ca_file.empty()) client->set_ca_cert_path(options.ca_file);
   client->enable_server_certificate_verification(true);
+  // What is older is broken; etcd itself takes 1.2 and 1.3.
+  if (SSL_CTX* const context = client->ssl_context()) SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
   client->set_connection_timeout(connect_timeout_);
   client->set_write_timeout(request_timeout_);
   client->set_keep_alive(true);

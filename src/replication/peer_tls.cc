@@ -65,9 +65,9 @@ Result<std::shared_ptr<asio::ssl::context>> load_peer_tls(const PeerTls& files) 
     return fail(Code::invalid_argument, fmt::format("the {} for replication, '{}', cannot be used: {}", what,
                                                     path.native(), error.message()));
   };
-  context->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_sslv2 |
-                       asio::ssl::context::no_sslv3 | asio::ssl::context::no_tlsv1 |
-                       asio::ssl::context::no_tlsv1_1);
+  // Both ends are ours, so nothing older is needed, nor any choice of ciphers.
+  if (SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_3_VERSION) != 1)
+    return fail(Code::unsupported, "this build's OpenSSL has no TLS 1.3, which replication takes");
   context->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
   context->load_verify_file(files.ca.string(), error);
   if (error) return refuse(files.ca, "authority's certificate");

@@ -1,4 +1,4 @@
-// TLS between nodes: each shows a certificate, and takes those that the same authority has signed. Names are not
+// TLS 1.3 between nodes: each shows a certificate, and takes those that the same authority has signed. Names are not
 // compared: who has such a certificate is a node.
 //
 // Thread safety: functions; a context is used by one thread.

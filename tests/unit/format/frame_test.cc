@@ -269,6 +269,31 @@ TEST(CheckFrame, OffsetMustFollow) {
   EXPECT_EQ(check_frame(frame, 0), FrameFault::offset_gap);
 }
 
+// As in a ring, where a process that should not may write between the check and the decoding.
+TEST(DecodeRecord, GoesNoFurtherThanTheHeaderThatWasChecked) {
+  const Header headers[] = {{"a", "1"}, {"b", "2"}};
+  Bytes frame = make_data_frame(1, "key", "value", headers);
+  const FrameHeader header =
+      load_header_once(frame.data(), load_state_word(frame.data(), std::memory_order_relaxed));
+  ASSERT_EQ(check_structure(header, frame), FrameFault::none);
+  const auto length = static_cast<std::size_t>(header.length);
+  for (const std::uint32_t wrong : {~0u, 0x7fffffffu, 64u, 31u}) {
+    FrameHeader changed = header;
+    changed.length = static_cast<std::int32_t>(wrong);
+    changed.key_length = wrong;
+    changed.attributes = static_cast<std::uint8_t>(kHasExtension | kHasHeaders);
+    std::memcpy(frame.data(), &changed, sizeof changed);
+    std::memcpy(frame.data() + length - sizeof wrong, &wrong, sizeof wrong);
+    const Record record = decode_record(header, frame.data(), nullptr);
+    const auto* const begin = reinterpret_cast<const char*>(frame.data());
+    for (const std::string_view part : {record.key, record.value, record.headers.bytes()}) {
+      if (part.empty()) continue;
+      EXPECT_GE(part.data(), begin);
+      EXPECT_LE(part.data() + part.size(), begin + length);
+    }
+  }
+}
+
 TEST(Frame, EveryFaultHasAName) {
   for (int fault = 0; fault <= static_cast<int>(FrameFault::offset_gap); ++fault) {
     EXPECT_NE(to_string(static_cast<FrameFault>(fault)), "unknown") << fault;

@@ -199,6 +199,55 @@ TEST_F(CoordinatorTest, ASecondCoordinatorGoesOnWhereTheFirstStopped) {
   EXPECT_TRUE((*second)->persist(seconds(60)));
 }
 
+// --- What other processes may have written into the table ---------------------------------------------
+
+TEST_F(CoordinatorTest, AnOwnerWhoIsNoMemberIsGrantedNothing) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  const std::uint32_t entry = *entry_of("billing", topic_id("orders"));
+  const std::uint32_t group = *find_group(control(), "billing");
+  const std::uint32_t mine = table().assignments[entry].load();
+  for (const std::uint32_t owner : {seat->slot.index() + 2, shm::kMaxSlots + 1, 60'000u, 0xffffu}) {
+    table().assignments[entry].store(shm::assignment_word(group, owner));
+    (*seat)->release(&(*seat)->held().front());  // which makes the coordinator look
+    wait([&] { return table().assignments[entry].load() == mine; });
+    settle({seat.get()}, {1});
+  }
+}
+
+TEST_F(CoordinatorTest, ACountOfEntriesThatCannotBeIsNotFollowed) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  stop_coordinator();
+  table().entries_used.store(~0u);
+  table().ready.store(0);  // as after a reboot
+  start_coordinator();
+  ASSERT_TRUE(wait_until_ready(*attachment_));
+  EXPECT_EQ(committed("billing", "orders"), "5");
+}
+
+TEST_F(CoordinatorTest, NoExpressionKeepsTheCoordinatorBusyOrTooDeep) {
+  const std::string name(60, 'a');
+  create(name);
+  auto seat = sit("billing");
+  for (const char* const deep : {"(a?){20000}", "((a{200}){200}){200}", "(((a{30,}){30}){30})"}) {
+    const Status joined = (*seat)->join({.topics = {}, .pattern = deep});
+    ASSERT_FALSE(joined) << deep;
+    EXPECT_EQ(joined.error().code, Code::invalid_argument);
+    EXPECT_NE(joined.error().message.find("repeats too much"), std::string::npos) << joined.error().message;
+  }
+  // Every way to split the name would have to be tried.
+  ASSERT_TRUE((*seat)->join({.topics = {}, .pattern = "(a|a)*b"}));
+  ASSERT_TRUE(
+      (*seat)->join({.topics = {}, .pattern = std::string(1000, '(') + "a" + std::string(1000, ')') + "*"}));
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->join({.topics = {}, .pattern = "a{40,80}"}));
+  settle({seat.get()}, {1});
+}
+
 TEST_F(CoordinatorTest, ARemovalThatWasCutShortLeavesAnEmptyGroup) {
   create("orders");
   auto seat = join("billing", "orders");

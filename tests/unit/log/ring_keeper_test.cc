@@ -110,6 +110,31 @@ TEST_F(RingKeeperTest, RepairSaysCorruptOfWhatCannotBe) {
             Code::corrupt);
 }
 
+TEST_F(RingKeeperTest, RepairEndsAtAWordThatHasNoLength) {
+  const Ring ring = make_ring();
+  HandClaim(ring, new_slot(), 64);
+  commit(ring, 64);
+  format::state_word(ring.data()).store(std::uint64_t{1} << 32);  // of a type, neither claimed nor committed
+  RingKeeper keeper = keeper_of(open_ring());
+  static_cast<void>(monitor_.find_deaths());
+  keeper.begin_inquiry();
+  const auto complete = keeper.step_inquiry(monitor_);
+  ASSERT_TRUE(complete) << complete.error().message;
+  EXPECT_TRUE(*complete);
+  EXPECT_EQ(keeper.repaired_records(), 1u);
+}
+
+TEST_F(RingKeeperTest, ARingEndsOnlyWhereClaimsCan) {
+  const Ring ring = make_ring();
+  const Position from(3 * kTestTerm);
+  EXPECT_TRUE(ring.can_end_at(from, from));
+  EXPECT_TRUE(ring.can_end_at(from + 64, from));
+  EXPECT_TRUE(ring.can_end_at(from + ring.usable_term_bytes(), from));
+  for (const std::uint64_t impossible : {from.value() - 8, from.value() + 4, from.value() + kTestTerm - 8,
+                                         from.value() + 5 * kTestTerm, ~std::uint64_t{7}})
+    EXPECT_FALSE(ring.can_end_at(Position(impossible), from)) << impossible;
+}
+
 // --- Recycling -----------------------------------------------------------------------------------
 
 class RingRecycling : public RingKeeperTest {
