@@ -332,13 +332,27 @@ SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
 
 SendResult<Claim> ProducerCore::try_claim(std::size_t value_bytes, std::string_view key,
                                           std::optional<PartitionId> partition) {
+  if (direct_ == nullptr || !is_mine() || partition.value_or(PartitionId(0)) != PartitionId(0)) [[unlikely]]
+    return claim_slowly(value_bytes, key, partition);
+  return claim_from(*direct_, value_bytes, key);
+}
+
+SendResult<Claim> ProducerCore::claim_slowly(std::size_t value_bytes, std::string_view key,
+                                             std::optional<PartitionId> partition) {
   log::Appender* const to = appender(partition ? *partition : partition_for(key));
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (auto error = before_append(*to)) return refuse(*error, to);
-  auto open = to->claim(key, value_bytes);
-  if (!open) return refuse(open.error(), to);
+  return claim_from(*to, value_bytes, key);
+}
+
+inline SendResult<Claim> ProducerCore::claim_from(log::Appender& to, std::size_t value_bytes,
+                                                  std::string_view key) {
+  auto open = to.claim(key, value_bytes);
+  if (!open) [[unlikely]]
+    return refuse(open.error(), &to);
   open_ = *open;
-  open_appender_ = to;
+  open_appender_ = &to;
+  direct_ = nullptr;
   share_->set_claimer(this);
   return Claim(this, {open_.value, value_bytes});
 }
@@ -347,6 +361,7 @@ SendResult<RecordMetadata> ProducerCore::commit_claim() {
   if (open_appender_ == nullptr || !is_mine()) return refuse(SendError::closed, open_appender_);
   log::Appender& to = *std::exchange(open_appender_, nullptr);
   share_->set_claimer(nullptr);
+  choose_path();
   return after_append(to, to.commit(open_));
 }
 
@@ -354,6 +369,7 @@ void ProducerCore::abort_claim() {
   if (open_appender_ == nullptr || !is_mine()) return;
   std::exchange(open_appender_, nullptr)->abort(open_);
   share_->set_claimer(nullptr);
+  choose_path();
 }
 
 SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {

@@ -43,7 +43,7 @@ class ProducerCore {
   Status abort() { return share_->abort(); }
   std::uint64_t next_sequence(PartitionId partition);
 
-  // Whether sends may go the direct way; to be asked when one that shares opens or ends a claim.
+  // Whether sends and claims may go the direct way; to be asked when one that shares opens or ends a claim.
   void choose_path();
   std::uint64_t topic_id() const { return appenders_.front().partition().topic_id; }
 
@@ -64,6 +64,9 @@ class ProducerCore {
   Status add_appender(const log::TopicEntry& topic, PartitionId partition);
   void take_up_new_partitions();
   SendResult<RecordMetadata> send_slowly(const ProducerRecord& record);
+  SendResult<Claim> claim_slowly(std::size_t value_bytes, std::string_view key,
+                                 std::optional<PartitionId> partition);
+  SendResult<Claim> claim_from(log::Appender& to, std::size_t value_bytes, std::string_view key);
   // Null when the topic has no such partition. Opens those that have come since, but for a claim in place.
   log::Appender* appender(PartitionId partition) {
     if (partition.value() >= appenders_.size()) [[unlikely]]

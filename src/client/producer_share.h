@@ -44,8 +44,12 @@ class ProducerShare {
   bool writes_to(std::uint64_t topic_id) const;
   // A slot has one operation under way, so there is one open claim over all producers.
   bool is_claim_open() const { return claimer_ != nullptr; }
-  // Null: nobody's claim is open. All producers choose their path anew.
-  void set_claimer(ProducerCore* claimer);
+  // Null: nobody's claim is open. The other producers choose their path anew; the claimer does itself.
+  void set_claimer(ProducerCore* claimer) {
+    claimer_ = claimer;
+    if (producers_.size() > 1) [[unlikely]]
+      tell_producers();
+  }
 
   // --- Transactions ---
 
@@ -69,6 +73,7 @@ class ProducerShare {
  private:
   ProducerShare(std::shared_ptr<LogCore> log, const ProducerOptions& options);
 
+  void tell_producers();
   bool is_mine() const { return log_->is_mine(); }
   Status take_id(bool durable);
   Status check_transaction() const;

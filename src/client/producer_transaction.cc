@@ -60,8 +60,7 @@ bool ProducerShare::writes_to(std::uint64_t topic_id) const {
                              [&](const ProducerCore* one) { return one->topic_id() == topic_id; });
 }
 
-void ProducerShare::set_claimer(ProducerCore* claimer) {
-  claimer_ = claimer;
+void ProducerShare::tell_producers() {
   for (ProducerCore* producer : producers_) producer->choose_path();
 }
 

@@ -247,14 +247,17 @@ SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
 
 template <bool kStamped>
 inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::size_t value_bytes) {
-  if (auto error = judge(key, key.size() + value_bytes)) return std::unexpected(*error);
+  const std::uint64_t body = key.size() + std::min<std::uint64_t>(value_bytes, format::kMaxFrameBytes);
+  if (body >= unchecked_bytes_) [[unlikely]]
+    if (auto error = judge(key, body)) return std::unexpected(*error);
+  constexpr std::uint64_t overhead = format::kFrameHeaderBytes + (kStamped ? format::kExtensionBytes : 0);
   Open open;
-  open.length = static_cast<std::uint32_t>(format::data_frame_bytes(key.size(), value_bytes, 0)) +
-                (kStamped ? format::kExtensionBytes : 0);
+  open.length = static_cast<std::uint32_t>(overhead + body);
   open.claimed = format::align_frame(open.length);
   open.attributes = key.data() != nullptr ? format::kHasKey : 0;
   Claimed claimed;
   if (auto error = kStamped ? take_guarded(open.claimed, 1, claimed) : take(open.claimed, 1, claimed))
+      [[unlikely]]
     return std::unexpected(*error);
   const std::int64_t timestamp_ns = timestamp_of({}, claimed);
   write_claim_header(claimed.frame, open.claimed, claimed.offset, timestamp_ns,
@@ -266,9 +269,11 @@ inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::
     open.sequence = next_sequence_++;
     open.value = format::write_extended_body(claimed.frame, extension, key, nullptr, value_bytes, {});
   } else {
-    open.value = format::write_body(claimed.frame, key, nullptr, value_bytes, {});
+    open.value = claimed.frame + format::kFrameHeaderBytes + key.size();
+    if (!key.empty()) std::memcpy(claimed.frame + format::kFrameHeaderBytes, key.data(), key.size());
   }
   open.metadata = {partition_.partition, claimed.offset, claimed.position + open.claimed, timestamp_ns};
+  prefetch_behind(claimed.frame + open.claimed);
   slot_->announce_open(partition_.index, claimed.position.value());
   return open;
 }

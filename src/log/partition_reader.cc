@@ -115,7 +115,9 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
   Look look;
   const Position most = limit();
   const std::byte* stop = stop_before(most);
-  while (look.records < out.size()) {
+  for (;;) {
+    look.records += take_plain(frame_, stop, out.subspan(look.records));
+    if (look.records == out.size()) break;
     if (frame_ == stop) {
       if (frame_ != term_end_ || !next_term()) break;
       stop = stop_before(most);
@@ -126,15 +128,11 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
     if (!format::word_is_resolved(word)) break;
     // A watermark stands where a frame begins: no frame reaches beyond it.
     const auto room = static_cast<std::uint64_t>(stop - frame_);
-    if (take_plain(frame_, word, room, out[look.records])) [[likely]] {
-      ++look.records;
-    } else {
-      auto taken = take_frame(frame_, word, room, out[look.records]);
-      if (!taken && look.records == 0) return std::unexpected(taken.error());
-      // What came before a fault is handed out first.
-      if (!taken || *taken == Taken::undecided) break;
-      look.records += *taken == Taken::wanted ? 1 : 0;
-    }
+    auto taken = take_frame(frame_, word, room, out[look.records]);
+    if (!taken && look.records == 0) return std::unexpected(taken.error());
+    // What came before a fault is handed out first.
+    if (!taken || *taken == Taken::undecided) break;
+    look.records += *taken == Taken::wanted ? 1 : 0;
     frame_ += format::word_extent(word);
   }
   if (look.records == 0 && left_ring()) [[unlikely]] {
@@ -167,29 +165,41 @@ bool PartitionReader::next_term() {
 }
 
 // The common frame, a record without key and headers, in as few steps as can be: there is no structure
-// to get wrong but its length. False: it is of another kind, and nothing was done.
-bool PartitionReader::take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room,
-                                 Record& record) {
+// to get wrong but its length. Where it stands is kept in registers until there is no further one: in members,
+// each record would wait for what the last one has stored.
+std::size_t PartitionReader::take_plain(const std::byte*& frame, const std::byte* stop, std::span<Record> out) {
   constexpr std::uint64_t plain = format::committed_word(0, FrameType::data, 0);
-  const auto length = static_cast<std::uint32_t>(word);
-  const std::uint32_t extent = format::align_frame(length);
-  if (word - length != plain || length < format::kFrameHeaderBytes || extent > room || offset_ < skip_below_)
-      [[unlikely]]
-    return false;
-  format::FrameHeader header;
-  std::memcpy(&header, frame, sizeof header);
-  if (header.offset != offset_.value()) [[unlikely]]
-    return false;
-  record.offset = offset_;
-  record.timestamp_ns = header.timestamp_ns;
-  record.key = {};
-  record.value = {reinterpret_cast<const char*>(frame) + format::kFrameHeaderBytes,
-                  length - format::kFrameHeaderBytes};
-  record.headers = {};
-  record.source = &source_;
-  ++offset_;
-  position_ += extent;
-  return true;
+  if (offset_ < skip_below_) [[unlikely]]
+    return 0;
+  const std::byte* at = frame;
+  Offset offset = offset_;
+  std::size_t taken = 0;
+  for (; taken < out.size() && at != stop; ++taken) {
+    // SYNC: pairs with the release CAS of commit_word and publish_filler.
+    const std::uint64_t word = format::load_state_word(at, memory_order_acquire);
+    const auto length = static_cast<std::uint32_t>(word);
+    const std::uint32_t extent = format::align_frame(length);
+    if (word - length != plain || length < format::kFrameHeaderBytes ||
+        extent > static_cast<std::uint64_t>(stop - at))
+      break;
+    const format::FrameHeader header = format::load_header(at);
+    if (header.offset != offset.value()) [[unlikely]]
+      break;
+    Record& record = out[taken];
+    record.offset = offset;
+    record.timestamp_ns = header.timestamp_ns;
+    record.key = {};
+    record.value = {reinterpret_cast<const char*>(at) + format::kFrameHeaderBytes,
+                    length - format::kFrameHeaderBytes};
+    record.headers = {};
+    record.source = &source_;
+    ++offset;
+    at += extent;
+  }
+  position_ += static_cast<std::uint64_t>(at - frame);
+  offset_ = offset;
+  frame = at;
+  return taken;
 }
 
 Result<PartitionReader::Taken> PartitionReader::take_frame(const std::byte* frame, std::uint64_t word,
@@ -249,18 +259,16 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
   Look look;
   const std::byte* frame = unread_.data();
   const std::byte* const end = frame + unread_.size();
-  while (frame < end && look.records < out.size()) {
+  for (;;) {
+    look.records += take_plain(frame, end, out.subspan(look.records));
+    if (frame == end || look.records == out.size()) break;
     const std::uint64_t word = format::load_state_word(frame, memory_order_relaxed);
     const auto room = static_cast<std::uint64_t>(end - frame);
-    if (take_plain(frame, word, room, out[look.records])) {
-      ++look.records;
-    } else {
-      auto taken = take_frame(frame, word, room, out[look.records]);
-      if (!taken && look.records == 0) return std::unexpected(taken.error());
-      // What came before a fault is handed out first.
-      if (!taken || *taken == Taken::undecided) break;
-      look.records += *taken == Taken::wanted ? 1 : 0;
-    }
+    auto taken = take_frame(frame, word, room, out[look.records]);
+    if (!taken && look.records == 0) return std::unexpected(taken.error());
+    // What came before a fault is handed out first.
+    if (!taken || *taken == Taken::undecided) break;
+    look.records += *taken == Taken::wanted ? 1 : 0;
     frame += format::word_extent(word);
   }
   unread_ = {frame, end};

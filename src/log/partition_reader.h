@@ -166,10 +166,11 @@ class PartitionReader {
   Result<Frames> frames_in_files();
   // Whether the newest ring is to be read from at this position.
   bool is_in_current() const;
-  // Steps over the resolved frame with state word `word`; true if it is a record that was asked for,
-  // now in `record`.
-  bool take_plain(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
-  // The same for frames of every kind; what a scout asks for are markers.
+  // Takes records of the common kind, from `frame` on, until one of another kind, `stop` or nothing more; none
+  // reaches beyond `stop`. Moves `frame` behind them and returns how many.
+  std::size_t take_plain(const std::byte*& frame, const std::byte* stop, std::span<Record> out);
+  // Steps over the resolved frame with state word `word`, of whatever kind: whether it is a record that was asked
+  // for, now in `record`; what a scout asks for are markers.
   // `undecided`: nothing was done, for the record's transaction is still open. Errors: corrupt.
   enum class Taken : std::uint8_t { stepped, wanted, undecided };
   Result<Taken> take_frame(const std::byte* frame, std::uint64_t word, std::uint64_t room, Record& record);
