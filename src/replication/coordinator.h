@@ -176,7 +176,8 @@ class Coordinator {
   // for two processes cannot hold one log directory.
   // Errors: timed_out (the store did not answer within `wait`; the attempts go on, and health() tells);
   // already_exists (the id is another living node's), invalid_argument (malformed record, or the id belongs to
-  // another log directory and `replace` is not set), permission_denied: nothing goes on. Blocks up to `wait`.
+  // another log directory and `replace` is not set), incompatible_layout (another release keeps the node's records
+  // or the cluster's identity), permission_denied: nothing goes on. Blocks up to `wait`.
   virtual Status join(const NodeRecord& node, const JoinOptions& options = {}) = 0;
 
   // Gives the lease back, so that the others see it at once. Errors: timed_out (the lease runs out by itself).

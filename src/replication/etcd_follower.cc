@@ -126,10 +126,14 @@ Status EtcdFollower::check_store() {
   if (!range) return std::unexpected(range.error());
   note_success();
   const std::string& known = builder_.current().cluster_id;
-  const std::string id =
-      range->pairs.empty()
-          ? std::string()
-          : decode_identity(kIdentityKey, range->pairs.front().value).value_or(std::string());
+  std::string id;
+  if (!range->pairs.empty()) {
+    const auto decoded = decode_identity(kIdentityKey, range->pairs.front().value);
+    // Another release's identity is no loss of the records.
+    if (!decoded && decoded.error().code == Code::incompatible_layout)
+      return std::unexpected(decoded.error());
+    id = decoded.value_or(std::string());
+  }
   const bool went_back = range->revision < builder_.current().revision;
   if (!went_back && (known.empty() || id == known)) return {};
   logger().error(

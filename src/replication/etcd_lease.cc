@@ -224,6 +224,14 @@ Result<EtcdRegistration::Found> EtcdRegistration::look_up() {
 Status EtcdRegistration::judge(const Found& found) const {
   const auto known = decode_node(node_key(node_->id), found.node.value);
   const auto live = decode_live(live_key(node_->id), found.live.value);
+  const auto identity = decode_identity(kIdentityKey, found.identity.value);
+  // What another release keeps there is not ours to replace.
+  const auto is_foreign = [](const auto& decoded) {
+    return !decoded && decoded.error().code == Code::incompatible_layout;
+  };
+  if (is_foreign(identity)) return std::unexpected(identity.error());
+  if (is_foreign(known)) return std::unexpected(known.error());
+  if (is_foreign(live)) return std::unexpected(live.error());
   const bool ours = known && known->incarnation == node_->incarnation;
   if (found.live.revision != 0 && !(live && *live == node_->incarnation)) {
     // Two processes hold neither one log directory nor one address: it is the one before us that has ended.

@@ -259,6 +259,23 @@ TEST_F(EtcdCoordinatorTest, AMalformedRecordIsLeftOutAndNamedAndTheRestIsRead) {
   EXPECT_THAT(one->state()->malformed, SizeIs(1));
 }
 
+// Another identity would tell all others that etcd has lost its records.
+TEST_F(EtcdCoordinatorTest, WhatAnotherReleaseKeepsIsNotReplacedByWhoJoins) {
+  for (const std::string key : {"identity", "nodes/1", "live/1"}) {
+    SCOPED_TRACE(key);
+    put("/ringtail/test/" + key, R"({"version":2,"id":"of tomorrow"})");
+    const auto before = observer()->state()->malformed;
+    ASSERT_TRUE(before.contains(key));
+    const Status joined = coordinator()->join(node_record(1), {.replace = true});
+    ASSERT_FALSE(joined);
+    EXPECT_EQ(joined.error().code, Code::incompatible_layout) << joined.error().message;
+    EXPECT_THAT(joined.error().message, HasSubstr("'" + key + "' has version 2"));
+    EXPECT_EQ(observer()->state()->malformed, before);
+    ASSERT_TRUE(post("/v3/kv/deleterange", {{"key", to_base64("/ringtail/test/" + key)}}));
+  }
+  EXPECT_TRUE(coordinator()->join(node_record(1)));
+}
+
 TEST_F(EtcdCoordinatorTest, OfOtherClustersInOneEtcdNothingIsSeen) {
   const auto one = coordinator();
   ASSERT_TRUE(one->join(node_record(1)));
