@@ -155,6 +155,7 @@ void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted
   skip_below_ = wanted;
   may_jump_ = false;
   entry_->pin.store(position_.value(), std::memory_order_release);  // SYNC: pairs with readers_pin_below
+  tell_place();  // from here on it holds the ring of a memory topic, though it polls later
   enter(ring);
 }
 

@@ -322,6 +322,23 @@ TEST_F(DiskReader, RecordsInHandNeverChangeThoughTheRingGoesOn) {
 
 // The waiter's flag against the commit, as Consumer waits: nobody sleeps through a record. There is no
 // deadline to help: a lost wake-up hangs the test.
+TEST_F(MemoryReader, WhoSeeksBackHoldsTheRingFromThenOn) {
+  config_.on_full = OnFull::fail;
+  open_keeper();
+  auto producer = new_producer();
+  auto reader = new_reader();
+  const Ring ring = open_ring();
+  while (ring.header().active_term.load() < 2)
+    ASSERT_TRUE((*producer)->append({.value = std::string(1'000, 'r')}));
+  std::array<Record, 80> records;
+  ASSERT_EQ(*reader->poll(records), records.size());
+  ASSERT_TRUE(reader->seek(Offset(3)));
+  for (int rounds = 0; rounds < 50; ++rounds) turn();
+  ASSERT_EQ(*reader->poll(records), records.size());
+  EXPECT_EQ(records[0].offset, Offset(3));
+  EXPECT_EQ(reader->missed(), 0u);
+}
+
 // One reader has read on, but still holds what it was given; meanwhile another begins.
 TEST_F(MemoryReader, WhoBeginsAtTheLogsStartMissesNothingWhileAPinDelaysTheRest) {
   config_.on_full = OnFull::fail;
