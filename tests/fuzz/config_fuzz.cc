@@ -1,8 +1,6 @@
 // What people write into files and on command lines: numbers with units, points in time, topics' configurations,
 // ringtail.toml, topic.toml, and the daemon's configuration. A refusal says why; what is accepted and written again
 // is read as the same.
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 
@@ -12,6 +10,7 @@
 #include "daemon/config.h"
 #include "fuzz/harness/input.h"
 #include "log/catalog.h"
+#include "unit/shm/shm_test_support.h"
 
 namespace ringtail::fuzz {
 namespace {
@@ -20,16 +19,8 @@ namespace fs = std::filesystem;
 
 // In memory, for files are made by the thousand.
 const fs::path& scratch() {
-  static const fs::path dir = [] {
-    std::string name = "/dev/shm/ringtail-fuzz-XXXXXX";
-    demand(::mkdtemp(name.data()) != nullptr, "there is a place for files");
-    std::atexit([] {
-      std::error_code ignored;
-      fs::remove_all(scratch(), ignored);
-    });
-    return fs::path(name);
-  }();
-  return dir;
+  static const shm::TempDir dir;
+  return dir.path();
 }
 
 fs::path put(const fs::path& path, std::string_view content) {
