@@ -293,6 +293,7 @@ Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
   } else {
     found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
           fmt::format("{}: index to be rebuilt ({})", segment.path.string(), content.error().message));
+    log.lacks_mark = true;
   }
   std::optional<Position> mark = options_.known_durable;
   if (index) {

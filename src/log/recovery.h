@@ -91,6 +91,7 @@ struct RecoveredLog {
   Offset next_offset{0};
   Position end_position{0};
   // Of the last segment.
+  bool lacks_mark = false;  // its index file is missing or invalid
   std::int64_t created_ns = 0;
   std::vector<format::IndexEntry> index;
   std::vector<format::TimeIndexEntry> time_index;

@@ -23,7 +23,8 @@ namespace ringtail::log {
 class IndexFile {
  public:
   // Makes the file anew with these entries, with space for `capacity` of them. Blocks. Durable on
-  // return: nothing; it is all hints, whose loss costs recovery time and no records.
+  // return: nothing. The entries are hints, whose loss costs recovery time and no records; for the mark
+  // see sync.
   // Errors: no_space, permission_denied, read_only, storage_failed, system.
   static Result<std::unique_ptr<IndexFile>> create(io::Backend& backend, std::filesystem::path path,
                                                    const format::FileHeader& header,
@@ -44,6 +45,9 @@ class IndexFile {
 
   // Writes everything. Blocks. Durable on return: nothing. Errors: storage_failed.
   Status flush();
+  // Makes durable what was flushed, but for the file's name. Once a file of offsets has a header on disk,
+  // recovery finds a mark, an older one at worst. Blocks. Errors: storage_failed, system.
+  Status sync() { return backend_.sync_file(file_); }
   // The same with a last entry (if any), for which there is always room, and cuts off the unused
   // space. Blocks. Durable on return: nothing. Errors: storage_failed, system.
   Status finish(std::optional<RawEntry> last);

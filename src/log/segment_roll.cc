@@ -56,6 +56,8 @@ Status SegmentWriter::reopen_last(const RecoveredLog& recovered) {
   if (ready)
     ready =
         open_indexes(active_info(), active, raw_entries(recovered.index), raw_entries(recovered.time_index));
+  if (ready && recovered.lacks_mark) ready = active.index->sync();
+  if (ready && recovered.lacks_mark) ready = backend_.sync_directory(dir_);
   if (ready) {
     const auto bytes = file_size(active.file, active_info().path);
     if (!bytes) return std::unexpected(bytes.error());
@@ -182,8 +184,10 @@ Status SegmentWriter::begin_segment(const FrameRun& first) {
 
   Active active;
   active.created_ns = info.created_ns = wall_clock_ns();
-  // The indexes come first: a log file without them would have no mark.
+  // The indexes come first, and the mark to disk: without one, recovery could not tell what the next crash
+  // leaves of writes out of order from damage.
   if (auto opened = open_indexes(info, active, {}, {}); !opened) return opened;
+  if (auto synced = active.index->sync(); !synced) return synced;
 
   AlignedBuffer block(format::kBlockBytes);
   format::encode_header(

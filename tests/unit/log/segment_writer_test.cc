@@ -159,6 +159,43 @@ TEST_F(SegmentWriterTest, RollsBySizeAtAnyFrameBoundary) {
   expect_readable(ring_, Position(0), ring_.end());
 }
 
+// Without a mark on disk, what a power cut leaves of writes out of order would be taken for damage.
+TEST_F(SegmentWriterTest, TheMarkIsOnDiskBeforeTheSegmentHasItsName) {
+  config_.segment_bytes = 1 << 20;
+  for (int i = 0; i < 3; ++i) {
+    append_value(600'000);
+    ASSERT_TRUE(writer_->flush_blocking());
+  }
+  ASSERT_EQ(logs().size(), 3u);
+  const auto events = backend_->events();
+  for (const Offset base : logs()) {
+    const auto is = [](Op op, const std::filesystem::path& path) {
+      return [op, text = path.string()](const testing::Event& event) {
+        return event.op == op && event.path == text;
+      };
+    };
+    const auto synced = std::ranges::find_if(events, is(Op::sync_file, index_file(base.value())));
+    const auto named = std::ranges::find_if(events, is(Op::rename, log_file(base.value())));
+    ASSERT_NE(synced, events.end()) << "the mark of segment " << base.value() << " is never synced";
+    EXPECT_LT(synced, named);
+  }
+}
+
+TEST_F(SegmentWriterTest, AMarkThatWasLostIsOnDiskAgainWithItsName) {
+  begin_quietly();
+  open_writer(ring_);
+  EXPECT_EQ(backend_->count(Op::sync_file, ".index"), 0u) << "it was there";
+  writer_.reset();
+  std::filesystem::remove(index_file(0));
+  backend_->clear_events();
+  open_writer(ring_);
+  const auto events = backend_->events();
+  const auto synced = std::ranges::find(events, std::pair(Op::sync_file, index_file(0).string()),
+                                        [](const auto& event) { return std::pair(event.op, event.path); });
+  ASSERT_NE(synced, events.end());
+  EXPECT_NE(std::ranges::find(synced, events.end(), Op::sync_directory, &testing::Event::op), events.end());
+}
+
 TEST_F(SegmentWriterTest, RollsByAge) {
   config_.segment_ms = 1;
   writer_->update_config(config_);
