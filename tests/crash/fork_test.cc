@@ -82,10 +82,10 @@ class ForkTest : public ::testing::Test {
         auto sender = own ? Producer::open(*own, {.topic = kTopic}) : std::unexpected(own.error());
         if (sender && sender->send("of the child's own")) shared_->checked.fetch_add(1);
       }
+      shared_->child.store(::getpid());
       shared_->forked.store(true);
       for (;;) ::pause();
     }
-    shared_->child.store(child);
     while (!shared_->go_on.load()) ::usleep(1000);
     std::memcpy(claim->value().data(), "by claim", 8);
     if (!claim->commit()) return give_up(shared_->error, "the claim was lost");
