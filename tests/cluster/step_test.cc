@@ -14,9 +14,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::array<long, 12> kDaemonCalls{SYS_pwrite64,  SYS_fdatasync, SYS_fsync,  SYS_io_uring_enter,
-                                            SYS_fallocate, SYS_ftruncate, SYS_rename, SYS_unlink,
-                                            SYS_openat,    SYS_sendmsg,   SYS_sendto, SYS_write};
+constexpr std::array<long, 14> kDaemonCalls{
+    SYS_pwrite64, SYS_fdatasync, SYS_fsync,  SYS_io_uring_enter, SYS_fallocate, SYS_ftruncate, SYS_renameat,
+    SYS_unlinkat, SYS_linkat,    SYS_openat, SYS_rename,         SYS_sendmsg,   SYS_sendto,    SYS_write};
 
 class StepTest : public ClusterTest {
  protected:

@@ -163,7 +163,10 @@ bool DiskTrace::note(const Tracer& tracer, const Call& call) {
   switch (call.number) {
     case SYS_openat: return note_open(tracer, call);
     case SYS_mkdir: return note_make_directory(tracer.path_at(call, 0));
+    case SYS_mkdirat: return note_make_directory(tracer.path_at(call, 0, 1));
+    case SYS_linkat: return note_link(tracer, call);
     case SYS_rename: return note_rename(tracer.path_at(call, 0), tracer.path_at(call, 1));
+    case SYS_renameat: return note_rename(tracer.path_at(call, 0, 1), tracer.path_at(call, 2, 3));
     case SYS_rmdir:
     case SYS_unlink: return note_unlink(tracer.path_at(call, 0));
     case SYS_unlinkat: return note_unlink(tracer.path_at(call, 0, 1));
@@ -184,7 +187,8 @@ bool DiskTrace::note(const Tracer& tracer, const Call& call) {
 
 bool DiskTrace::note_open(const Tracer& tracer, const Call& call) {
   const auto flags = call.arguments[2];
-  if ((flags & (O_CREAT | O_TRUNC)) == 0 || (flags & O_TMPFILE) == O_TMPFILE) return false;
+  if ((flags & O_TMPFILE) == O_TMPFILE) return note_nameless(tracer, call);
+  if ((flags & (O_CREAT | O_TRUNC)) == 0) return false;
   const auto place = place_of(tracer.path_at(call, 0, 1));
   if (!place) return false;
   if (const auto node = node_at(*place)) {
@@ -195,6 +199,25 @@ bool DiskTrace::note_open(const Tracer& tracer, const Call& call) {
   nodes_[number.value_or(0)] = made;
   live_[place->directory][place->name] = made;
   return add({.kind = Kind::make, .node = place->directory, .name = place->name, .made = made});
+}
+
+// A file that has no name is no change of the folder yet; what is written to it may come to be.
+bool DiskTrace::note_nameless(const Tracer& tracer, const Call& call) {
+  const auto descriptor = static_cast<std::uint64_t>(call.result);
+  if (!tracer.path_of_descriptor(descriptor).starts_with(root_.native())) return false;
+  nodes_[number_of(link_of(tracer.process(), descriptor)).value_or(0)] = next_++;
+  return false;
+}
+
+// Gives a nameless file, known by its descriptor, a name.
+bool DiskTrace::note_link(const Tracer& tracer, const Call& call) {
+  const auto place = place_of(tracer.path_at(call, 2, 3));
+  if (!place) return false;
+  const auto number = number_of(tracer.path_at(call, 2, 3));
+  const auto made = number ? nodes_.find(*number) : nodes_.end();
+  if (made == nodes_.end()) std::abort();  // of a file from elsewhere, which the disk does not know
+  live_[place->directory][place->name] = made->second;
+  return add({.kind = Kind::make, .node = place->directory, .name = place->name, .made = made->second});
 }
 
 bool DiskTrace::note_make_directory(const fs::path& path) {

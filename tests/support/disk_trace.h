@@ -101,6 +101,8 @@ class DiskTrace {
   std::optional<NodeId> node_of(const Tracer& tracer, std::uint64_t descriptor) const;
   bool add(Event event);
   bool note_open(const Tracer& tracer, const Call& call);
+  bool note_nameless(const Tracer& tracer, const Call& call);
+  bool note_link(const Tracer& tracer, const Call& call);
   bool note_make_directory(const std::filesystem::path& path);
   bool note_rename(const std::filesystem::path& from, const std::filesystem::path& to);
   bool note_unlink(const std::filesystem::path& path);

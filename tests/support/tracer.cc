@@ -273,10 +273,11 @@ std::string Tracer::path_of(const Call& call) const {
     case SYS_mkdir:
     case SYS_rmdir: return path_at(call, 0);
     case SYS_openat:
+    case SYS_renameat:
     case SYS_renameat2:
     case SYS_unlinkat:
-    case SYS_linkat:
     case SYS_mkdirat: return path_at(call, 0, 1);
+    case SYS_linkat: return path_at(call, 2, 3);  // the new name: the old one may be a file's that has none
     default: return path_of_descriptor(call.arguments[0]);
   }
 }
@@ -311,26 +312,17 @@ std::string Tracer::text_at(std::uint64_t address) const {
 }
 
 std::string name_of_call(long number) {
-  constexpr std::array<std::pair<long, std::string_view>, 19> kNames{
-      {{SYS_write, "write"},
-       {SYS_pwrite64, "pwrite"},
-       {SYS_pwritev, "pwritev"},
-       {SYS_fsync, "fsync"},
-       {SYS_fdatasync, "fdatasync"},
-       {SYS_ftruncate, "ftruncate"},
-       {SYS_fallocate, "fallocate"},
-       {SYS_openat, "openat"},
-       {SYS_rename, "rename"},
-       {SYS_renameat2, "renameat2"},
-       {SYS_unlink, "unlink"},
-       {SYS_unlinkat, "unlinkat"},
-       {SYS_linkat, "linkat"},
-       {SYS_mkdir, "mkdir"},
-       {SYS_mkdirat, "mkdirat"},
-       {SYS_rmdir, "rmdir"},
-       {SYS_sendmsg, "sendmsg"},
-       {SYS_sendto, "sendto"},
-       {SYS_io_uring_enter, "io_uring_enter"}}};
+  constexpr std::array<std::pair<long, std::string_view>, 20> kNames{
+      {{SYS_write, "write"},         {SYS_pwrite64, "pwrite"},
+       {SYS_pwritev, "pwritev"},     {SYS_fsync, "fsync"},
+       {SYS_fdatasync, "fdatasync"}, {SYS_ftruncate, "ftruncate"},
+       {SYS_fallocate, "fallocate"}, {SYS_openat, "openat"},
+       {SYS_rename, "rename"},       {SYS_renameat, "renameat"},
+       {SYS_renameat2, "renameat2"}, {SYS_unlink, "unlink"},
+       {SYS_unlinkat, "unlinkat"},   {SYS_linkat, "linkat"},
+       {SYS_mkdir, "mkdir"},         {SYS_mkdirat, "mkdirat"},
+       {SYS_rmdir, "rmdir"},         {SYS_sendmsg, "sendmsg"},
+       {SYS_sendto, "sendto"},       {SYS_io_uring_enter, "io_uring_enter"}}};
   const auto* const found = std::ranges::find(kNames, number, &std::pair<long, std::string_view>::first);
   return found == kNames.end() ? "call " + std::to_string(number) : std::string(found->second);
 }

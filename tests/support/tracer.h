@@ -26,10 +26,10 @@
 namespace ringtail::test {
 
 // The calls by which a process changes files and their names.
-inline constexpr std::array<long, 17> kFileCalls{
-    SYS_write,  SYS_pwrite64, SYS_pwritev,   SYS_fsync,  SYS_fdatasync,     SYS_ftruncate,
-    SYS_openat, SYS_rename,   SYS_renameat2, SYS_unlink, SYS_unlinkat,      SYS_fallocate,
-    SYS_linkat, SYS_mkdir,    SYS_mkdirat,   SYS_rmdir,  SYS_io_uring_enter};
+inline constexpr std::array<long, 18> kFileCalls{
+    SYS_write,  SYS_pwrite64, SYS_pwritev,  SYS_fsync,     SYS_fdatasync, SYS_ftruncate,
+    SYS_openat, SYS_rename,   SYS_renameat, SYS_renameat2, SYS_unlink,    SYS_unlinkat,
+    SYS_linkat, SYS_mkdir,    SYS_mkdirat,  SYS_rmdir,     SYS_fallocate, SYS_io_uring_enter};
 
 // One system call of a thread that stands still at its beginning or its end.
 struct Call {
