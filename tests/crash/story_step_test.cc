@@ -114,6 +114,7 @@ TEST_P(StoryStepTest, NoCallOfARecoveryIsABadPlaceToDie) {
   };
   const auto story = [this] { return tell_story(KeeperMode::embedded); };
   const std::uint64_t length = kill_at(~std::uint64_t{0}, story);
+  ASSERT_NO_FATAL_FAILURE(expect_promises_kept());
   const std::uint64_t points = test::number_from_environment("RINGTAIL_CRASH_STEPS", kPoints / 2);
   std::uint64_t longest = 0;
   std::uint64_t deaths = 0;
