@@ -110,7 +110,7 @@ class Hosts:
         (self.work / f"host{host}").mkdir()
         if self.log_bytes:
             self.log_dir(host).mkdir()
-            said("mount", "-t", "tmpfs", "-o", f"size={self.log_bytes}", "tmpfs", self.log_dir(host))
+            said("mount", "-t", "tmpfs", "-o", f"size={self.log_bytes},mode=0700", "tmpfs", self.log_dir(host))
         tables = {
             "log": {"dir": str(self.log_dir(host))},
             "http": {"listen": "127.0.0.1:0"},

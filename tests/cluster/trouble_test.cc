@@ -114,7 +114,7 @@ class DiskTest : public TroubleTest {
     for (int node = 1; node <= cluster_.size(); ++node) {
       const auto dir = cluster_.directory() / ("node" + std::to_string(node)) / "log";
       std::filesystem::create_directories(dir);
-      ASSERT_EQ(::mount("tmpfs", dir.c_str(), "tmpfs", 0, "size=512m"), 0) << std::strerror(errno);
+      ASSERT_EQ(::mount("tmpfs", dir.c_str(), "tmpfs", 0, "size=512m,mode=0700"), 0) << std::strerror(errno);
       disks_.push_back(dir);
     }
     TroubleTest::SetUp();

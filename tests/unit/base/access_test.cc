@@ -108,7 +108,7 @@ class AccessOfUsersTest : public ::testing::Test {
 
 TEST(AccessTest, AFolderOfOneUserHasFilesOfOneUser) {
   const ScratchDir dir;
-  for (const mode_t mask : {0000, 0022, 0077}) {
+  for (const mode_t mask : {0000u, 0022u, 0077u}) {
     const Umask umask(mask);
     const auto folder = Folder::open(dir.path()).value();
     const std::string of = std::to_string(mask);
@@ -123,9 +123,9 @@ TEST(AccessTest, AFolderOfOneUserHasFilesOfOneUser) {
 
 TEST(AccessTest, AFolderThatItsGroupMayWriteIsShared) {
   const ScratchDir dir;
-  for (const mode_t mode : {02770, 0770, 02775}) {  // the bit saves chowns, but the group decides
+  for (const mode_t mode : {02770u, 0770u, 02775u}) {  // the bit saves chowns, but the group decides
     ASSERT_EQ(::chmod(dir.path().c_str(), mode), 0);
-    for (const mode_t mask : {0000, 0022, 0077}) {
+    for (const mode_t mask : {0000u, 0022u, 0077u}) {
       const Umask umask(mask);
       const auto folder = Folder::open(dir.path()).value();
       EXPECT_TRUE(folder.access().shared);
@@ -225,7 +225,7 @@ TEST(AccessTest, RefusesWhatEverybodyMayWriteTo) {
                  {(dir / "file").native(), "chmod o-w"});
   ASSERT_EQ(::chmod((dir / "file").c_str(), 0644), 0);
   EXPECT_TRUE(open_file_of_log(dir / "file", O_RDONLY));
-  for (const mode_t mode : {0707, 01777}) {
+  for (const mode_t mode : {0707u, 01777u}) {
     ASSERT_EQ(::chmod(dir.path().c_str(), mode), 0);
     expect_refused(Folder::open(dir.path()), Code::permission_denied,
                    {"'" + dir.path().native() + "'", "everybody", "chmod o-w"});
@@ -360,7 +360,7 @@ TEST_F(SharedMemoryFolderTest, OneThatOthersMayWriteToIsRefused) {
   const Access log{kAlice, kAlice, false};
   const path folder = root_ / "a";
   ASSERT_TRUE(make_folder_for(log, root_, "a"));
-  for (const mode_t mode : {0777, 0720, 02770}) {
+  for (const mode_t mode : {0777u, 0720u, 02770u}) {
     give(folder, mode, kAlice, kTeam);
     as(kAlice, kTeam, [&] {
       expect_refused(make_folder_for(log, root_, "a"), Code::permission_denied, {folder.native(), "0700"});
