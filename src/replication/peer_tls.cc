@@ -20,7 +20,7 @@ std::string objection_to(SSL_CTX* context, int purpose) {
   const std::unique_ptr<X509_STORE_CTX, decltype(&X509_STORE_CTX_free)> check(X509_STORE_CTX_new(),
                                                                               &X509_STORE_CTX_free);
   STACK_OF(X509)* chain = nullptr;
-  SSL_CTX_get0_chain_certs(context, &chain);
+  SSL_CTX_get0_chain_certs(context, static_cast<void*>(&chain));
   if (check == nullptr || X509_STORE_CTX_init(check.get(), SSL_CTX_get_cert_store(context),
                                               SSL_CTX_get0_certificate(context), chain) != 1)
     return "it cannot be checked";
@@ -69,12 +69,11 @@ Result<std::shared_ptr<asio::ssl::context>> load_peer_tls(const PeerTls& files) 
   if (SSL_CTX_set_min_proto_version(context->native_handle(), TLS1_3_VERSION) != 1)
     return fail(Code::unsupported, "this build's OpenSSL has no TLS 1.3, which replication takes");
   context->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert);
-  context->load_verify_file(files.ca.string(), error);
-  if (error) return refuse(files.ca, "authority's certificate");
-  context->use_certificate_chain_file(files.certificate.string(), error);
-  if (error) return refuse(files.certificate, "certificate");
-  context->use_private_key_file(files.key.string(), asio::ssl::context::pem, error);
-  if (error) return refuse(files.key, "key");
+  if (context->load_verify_file(files.ca.string(), error)) return refuse(files.ca, "authority's certificate");
+  if (context->use_certificate_chain_file(files.certificate.string(), error))
+    return refuse(files.certificate, "certificate");
+  if (context->use_private_key_file(files.key.string(), asio::ssl::context::pem, error))
+    return refuse(files.key, "key");
   look_at_certificate(context->native_handle(), files);
   return context;
 }

@@ -47,7 +47,7 @@ class Mapping {
   boost::interprocess::mapped_region region_;
   Descriptor unpublished_;        // the nameless file, until it is published
   std::optional<Folder> folder_;  // where it will be, until then
-  std::filesystem::path path_;  // what it will be called
+  std::filesystem::path path_;    // what it will be called
 };
 
 // The name that publish_replacing uses on the way to `name`. A process killed there leaves it behind; who

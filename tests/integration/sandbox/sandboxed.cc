@@ -168,7 +168,7 @@ void deny_write_execute() {
 
 void deny_set_id_bits() {
   Denials denials;
-  for (const std::uint64_t bit : {S_ISUID, S_ISGID}) {
+  for (const std::uint64_t bit : {std::uint64_t{S_ISUID}, std::uint64_t{S_ISGID}}) {
     denials.deny(SCMP_SYS(chmod), has(1, bit));
     denials.deny(SCMP_SYS(fchmod), has(1, bit));
     denials.deny(SCMP_SYS(fchmodat), has(2, bit));
