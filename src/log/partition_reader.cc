@@ -165,8 +165,7 @@ bool PartitionReader::next_term() {
 }
 
 // The common frame, a record without key and headers, in as few steps as can be: there is no structure
-// to get wrong but its length. Where it stands is kept in registers until there is no further one: in members,
-// each record would wait for what the last one has stored.
+// to get wrong but its length. Where it stands is kept in registers until there is no further one.
 std::size_t PartitionReader::take_plain(const std::byte*& frame, const std::byte* stop,
                                         std::span<Record> out) {
   constexpr std::uint64_t plain = format::committed_word(0, FrameType::data, 0);
