@@ -119,7 +119,8 @@ class Consumer {
   Status assign(std::string_view topic);
   const std::vector<TopicPartition>& assignment() const;
 
-  // Sets the offset of the next record. Errors: not_found (not assigned), offset_out_of_range
+  // Sets the offset of the next record. Whoever seeks beyond a claim that is still open is not held up by it, and does
+  // not get its record. Errors: not_found (not assigned), offset_out_of_range
   // (only with Reset::none), corrupt, storage_failed.
   Status seek(const TopicPartition& partition, Offset offset);
   Status seek_to_beginning(const TopicPartition& partition);
