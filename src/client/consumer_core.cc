@@ -19,11 +19,14 @@ namespace {
 constexpr std::size_t kMaxPartitionsOfConsumer = shm::kMaxFutexWaiters - 2;  // two are for wakes
 constexpr int kSpinsPerClock = 64;  // looks between two readings of the clock
 // See ConsumerCore::hold_back.
-constexpr std::uint32_t kDenseLooks = 8;
-constexpr int kMostResets = 1000;  // more, and the start that is told is none
-constexpr std::size_t kFewRecords = 16;
-constexpr std::size_t kManyRecords = 64;
-constexpr unsigned kMostPauses = 8;  // at most about half a microsecond
+constexpr std::uint32_t kDenseLooks = 8;  // for each record that they found
+constexpr int kMostResets = 1000;         // more, and the start that is told is none
+constexpr std::size_t kFewRecords = 128;
+constexpr std::size_t kManyRecords = 400;
+constexpr unsigned kMostPauses = 100;  // at most 2 to 5 microseconds, as long as this CPU's instruction takes
+constexpr unsigned kPausesForOne = 2;
+constexpr unsigned kPausesForRecord = 8;
+constexpr unsigned kDistantPauses = 4;  // from here on it keeps its distance
 
 }  // namespace
 
@@ -195,7 +198,7 @@ Result<std::size_t> ConsumerCore::look() {
     if (next_ >= readers_.size()) next_ = 0;
     PartitionReader& reader = *readers_[next_++];
     const Offset before = reader.offset();
-    auto polled = reader.poll(records_);
+    auto polled = reader.poll(records_, pauses_ >= kDistantPauses);
     if (!polled) [[unlikely]] {
       if (auto mended = mend(reader, polled.error()); !mended) return std::unexpected(mended.error());
       return 0;
@@ -229,19 +232,24 @@ bool ConsumerCore::take_wake() {
 // A consumer that keeps up with a dense stream looks at each line just when its producer writes there;
 // they take the line from each other for every record, and both run at the pace of its travels. So when
 // records come few at a time and after few looks, it rests a little before it looks, and finds several
-// (in network drivers: interrupt moderation). A record that comes after a longer wait, as an answer to a
-// question does, finds it looking.
+// (in network drivers: interrupt moderation), and it keeps its distance from the line that is written. A record
+// that comes after a longer wait, as an answer to a question does, finds it looking.
 void ConsumerCore::hold_back() {
   for (unsigned i = 0; i < pauses_; ++i) __builtin_ia32_pause();
 }
 
 void ConsumerCore::adapt(std::size_t records) {
-  if (empty_looks_ > kDenseLooks)
+  const bool is_full = records == records_.size();  // more are there already
+  if (empty_looks_ > kDenseLooks * records)
     pauses_ = 0;
+  else if (records > kManyRecords || is_full)
+    pauses_ -= pauses_ > 0 ? 1 : 0;
   else if (records < kFewRecords && pauses_ < kMostPauses)
     ++pauses_;
-  else if (records > kManyRecords && pauses_ > 0)
-    --pauses_;
+  // A longer rest has to bring more records: one that comes alone may be the answer to a question, which comes while
+  // this one rests, and would look as if it had been there at once.
+  const std::size_t most = records == 1 ? kPausesForOne : kPausesForRecord * records;
+  pauses_ = static_cast<unsigned>(std::min<std::size_t>(pauses_, most));
   empty_looks_ = 0;
 }
 

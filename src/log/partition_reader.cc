@@ -83,12 +83,12 @@ bool PartitionReader::is_compacted_topic() const {
 
 // --- Poll ----------------------------------------------------------------------------------------
 
-Result<std::size_t> PartitionReader::poll(std::span<Record> out) {
+Result<std::size_t> PartitionReader::poll(std::span<Record> out, bool distant) {
   Result<Look> look = Look{};
   // Changes of place (next ring, ring to segments and back) leave nothing read: then look again.
   for (int changes = 0; changes < 16; ++changes) {
     switch (mode_) {
-      case Mode::ring: look = poll_ring(out); break;
+      case Mode::ring: look = poll_ring(out, distant); break;
       case Mode::segments: look = poll_segments(out); break;
       case Mode::detached:
         if (auto attached = attach(); !attached) return std::unexpected(attached.error());
@@ -102,7 +102,7 @@ Result<std::size_t> PartitionReader::poll(std::span<Record> out) {
   return look->records;
 }
 
-Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) {
+Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out, bool distant) {
   // What was handed out last is given back, what is handed out now is pinned. The pin only rises, and
   // the keeper honours the lower one, so there is no moment without.
   entry_->pin.store(position_.value(), memory_order_release);  // SYNC: pairs with readers_pin_below
@@ -115,6 +115,10 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
   Look look;
   const Position most = limit();
   const std::byte* stop = stop_before(most);
+  if (distant && stop == term_end_) {
+    look.records = keep_distance(out);
+    if (look.records > 0) return look;
+  }
   for (;;) {
     look.records += take_plain(frame_, stop, out.subspan(look.records));
     if (look.records == out.size()) break;
@@ -141,6 +145,19 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out) 
     look.moved = true;
   }
   return look;
+}
+
+// Takes only what stands kDistance before the end of the claims. Who reads along with a fast producer has the processor
+// fetch the lines behind those that it reads, which the producer is about to write: it has to fetch them back, a round
+// trip for each.
+std::size_t PartitionReader::keep_distance(std::span<Record> out) {
+  constexpr std::uint64_t kDistance = 1024;
+  const std::byte* const data = ring_->term_data(term_);
+  const std::uint64_t tail = tail_bytes(ring_->line(term_).tail.load(memory_order_relaxed));
+  // A hint, and no more: what is taken is looked at as always, and the term is not left.
+  if (tail >= ring_->term_bytes() || tail < kDistance) return 0;
+  const std::byte* const stop = data + (tail - kDistance);
+  return stop > frame_ ? take_plain(frame_, stop, out) : 0;
 }
 
 const std::byte* PartitionReader::stop_before(Position limit) const {

@@ -52,7 +52,8 @@ class PartitionReader {
   // first record of a transaction that is still open, and steps over those of aborted ones.
   // Errors: corrupt, storage_failed, offset_out_of_range (retention has deleted what comes next), closed,
   // limit_exceeded (reader table: with read_committed it takes a second entry).
-  Result<std::size_t> poll(std::span<Record> out);
+  // `distant`: as long as there are others, what was claimed last is left for the next poll (see keep_distance).
+  Result<std::size_t> poll(std::span<Record> out, bool distant = false);
 
   // Whole frames of every kind, next to each other, as they stand in the ring or in a file, valid until the
   // next call; their checksums may be missing where they come from the ring. Empty when there is nothing yet.
@@ -147,7 +148,8 @@ class PartitionReader {
     std::size_t records = 0;
     bool moved = false;
   };
-  Result<Look> poll_ring(std::span<Record> out);
+  Result<Look> poll_ring(std::span<Record> out, bool distant);
+  std::size_t keep_distance(std::span<Record> out);
   Result<Look> poll_segments(std::span<Record> out);
   bool left_ring() const;
   bool next_term();

@@ -65,6 +65,47 @@ TEST_F(DiskReader, FollowsTheEndRecordByRecord) {
   }
 }
 
+TEST_F(MemoryReader, AtADistanceLeavesWhatWasClaimedLastForTheNextPoll) {
+  open_keeper();
+  auto producer = new_producer();
+  auto reader = new_reader();
+  append_while_turning(*producer, 60);
+  const Ring ring = open_ring();
+  std::vector<Record> records(100);
+  ASSERT_GT(*reader->poll(records, true), 0u);
+  const Position tail(tail_bytes(ring.line(0).tail.load()));
+  EXPECT_LE(reader->position() + 1024, tail);
+  EXPECT_GT(reader->position() + 1024 + 200, tail) << "and no more than that";
+  const std::uint64_t read = reader->offset().value();
+  // When there is nothing else, it gets these.
+  EXPECT_EQ(*reader->poll(records, true), 60 - read);
+  EXPECT_EQ(reader->offset(), Offset(60));
+  EXPECT_EQ(*reader->poll(records, true), 0u);
+}
+
+TEST_F(MemoryReader, AtADistanceMissesNothingAndStandsNowhereFromTermToTerm) {
+  open_keeper();
+  auto producer = new_producer();
+  auto reader = new_reader();
+  std::mt19937_64 random(shm::print_seed());
+  std::vector<Record> records(50);
+  std::uint64_t next = 0;
+  while (next < 20'000) {
+    append_while_turning(*producer, static_cast<int>(1 + random() % 60));
+    for (std::size_t polled = 1; polled > 0;) {
+      auto got = reader->poll(records, random() % 4 != 0);
+      ASSERT_TRUE(got) << got.error().message;
+      polled = *got;
+      for (const Record& record : std::span(records).first(polled)) {
+        ASSERT_EQ(record.offset, Offset(next));
+        ASSERT_EQ(record.value, value_of(next));
+        ++next;
+      }
+    }
+    ASSERT_EQ(next, next_number_);
+  }
+}
+
 TEST_F(DiskReader, GivesRecordsOfEveryKindFromRingAndFilesAlike) {
   config_.ring_terms = 8;
   open_keeper();
