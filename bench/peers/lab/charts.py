@@ -19,7 +19,8 @@ STYLES = {
     "iceoryx": ("green", "solid"), "iceoryx2": ("green", "dashed"),
     "redis": ("purple", "solid"), "redis-aof": ("purple", "dashed"), "nats": ("purple", "dotted"),
     "nats-file": ("purple", "dashdot"),
-    "aeron-ipc": ("blue", "solid"), "aeron-archive": ("blue", "dashed"), "aeron-recorded": ("blue", "dotted"),
+    "aeron-ipc": ("blue", "solid"), "aeron-shared": ("blue", "dashdot"), "aeron-archive": ("blue", "dashed"),
+    "aeron-recorded": ("blue", "dotted"),
     "chronicle": ("blue", "dashdot"),
     "kafka": ("orange", "solid"), "kafka-all": ("orange", "dashed"), "kafka-durable": ("orange", "dotted"),
 }

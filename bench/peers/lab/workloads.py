@@ -74,7 +74,7 @@ def workloads(replay_bytes):
                         "zeromq", "iceoryx", "redis", "aeron-ipc", "chronicle", "iceoryx2")),
         _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-disk", "ringtail-disk-batch",
                            "ringtail-durable-batch", "pipe", "boost", "zeromq", "iceoryx", "redis", "aeron-ipc",
-                           "aeron-archive", "chronicle", "kafka", "iceoryx2")),
+                           "aeron-shared", "aeron-archive", "chronicle", "kafka", "iceoryx2")),
         _open("1m", 1e6, "1 M", QUICK_OPEN),
         Workload("ping-block", "ping-pong, 32 B, blocking waits", "The same, with readers that sleep.",
                  Shape(ping_pong=True, size=32, wait="block"),

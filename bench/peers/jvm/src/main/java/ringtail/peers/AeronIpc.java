@@ -139,7 +139,8 @@ class AeronIpc implements Peer {
 
     @Override
     public Sender sender(Stream stream) throws Exception {
-        boolean alone = stream != Stream.DATA || new RunFile(options.run).producers() == 1;
+        boolean alone = !modeWords().contains("concurrent")
+            && (stream != Stream.DATA || new RunFile(options.run).producers() == 1);
         if (alone) {
             ExclusivePublication p = aeron().addExclusivePublication(CHANNEL, streamId(stream));
             sessionAdded(p.sessionId());
