@@ -23,6 +23,7 @@ class Settings:
     warmup: float
     grace: float
     repeat: int
+    others: int | None     # rounds of what is not telling; None: all of them
     budget: float | None   # seconds for everything
     quick: bool
     gap_seconds: float
@@ -56,7 +57,9 @@ class Campaign:
         steps = []
         for repetition in range(self.settings.repeat):
             for workload in self.workloads:
-                able = [system for system in systems.SYSTEMS if self.part(workload, system) is None]
+                seldom = self.settings.others is not None and repetition >= self.settings.others
+                able = [system for system in systems.SYSTEMS if self.part(workload, system) is None
+                        and (workload.tells(system) or not seldom)]
                 turn = repetition * 5 % max(1, len(able))
                 order = able[turn:] + able[:turn]
                 if repetition % 2:

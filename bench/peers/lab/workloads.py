@@ -18,6 +18,11 @@ class Workload:
     open_loop: bool = False   # beside it: the minimal ring, and the gaps of a spinning thread
     only: tuple = ()          # systems; empty: all that can
     seconds: float = 1.0      # share of the time that was asked for
+    goal: tuple = ()          # systems of a goal that --quick leaves out
+
+    def tells(self, system):
+        """Whether --quick measures the system here, or a goal is about it."""
+        return self.quick is not None and (not self.quick or system.key in self.quick) or system.key in self.goal
 
     def refuses(self, system):
         """Why the system has no part in it; None when it has."""
@@ -89,10 +94,12 @@ def workloads(replay_bytes):
         _fan(1, 4),
         _fan(4, 4),
         Workload("fast", "open loop, 500 k records/s, two consumers", "Beside the next one.",
-                 Shape(rate=5e5, consumers=2, wait="block"), "send", quick=None, only=SLOW_KEYS),
+                 Shape(rate=5e5, consumers=2, wait="block"), "send", quick=None, only=SLOW_KEYS,
+                 goal=("ringtail-disk",)),
         Workload("slow", "open loop, 500 k records/s, a slow consumer beside a fast one",
                  "Does the producer feel a consumer that falls more than a ring behind? (It takes a record in 150 µs.)",
-                 Shape(rate=5e5, consumers=2, wait="block", slow_ns=100_000), "send", quick=None, only=SLOW_KEYS),
+                 Shape(rate=5e5, consumers=2, wait="block", slow_ns=100_000), "send", quick=None, only=SLOW_KEYS,
+                 goal=("ringtail-disk",)),
         Workload("disk-idle", "open loop, 100 k records/s, the disk idle",
                  "What the producer's send takes, from when it was due; beside the next one.",
                  Shape(rate=1e5), "send", quick=None, only=DISK_KEYS),
