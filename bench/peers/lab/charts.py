@@ -12,6 +12,7 @@ DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 4", "dashdot": "9 3 2 3"}
 STYLES = {
     "line": ("ink", "dotted"), "ring": ("ink", "solid"), "memcpy": ("ink", "dashed"), "memcpy-small": ("ink", "dashdot"),
     "ringtail-memory": ("vermillion", "solid"), "ringtail-batch": ("vermillion", "dotted"),
+    "ringtail-small": ("vermillion", "dotted"), "ringtail-small-batch": ("vermillion", "dashdot"),
     "ringtail-disk": ("vermillion", "dashed"), "ringtail-disk-batch": ("vermillion", "dotted"),
     "ringtail-durable": ("vermillion", "dashdot"), "ringtail-durable-batch": ("vermillion", "dashdot"),
     "ringtail-group": ("vermillion", "dotted"),

@@ -77,7 +77,7 @@ def workloads(replay_bytes):
                  Shape(ping_pong=True, size=32),
                  quick=("line", "ring", "ringtail-memory", "ringtail-disk", "ringtail-group", "pipe", "socket", "boost",
                         "zeromq", "iceoryx", "redis", "aeron-ipc", "chronicle", "iceoryx2")),
-        _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-disk", "ringtail-disk-batch",
+        _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-small-batch", "ringtail-disk", "ringtail-disk-batch",
                            "ringtail-durable-batch", "pipe", "boost", "zeromq", "iceoryx", "redis", "aeron-ipc",
                            "aeron-shared", "aeron-archive", "chronicle", "kafka", "iceoryx2")),
         _open("1m", 1e6, "1 M", QUICK_OPEN),

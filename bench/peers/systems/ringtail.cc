@@ -1,5 +1,6 @@
 // Ringtail under the lab's protocol. Modes:
 //   memory   storage=memory, on.full=block
+//   small    the same with a ring of 8 MiB (term.bytes=2MiB), which caches hold, instead of 32 MiB
 //   disk     storage=disk: in the files and synced within flush.ms (5 ms), the producer does not wait for it
 //   durable  the same, and each send (or batch) returns when it is synced
 //   group    memory, read by a member of a consumer group that commits automatically
@@ -141,9 +142,9 @@ struct Ringtail {
 
   static Status check(const Options& options) {
     const std::string mode = mode_of(options);
-    if (mode != "memory" && mode != "disk" && mode != "durable" && mode != "group") {
+    if (mode != "memory" && mode != "small" && mode != "disk" && mode != "durable" && mode != "group") {
       return fail(Code::unsupported,
-                  fmt::format("no mode '{}'; there are memory, disk, durable, group", mode));
+                  fmt::format("no mode '{}'; there are memory, small, disk, durable, group", mode));
     }
     if (mode == "group" && options.consumers > 1) {
       return fail(Code::unsupported, "members of a group share the records; run it with one consumer");
@@ -157,7 +158,8 @@ struct Ringtail {
     auto keeper = std::make_unique<Keeper>(std::move(*log));
     const std::string mode = mode_of(options);
     const bool disk = mode == "disk" || mode == "durable";
-    const TopicConfigs configs{{"storage", disk ? "disk" : "memory"}};
+    TopicConfigs configs{{"storage", disk ? "disk" : "memory"}};
+    if (mode == "small") configs["term.bytes"] = "2MiB";
     for (const Channel channel : {Channel::data, Channel::ping, Channel::pong}) {
       const Status made = keeper->create(to_string(channel), configs);
       if (!made && made.error().code != Code::already_exists) return std::unexpected(made.error());
