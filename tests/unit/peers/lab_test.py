@@ -28,8 +28,8 @@ class Probe:
 
 
 class Case(unittest.TestCase):
-    def campaign(self, *names):
-        settings = campaign.Settings(1, 1, 1, 1, None, False, 1)
+    def campaign(self, *names, repeat=1, others=None):
+        settings = campaign.Settings(1, 1, 1, repeat, others, None, False, 1)
         present = {system.family: "1" for system in systems.SYSTEMS}
         return campaign.Campaign(None, Probe(), [WORKLOADS[name] for name in names], present, settings, print)
 
@@ -142,6 +142,17 @@ class SummaryTest(Case):
         first, second = ([system.key for n, _, system in measured.plan() if n == number] for number in (0, 1))
         self.assertEqual(sorted(first), sorted(second))
         self.assertNotEqual(first, second)
+
+    def test_what_no_goal_is_about_may_be_measured_less_often(self):
+        measured = self.campaign("sat-64", "sat-256", "slow", repeat=2, others=1)
+        first, second = ({(workload.name, system.key) for n, workload, system in measured.plan() if n == number}
+                         for number in (0, 1))
+        self.assertLess(second, first)
+        self.assertEqual({name for name, _ in first}, {"sat-64", "sat-256", "slow"})
+        self.assertEqual({key for name, key in second if name == "slow"}, {"ringtail-disk"})
+        self.assertNotIn("sat-256", {name for name, _ in second})
+        self.assertNotIn(("sat-64", "nats"), second)
+        self.assertIn(("sat-64", "aeron-ipc"), second)
 
 
 class GoalsTest(Case):
