@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/histogram.h"
+#include "support/cpu_counters.h"
 #include "support/temporary_log.h"
 #include "tools/perf_clock.h"
 
@@ -45,10 +46,14 @@ bool sent(benchmark::State& state, const Producer& producer, bool done) {
 void append(benchmark::State& state) {
   AppendTarget target(state.range(1));
   const std::string value(static_cast<std::size_t>(state.range(0)), 'x');
+  CpuCounters counters;
+  counters.start();
   for (auto _ : state) {
     if (!sent(state, target.producer(), target.producer().send(value).has_value())) break;
   }
+  counters.stop();
   set_rates(state, state.iterations());
+  counters.report(state.counters, state.iterations());
 }
 BENCHMARK(append)->ArgNames({"bytes", "disk"})->ArgsProduct({{64, 1024}, {kMemory, kDisk}})->UseRealTime();
 
@@ -56,11 +61,15 @@ void append_batch(benchmark::State& state) {
   AppendTarget target(state.range(1));
   const std::string value(static_cast<std::size_t>(state.range(0)), 'x');
   const std::vector<ProducerRecord> records(64, ProducerRecord{.value = value});
+  CpuCounters counters;
+  counters.start();
   for (auto _ : state) {
     const bool done = target.producer().send_batch(PartitionId(0), records).has_value();
     if (!sent(state, target.producer(), done)) break;
   }
+  counters.stop();
   set_rates(state, state.iterations() * 64);
+  counters.report(state.counters, state.iterations() * 64);
 }
 BENCHMARK(append_batch)
     ->ArgNames({"bytes", "disk"})
@@ -71,13 +80,17 @@ void append_in_place(benchmark::State& state) {
   AppendTarget target(state.range(1));
   const auto size = static_cast<std::size_t>(state.range(0));
   const std::string value(size, 'x');
+  CpuCounters counters;
+  counters.start();
   for (auto _ : state) {
     auto claim = target.producer().try_claim(size);
     if (!sent(state, target.producer(), claim.has_value())) break;
     std::memcpy(claim->value().data(), value.data(), size);
     if (!sent(state, target.producer(), claim->commit().has_value())) break;
   }
+  counters.stop();
   set_rates(state, state.iterations());
+  counters.report(state.counters, state.iterations());
 }
 BENCHMARK(append_in_place)
     ->ArgNames({"bytes", "disk"})

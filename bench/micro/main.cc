@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "support/cpu_counters.h"
 #include "support/temporary_log.h"
 #include "tools/perf_clock.h"
 #include "tools/perf_probe.h"
@@ -23,6 +24,10 @@ Probe probe(const TickClock& clock) {
 }
 
 void run() {
+  if (const std::string complaint = ringtail::bench::CpuCounters().complaint(); !complaint.empty())
+    fmt::print(stderr,
+               "not counted by the processor: {}. bench/regression/check counts instructions anywhere\n",
+               complaint);
   const TickClock clock = TickClock::calibrate();
   const Probe before = probe(clock);
   benchmark::AddCustomContext("probe_before_ns", fmt::format("{:.1f}", before.two_lines));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "format/frame.h"
+#include "support/cpu_counters.h"
 #include "support/temporary_log.h"
 
 namespace ringtail::bench {
@@ -39,6 +40,8 @@ void decode(benchmark::State& state) {
   std::size_t count = 0;
   const std::vector<std::uint64_t> words = frames_of(static_cast<std::size_t>(state.range(0)), count);
   const auto* begin = reinterpret_cast<const std::byte*>(words.data());
+  CpuCounters counters;
+  counters.start();
   for (auto _ : state) {
     const std::byte* frame = begin;
     for (std::size_t i = 0; i < count; ++i) {
@@ -48,7 +51,10 @@ void decode(benchmark::State& state) {
       frame += format::word_extent(word);
     }
   }
-  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(count));
+  counters.stop();
+  const std::int64_t items = state.iterations() * static_cast<std::int64_t>(count);
+  state.SetItemsProcessed(items);
+  counters.report(state.counters, items);
 }
 BENCHMARK(decode)->ArgName("bytes")->Arg(64)->Arg(1024);
 
@@ -61,10 +67,12 @@ void poll(benchmark::State& state) {
   auto consumer = value_or_die(Consumer::open(log.log(), ConsumerOptions{.wait = WaitStrategy::busy_spin}));
   check_or_die(consumer.assign("poll"));
   const std::string value(static_cast<std::size_t>(state.range(0)), 'x');
+  CpuCounters counters;
   for (auto _ : state) {
     for (std::size_t i = 0; i < kRecords; ++i) {
       if (!producer.send(value)) die(producer.error());
     }
+    counters.start();
     const auto begin = std::chrono::steady_clock::now();
     for (std::size_t read = 0; read < kRecords;) {
       const auto records = value_or_die(consumer.poll(std::chrono::seconds(1)));
@@ -72,8 +80,11 @@ void poll(benchmark::State& state) {
       read += records.size();
     }
     state.SetIterationTime(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    counters.stop();
   }
-  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(kRecords));
+  const std::int64_t items = state.iterations() * static_cast<std::int64_t>(kRecords);
+  state.SetItemsProcessed(items);
+  counters.report(state.counters, items);
 }
 BENCHMARK(poll)->ArgName("bytes")->Arg(64)->UseManualTime();
 

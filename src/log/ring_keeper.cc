@@ -401,6 +401,9 @@ RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonit
   // SYNC: readers that pin below `end` from here on see the new head and leave; those that did
   // before are seen below. Pairs with the pin and look of PartitionReader (ring.pml, HEAD).
   header.head.exchange(end.value(), std::memory_order_seq_cst);
+  // Of a memory topic nobody has scanned that far: producers may use up what becomes clean here before the keeper's
+  // next round, and the ring ends no more than a ring's length behind the frontier (can_end_at).
+  skip_to_term_of_head();
   if (readers_pin_below(end)) {
     result.blocked_by_pin = true;
     return result;

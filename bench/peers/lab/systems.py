@@ -11,6 +11,7 @@ SYNCED_LATER = "synced ≤ 5 ms later"
 SYNCED = "synced before acknowledged"
 RECORDED = "memory; page cache later"
 JVM_WARM = 2.0
+IN_BATCH = 2048  # bytes of a record of which 64 make a batch, also where a term is of 2 MiB: an eighth of that at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class System:
     never: tuple = ()
     slow: bool = False     # knows --slow-ns
     start_seconds: float = 0.3  # until it is ready, about: for the forecast
-    max_size: int = 1 << 20
+    max_size: int = 1 << 20  # of a record
     late: bool = False     # a consumer that comes later gets everything from the beginning: replay
     idle: bool = False     # serve knows --topics
     note: str = ""
@@ -53,17 +54,18 @@ SYSTEMS = [
     System("memcpy-small", "memcpy through a ring of 1 MiB", "ring", "memcpy-small", waits=("spin",),
            only=("sat-1k", "sat-16k")),
     _ringtail("ringtail-memory", "Ringtail, memory", "memory"),
-    _ringtail("ringtail-batch", "Ringtail, memory, batches of 64", "memory", batch=64, only=SATURATION),
+    _ringtail("ringtail-batch", "Ringtail, memory, batches of 64", "memory", batch=64, max_size=IN_BATCH,
+              only=SATURATION),
     _ringtail("ringtail-small", "Ringtail, memory, ring of 8 MiB", "small", only=SATURATION),
     _ringtail("ringtail-small-batch", "Ringtail, memory, ring of 8 MiB, batches of 64", "small", batch=64,
-              only=SATURATION),
+              max_size=IN_BATCH, only=SATURATION),
     _ringtail("ringtail-disk", "Ringtail, disk", "disk", durability=SYNCED_LATER, disk=True, late=True),
     _ringtail("ringtail-disk-batch", "Ringtail, disk, batches of 64", "disk", batch=64, durability=SYNCED_LATER,
-              disk=True, only=SATURATION),
+              disk=True, max_size=IN_BATCH, only=SATURATION),
     _ringtail("ringtail-durable", "Ringtail, durable", "durable", durability=SYNCED, disk=True,
               only=("ping-spin", "ping-block", "sat-64", "fan-4-1")),
     _ringtail("ringtail-durable-batch", "Ringtail, durable, batches of 64", "durable", batch=64, durability=SYNCED,
-              disk=True, only=SATURATION),
+              disk=True, max_size=IN_BATCH, only=SATURATION),
     _ringtail("ringtail-group", "Ringtail, group member, memory", "group", fan_out=False),
     System("pipe", "pipe", "pipe", slow=True),
     System("socket", "Unix socket", "socket", slow=True),

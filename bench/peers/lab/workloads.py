@@ -39,6 +39,8 @@ class Workload:
             return "has one producer only"
         if shape.consumers > 1 and not system.fan_out:
             return "its consumers share the records"
+        if shape.size > system.max_size:
+            return "does not take as many bytes at once"
         if shape.slow_ns and not system.slow:
             return "its program cannot be made slow"
         if shape.late and not system.late:

@@ -174,6 +174,25 @@ TEST_F(RingRecycling, KeepsHalfTheRingCleanAheadAndTheRestAsItIs) {
   EXPECT_NE(std::memcmp(ring.term_data(2), zero, kTestTerm), 0);
 }
 
+// Between a keeper's recycling and its look at the ring's end, in one round, producers may use up all that is clean.
+TEST_F(RingRecycling, ARingMayEndWhereItsLastCleanTermDoes) {
+  const Ring ring = make_ring(4);
+  RingKeeper keeper = keeper_of(open_ring());
+  for (int laps = 0; laps < 3; ++laps) {
+    fill_until(ring, limit(ring) - 1);
+    keeper.recycle(kAll, monitor_);
+    fill_until(ring, limit(ring) - 1);
+    auto last = new_producer(std::chrono::milliseconds(0));
+    while ((*last)->append({.value = std::string(1000, 'r')})) {
+    }
+    const auto end = ring.exact_end();
+    ASSERT_TRUE(end);
+    EXPECT_GT(end->position + kTestTerm / 8, Position(ring.term_start(limit(ring)))) << "all of it is used up";
+    EXPECT_TRUE(keeper.can_end_at(ring.term_start(limit(ring))));
+    recycle(keeper, kAll);
+  }
+}
+
 TEST_F(RingRecycling, TakesOnlyWhatMayBeReused) {
   const Ring ring = make_ring(4);
   RingKeeper keeper = keeper_of(open_ring());
