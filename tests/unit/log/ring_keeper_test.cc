@@ -187,7 +187,8 @@ TEST_F(RingRecycling, ARingMayEndWhereItsLastCleanTermDoes) {
     }
     const auto end = ring.exact_end();
     ASSERT_TRUE(end);
-    EXPECT_GT(end->position + kTestTerm / 8, Position(ring.term_start(limit(ring)))) << "all of it is used up";
+    EXPECT_GT(end->position + kTestTerm / 8, Position(ring.term_start(limit(ring))))
+        << "all of it is used up";
     EXPECT_TRUE(keeper.can_end_at(ring.term_start(limit(ring))));
     recycle(keeper, kAll);
   }
