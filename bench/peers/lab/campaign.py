@@ -282,4 +282,4 @@ def to_json(campaign, about):
         } for workload in campaign.workloads},
         "idle": campaign.idle,
         "left_out": {f"{workload}/{system}": why for (workload, system), why in campaign.left_out.items()},
-    }, indent=1) + "\n"
+    }, separators=(",", ":")) + "\n"
