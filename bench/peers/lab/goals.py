@@ -21,18 +21,23 @@ class Board:
                 self.rows.setdefault((workload.name, row["system"].key), {})[row["distance"]] = row
 
     def pair(self, workload, first, second, metric, other_workload=None, other_metric=None):
-        """(first, second, distance) as (median, min, max) each; a text where one of them is missing."""
+        """(first, second, distance, steady) as (median, min, max) each; a text where one of them is missing.
+
+        From rows of runs during which R stood still, if there are any of both.
+        """
         mine = self.rows.get((workload, first))
         theirs = self.rows.get((other_workload or workload, second))
         for name, found in ((first, mine), (second, theirs)):
             if not found:
                 return f"not measured: {name}"
-        for distance in ("near", "far", "one core", ""):
-            if distance in mine and distance in theirs:
+        both = [distance for distance in ("near", "far", "one core", "") if distance in mine and distance in theirs]
+        for wanted in (True, False):
+            for distance in both:
+                steady = mine[distance]["steady"] and theirs[distance]["steady"]
                 a = mine[distance]["metrics"].get(metric)
                 b = theirs[distance]["metrics"].get(other_metric or metric)
-                if a and b and a[0] and b[0]:
-                    return a, b, distance
+                if steady == wanted and a and b and a[0] and b[0]:
+                    return a, b, distance, steady
         return "not measured: both at the same distance of the CPUs"
 
 
@@ -50,15 +55,21 @@ def rate_text(rate):
     return f"{rate:.3g}/s"
 
 
+def verdict(title, target, ratio, met, values, distance, steady):
+    detail = " over ".join(values) + (f", {distance}" if distance else "")
+    if not steady:
+        return Goal(title, target, f"{ratio:.3g}", None, f"{detail}; no verdict, for R moved")
+    return Goal(title, target, f"{ratio:.3g}", met, detail)
+
+
 def at_most(board, title, target, workload, ours, theirs, metric, text=time_text, **more):
     """Ours over theirs is at most `target`."""
     found = board.pair(workload, ours, theirs, metric, **more)
     if isinstance(found, str):
         return Goal(title, f"≤ {target:g}", found, None)
-    a, b, distance = found
+    a, b, *where = found
     ratio = a[0] / b[0]
-    return Goal(title, f"≤ {target:g}", f"{ratio:.3g}", ratio <= target, f"{text(a[0])} over {text(b[0])}"
-                + (f", {distance}" if distance else ""))
+    return verdict(title, f"≤ {target:g}", ratio, ratio <= target, (text(a[0]), text(b[0])), *where)
 
 
 def at_least(board, title, target, workload, ours, theirs, metric, text=rate_text, inverse=False, **more):
@@ -66,11 +77,11 @@ def at_least(board, title, target, workload, ours, theirs, metric, text=rate_tex
     found = board.pair(workload, ours, theirs, metric, **more)
     if isinstance(found, str):
         return Goal(title, f"≥ {target:g}", found, None)
-    a, b, distance = found
-    ratio = b[0] / a[0] if inverse else a[0] / b[0]
-    first, second = (b, a) if inverse else (a, b)
-    return Goal(title, f"≥ {target:g}", f"{ratio:.3g}", ratio >= target, f"{text(first[0])} over {text(second[0])}"
-                + (f", {distance}" if distance else ""))
+    a, b, *where = found
+    if inverse:
+        a, b = b, a
+    ratio = a[0] / b[0]
+    return verdict(title, f"≥ {target:g}", ratio, ratio >= target, (text(a[0]), text(b[0])), *where)
 
 
 def slow_reader(board):
@@ -78,7 +89,7 @@ def slow_reader(board):
     found = board.pair("slow", "ringtail-disk", "ringtail-disk", "send_p99_9", other_workload="fast")
     if isinstance(found, str):
         return Goal(title, "within the noise", found, None)
-    with_one, without, _ = found
+    with_one, without, *_ = found
     ratio = with_one[0] / without[0]
     return Goal(title, "within min–max without", f"{ratio:.3g}", with_one[0] <= without[2],
                 f"{time_text(with_one[0])}; without {time_text(without[0])} "

@@ -181,6 +181,22 @@ class GoalsTest(Case):
         goal = self.goal(measured, "ping-pong 32 B, p50, over Aeron")
         self.assertIsNone(goal.met)
 
+    def test_there_is_no_verdict_on_runs_during_which_r_moved(self):
+        measured = self.campaign("ping-spin")
+        self.add(measured, "ping-spin", "ringtail-memory", 900)
+        self.add(measured, "ping-spin", "aeron-ipc", 1000, probe=(200, 260))
+        goal = self.goal(measured, "ping-pong 32 B, p50, over Aeron")
+        self.assertEqual((goal.met, goal.measured), (None, "0.9"))
+        self.assertIn("R moved", goal.detail)
+
+    def test_steady_far_runs_are_judged_before_unsteady_near_ones(self):
+        measured = self.campaign("ping-spin")
+        for key, near, far in (("ringtail-memory", 2000, 900), ("aeron-ipc", 1000, 1000)):
+            self.add(measured, "ping-spin", key, near, probe=(200, 260))
+            self.add(measured, "ping-spin", key, far, probe=(400, 400))
+        goal = self.goal(measured, "ping-pong 32 B, p50, over Aeron")
+        self.assertEqual((goal.met, goal.measured), (True, "0.9"))
+
     def test_what_was_not_measured_is_not_met_nor_missed(self):
         for goal in goals.goals(self.campaign("ping-spin")):
             self.assertIsNone(goal.met)
