@@ -94,6 +94,8 @@ Json saturate(const Copy& leader, const Copy& follower, double seconds, std::siz
   const std::string value(size, 'x');
   const std::vector<ProducerRecord> batch(kBatch, ProducerRecord{.value = value});
   const std::uint64_t look_after = kMaxAhead / 4 / (kBatch * size) + 1;
+  const std::uint64_t most_ahead = kMaxAhead / size;  // records
+  const Offset first = leader.look().log_end_offset;
   PartitionDescription begin = follower.look();
   std::int64_t begin_ns = monotonic_ns();
   std::uint64_t waits = 0;
@@ -101,7 +103,7 @@ Json saturate(const Copy& leader, const Copy& follower, double seconds, std::siz
   for (std::uint64_t sent = 0;; ++sent) {
     if (sent % look_after == 0) {
       auto there = follower.look();
-      while (leader.look().log_end_position - there.log_end_position > kMaxAhead) {
+      while (first + sent * kBatch - there.log_end_offset > most_ahead) {
         ++waits;
         std::this_thread::sleep_for(kBetweenLooks);
         there = follower.look();
