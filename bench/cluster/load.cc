@@ -50,6 +50,7 @@ constexpr std::uint64_t kCaughtUpWithin = 1 << 20;  // while a producer appends,
 constexpr PartitionId kPartition{0};
 // A look maps a ring and reads the topic's configuration; more of them would take CPU time from what is measured.
 constexpr auto kBetweenLooks = 4ms;
+constexpr auto kBetweenFarLooks = 20ms;  // at what takes seconds
 constexpr double kTurnSeconds = 0.05;
 
 double seconds_since(std::int64_t begin_ns) { return static_cast<double>(monotonic_ns() - begin_ns) / 1e9; }
@@ -199,7 +200,7 @@ Json catch_up(const Copy& leader, const std::string& follower_dir, std::size_t s
     }
   });
   while (leader.look().log_end_position.value() - there > kCaughtUpWithin) {
-    std::this_thread::sleep_for(kBetweenLooks);
+    std::this_thread::sleep_for(kBetweenFarLooks);
     there = follower.look().log_end_position.value();
   }
   const double took = seconds_since(begin_ns);

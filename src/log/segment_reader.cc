@@ -1,5 +1,6 @@
 #include "log/segment_reader.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -69,8 +70,12 @@ class SegmentReader::Impl {
   bool step_over_gap();
   bool stands_at(Position at, std::optional<Offset> next) const;
   Status resume_reading();
+  std::optional<format::IndexEntry> last_known(Position limit);
   bool enter_following();
   bool is_frame_at(Position position, std::uint64_t offset) const;
+  off_t in_file(Position position) const {
+    return static_cast<off_t>(format::file_offset(segment_->base(), position));
+  }
   Result<std::optional<Position>> locate_in(const Segment& segment, Offset offset, Position limit);
   Result<std::optional<Offset>> locate_time_in(const Segment& segment, std::int64_t timestamp_ns,
                                                Position limit);
@@ -246,8 +251,27 @@ Status SegmentReader::Impl::resume_reading() {
 
 std::optional<SegmentPipe> SegmentReader::Impl::pipe(Position at, Position durable_limit, Offset next,
                                                      std::size_t most_bytes) {
-  if (!stands_at(at, next) ? !seek(at, next) : !enter_following()) return std::nullopt;
-  if (segment_->compacted() || position_ != at) return std::nullopt;
+  if (!stands_at(at, next) && !seek(at, next)) return std::nullopt;
+  const std::size_t most = std::min(most_bytes, io::PipedBytes::kMostBytes);
+  auto end = last_known(std::min(durable_limit, at + most));
+  if (!end && enter_following()) end = last_known(std::min(durable_limit, at + most));
+  if (!end || position_ != at || !is_frame_at(Position(end->position), end->offset)) return std::nullopt;
+  // The next call looks at the frame at its end: until then the disk has had time.
+  if (const auto following = last_known(std::min(durable_limit, Position(end->position) + most)))
+    ::posix_fadvise(segment_->opened.file.fd(), in_file(Position(following->position)), sizeof(format::FrameHeader),
+                    POSIX_FADV_WILLNEED);
+  auto bytes =
+      io::PipedBytes::read(*file_, format::file_offset(segment_->base(), at), end->position - at.value());
+  if (!bytes) return std::nullopt;
+  position_ = Position(end->position);
+  expected_offset_ = static_cast<std::int64_t>(end->offset);
+  piped_ = true;
+  return SegmentPipe{std::move(*bytes), position_, Offset(end->offset)};
+}
+
+// The last place up to `limit`, and behind where this stands, at which the segment's index knows a frame to begin.
+std::optional<format::IndexEntry> SegmentReader::Impl::last_known(Position limit) {
+  if (segment_->compacted()) return std::nullopt;
   if (!file_) {
     auto file = backend_->open(segment_->path, io::OpenMode::read_direct);
     const auto same = file ? is_same_file(*file, segment_->opened.file, segment_->path) : Result<bool>(false);
@@ -256,18 +280,10 @@ std::optional<SegmentPipe> SegmentReader::Impl::pipe(Position at, Position durab
     file_ = std::move(*file);
     index_ = std::move(index->entries);
   }
-  const Position limit = std::min(durable_limit, at + std::min(most_bytes, io::PipedBytes::kMostBytes));
   const auto behind = std::ranges::upper_bound(index_, limit.value(), {}, &format::IndexEntry::position);
   if (behind == index_.begin()) return std::nullopt;
-  const format::IndexEntry end = *std::prev(behind);
-  if (Position(end.position) <= at || !is_frame_at(Position(end.position), end.offset)) return std::nullopt;
-  auto bytes =
-      io::PipedBytes::read(*file_, format::file_offset(segment_->base(), at), end.position - at.value());
-  if (!bytes) return std::nullopt;
-  position_ = Position(end.position);
-  expected_offset_ = static_cast<std::int64_t>(end.offset);
-  piped_ = true;
-  return SegmentPipe{std::move(*bytes), position_, Offset(end.offset)};
+  const format::IndexEntry& last = *std::prev(behind);
+  return Position(last.position) > position_ ? std::optional(last) : std::nullopt;
 }
 
 // At the end of a segment, into the one that begins there, if there is one. False: it could not be entered.
@@ -282,8 +298,7 @@ bool SegmentReader::Impl::enter_following() {
 // An index entry is a hint.
 bool SegmentReader::Impl::is_frame_at(Position position, std::uint64_t offset) const {
   format::FrameHeader header;
-  const auto from = static_cast<off_t>(format::file_offset(segment_->base(), position));
-  return ::pread(segment_->opened.file.fd(), &header, sizeof header, from) == sizeof header &&
+  return ::pread(segment_->opened.file.fd(), &header, sizeof header, in_file(position)) == sizeof header &&
          header.offset == offset && header.length >= static_cast<std::int32_t>(format::kFrameHeaderBytes);
 }
 
