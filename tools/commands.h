@@ -9,6 +9,9 @@
 
 namespace ringtail::tools {
 
+// Global options and all of the sub-commands.
+void add_everything(CLI::App& root, GlobalOptions& options, int& exit_code);
+
 void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_produce(CLI::App& root, GlobalOptions& options, int& exit_code);
 void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code);
