@@ -91,7 +91,7 @@ TEST_F(MemoryReader, AtADistanceMissesNothingAndStandsNowhereFromTermToTerm) {
   std::vector<Record> records(50);
   std::uint64_t next = 0;
   while (next < 20'000) {
-    append_while_turning(*producer, 1 + static_cast<int>(random() % 60));
+    append_while_turning(*producer, 1 + random() % 60);
     for (std::size_t polled = 1; polled > 0;) {
       auto got = reader->poll(records, random() % 4 != 0);
       ASSERT_TRUE(got) << got.error().message;
