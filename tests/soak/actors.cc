@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <thread>
 #include <utility>
@@ -80,7 +81,36 @@ void ReaderPage::clear() {
   gap_count.store(0);
 }
 
-std::string ReaderPage::take(const Record& record, bool may_miss) {
+namespace {
+
+Lacks lacks_of(const Log& log, const std::string& topic) {
+  return {.any = topic == kPlain, .source = topic == kPlain || topic == kNumbered ? nullptr : &log};
+}
+
+// Whether the log begins, for this producer, at `number` or behind: what was before has been taken by retention.
+bool begins_behind(const Log& log, std::uint32_t id, std::uint64_t number) {
+  const TopicPartition partition{kNumbered, partition_of(id)};
+  auto consumer = Consumer::open(log);
+  if (!consumer || !consumer->assign(std::span(&partition, 1)) || !consumer->seek_to_beginning(partition))
+    return false;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (std::chrono::steady_clock::now() < deadline) {
+    auto records = consumer->poll(milliseconds(10));
+    if (!records) return false;
+    for (const Record& record : *records) {
+      std::uint32_t whose = 0;
+      std::uint64_t first = 0;
+      std::memcpy(&whose, record.value.data(), 4);
+      std::memcpy(&first, record.value.data() + 8, 8);
+      if (whose == id) return first >= number;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string ReaderPage::take(const Record& record, const Lacks& lacks) {
   std::uint32_t id = 0;
   std::uint64_t number = 0;
   const std::uint32_t p = record.source->partition.value();
@@ -99,7 +129,8 @@ std::string ReaderPage::take(const Record& record, bool may_miss) {
   if (expected != 0 && number < expected && !is_repeated)
     return at + fmt::format("number {} of producer {} behind {}", number, id, expected - 1);
   if (expected != 0 && number > expected) {
-    if (!may_miss)
+    const bool is_gone = lacks.source != nullptr && begins_behind(*lacks.source, id, number);
+    if (!lacks.any && !is_gone)
       return at + fmt::format("number {} of producer {}, where {} is missing", number, id, expected);
     const std::uint32_t count = gap_count.load();
     if (count == kMaxGaps) return at + "too many gaps";
@@ -144,7 +175,7 @@ int send_numbered(const Scene& scene, std::uint32_t id, const Pace& pace, const 
 
 // --- Readers -------------------------------------------------------------------------------------
 
-int read_on(const Scene& scene, const std::string& topic, bool may_miss, ReaderPage& page) {
+int read_on(const Scene& scene, const std::string& topic, ReaderPage& page) {
   page.begin_life();
   auto log = scene.open(KeeperMode::none);
   if (!log) return give_up(page.error, to_string(log.error()));
@@ -160,12 +191,12 @@ int read_on(const Scene& scene, const std::string& topic, bool may_miss, ReaderP
     auto records = consumer->poll(milliseconds(20));
     if (!records) return give_up(page.error, to_string(records.error()));
     for (const Record& record : *records)
-      if (const std::string wrong = page.take(record, may_miss); !wrong.empty())
+      if (const std::string wrong = page.take(record, lacks_of(*log, topic)); !wrong.empty())
         return give_up(page.error, wrong);
   }
 }
 
-std::string read_whole(const Log& log, const std::string& topic, bool may_miss, ReaderPage& page) {
+std::string read_whole(const Log& log, const std::string& topic, ReaderPage& page) {
   page.begin_life();
   auto consumer = Consumer::open(log, {.isolation_level = IsolationLevel::read_committed});
   if (!consumer) return to_string(consumer.error());
@@ -182,7 +213,7 @@ std::string read_whole(const Log& log, const std::string& topic, bool may_miss, 
     auto records = consumer->poll(milliseconds(10));
     if (!records) return to_string(records.error());
     for (const Record& record : *records)
-      if (std::string wrong = page.take(record, may_miss); !wrong.empty()) return wrong;
+      if (std::string wrong = page.take(record, lacks_of(log, topic)); !wrong.empty()) return wrong;
     if (std::chrono::steady_clock::now() > deadline) return topic + ": its reader stands still";
   }
   // What came last in the log may have been no record.

@@ -31,6 +31,14 @@ struct Gap {
   std::uint64_t from, to;
 };
 
+// What a reader may find missing between two numbers of a producer.
+struct Lacks {
+  bool any = false;  // anything: the gap is noted
+  const Log* source =
+      nullptr;  // copies: what retention has taken from the topic that they are made of, ahead of the
+                // copiers, as far as this log knows
+};
+
 // What somebody has read of a topic.
 struct ReaderPage {
   static constexpr std::size_t kMaxGaps = 1 << 14;
@@ -48,8 +56,8 @@ struct ReaderPage {
     for (auto& flag : begun) flag.store(false);
   }
   void clear();
-  // Empty when the record may come now; otherwise what is wrong. `may_miss`: gaps are noted, not refused.
-  std::string take(const Record& record, bool may_miss);
+  // Empty when the record may come now; otherwise what is wrong.
+  std::string take(const Record& record, const Lacks& lacks);
 };
 
 // What a group that only reads has done, of all its members together.
@@ -79,7 +87,7 @@ int send_plain(const Scene& scene, std::uint32_t id, const Pace& pace, const std
                ProducerPage& page);
 int send_numbered(const Scene& scene, std::uint32_t id, const Pace& pace, const std::atomic<bool>& enough,
                   ProducerPage& page);
-int read_on(const Scene& scene, const std::string& topic, bool may_miss, ReaderPage& page);
+int read_on(const Scene& scene, const std::string& topic, ReaderPage& page);
 int copy(const Scene& scene, const Names& names, std::uint32_t seat, std::atomic<std::uint64_t>& committed,
          char (&error)[512]);
 int work(const Scene& scene, const Names& names, GroupPage& page, char (&error)[512]);
@@ -89,6 +97,6 @@ int work(const Scene& scene, const Names& names, GroupPage& page, char (&error)[
 // Makes the topics that are not there yet.
 Status make_topics(const Log& log, const Names& names);
 // Reads a topic from its beginning to its end. Empty, or what is wrong.
-std::string read_whole(const Log& log, const std::string& topic, bool may_miss, ReaderPage& page);
+std::string read_whole(const Log& log, const std::string& topic, ReaderPage& page);
 
 }  // namespace ringtail::soak

@@ -78,14 +78,14 @@ void Soak::cast() {
         },
         s.producers[id].error);
   add(
-      Kind::reader, 0, "reader of plain", [this, &s] { return read_on(scene_, kPlain, true, s.plain); },
+      Kind::reader, 0, "reader of plain", [this, &s] { return read_on(scene_, kPlain, s.plain); },
       s.plain.error);
   add(
-      Kind::reader, 1, "reader of numbered",
-      [this, &s] { return read_on(scene_, kNumbered, false, s.numbered); }, s.numbered.error);
+      Kind::reader, 1, "reader of numbered", [this, &s] { return read_on(scene_, kNumbered, s.numbered); },
+      s.numbered.error);
   add(
-      Kind::reader, 2, "reader of copies",
-      [this, &s] { return read_on(scene_, s.names.copies(), false, s.copies); }, s.copies.error);
+      Kind::reader, 2, "reader of copies", [this, &s] { return read_on(scene_, s.names.copies(), s.copies); },
+      s.copies.error);
   for (std::uint32_t seat = 0; seat < kSeats; ++seat) {
     char(&copier)[512] = s.errors[note++];
     add(
@@ -242,7 +242,7 @@ void Soak::audit(bool lost_memory) {
     auto log = scene_.open(KeeperMode::embedded);
     if (!log) return crash::give_up(error, to_string(log.error()));
     for (const auto& [page, topic] : topics)
-      if (const std::string wrong = read_whole(*log, topic, topic == kPlain, *page); !wrong.empty())
+      if (const std::string wrong = read_whole(*log, topic, *page); !wrong.empty())
         return crash::give_up(error, wrong);
     return 0;
   });
