@@ -288,7 +288,7 @@ void count_all(const std::string& program, const std::string& dir) {
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv, argv + argc);
   const std::string more = arguments.size() == 3 ? arguments[2] : "";
-  if (arguments.size() < 2 || arguments.size() > 3 ||
+  if (arguments.size() < 2 || arguments.size() > 3 || arguments[1].starts_with('-') ||
       (!more.empty() && more != "--keep" && more != "--slow-down")) {
     fmt::print(stderr, "Usage: {} DIR [--slow-down]\nRun it by bench/regression/check.\n", arguments[0]);
     return 2;

@@ -98,6 +98,7 @@ bool begins_behind(const Log& log, std::uint32_t id, std::uint64_t number) {
     auto records = consumer->poll(milliseconds(10));
     if (!records) return false;
     for (const Record& record : *records) {
+      if (record.value.size() < Value::kHeadBytes) return false;
       std::uint32_t whose = 0;
       std::uint64_t first = 0;
       std::memcpy(&whose, record.value.data(), 4);

@@ -31,12 +31,11 @@ struct Gap {
   std::uint64_t from, to;
 };
 
-// What a reader may find missing between two numbers of a producer.
+// What a reader may find missing between two numbers of a producer: with `any`, anything, and the gap is noted. With
+// `source`, what retention has taken from the topic that copies are made of, ahead of the copiers, as that log has it.
 struct Lacks {
-  bool any = false;  // anything: the gap is noted
-  const Log* source =
-      nullptr;  // copies: what retention has taken from the topic that they are made of, ahead of the
-                // copiers, as far as this log knows
+  bool any = false;
+  const Log* source = nullptr;
 };
 
 // What somebody has read of a topic.

@@ -244,7 +244,8 @@ def summary_row(system, distance, samples):
         add(name, [sample.get(name) for sample in trusted])
     add("probe", [value for sample in trusted for value in sample["probe"]])
     return {"system": system, "distance": distance, "wait": trusted[0].get("wait", ""), "n": len(trusted), "of": len(samples),
-            "steady": all(sample["steady"] for sample in trusted), "kept_up": all(sample["kept_up"] for sample in trusted), "metrics": metrics,
+            "steady": all(sample["steady"] for sample in trusted),
+            "kept_up": all(sample["kept_up"] for sample in trusted), "metrics": metrics,
             "latency": Histogram.merged(sample["latency"] for sample in trusted),
             "notes": sorted({note for sample in trusted for note in sample["notes"]}),
             "gaps": next((sample["gaps"] for sample in trusted if sample.get("gaps")), None)}
