@@ -40,6 +40,7 @@ class Campaign:
         self.began = time.monotonic()
         self.companion = None
         self.cost = {}       # seconds that a run took, by (workload, system)
+        self.rest = 0        # seconds that the runs from the present one on take, as far as is known
 
     # --- The plan ---
 
@@ -88,6 +89,7 @@ class Campaign:
                 if not self.samples.get((workload.name, system.key)):
                     self.left_out[workload.name, system.key] = "no time was left"
                 continue
+            self.rest = rest
             if self.settings.budget:
                 rest = min(rest, self.settings.budget - elapsed)
             self.tell(f"[{number + 1}/{len(steps)}] round {repetition + 1} of {self.settings.repeat}, {workload.title}: "
@@ -144,8 +146,11 @@ class Campaign:
     def out_of_time(self, workload, system):
         if not self.settings.budget:
             return False
-        # Under a budget a second try is worth less than another system's first.
-        return self.again >= 8 or time.monotonic() - self.began > 0.7 * self.settings.budget
+        elapsed = time.monotonic() - self.began
+        if not self.settings.quick:
+            return elapsed + self.rest > self.settings.budget
+        # A second try is worth less than another system's first.
+        return self.again >= 8 or elapsed > 0.7 * self.settings.budget
 
     def failed(self, workload, system, failure):
         self.tell(f"    {system.label}: {failure}")
