@@ -86,7 +86,7 @@ class Campaign:
             rest = sum(self.expected(w, s) for _, w, s in steps[number:] if self.part(w, s) is None)
             cost = self.expected(workload, system)
             elapsed = time.monotonic() - self.began
-            if self.settings.budget and elapsed + cost > self.settings.budget:
+            if self.settings.quick and self.settings.budget and elapsed + cost > self.settings.budget:
                 if not self.samples.get((workload.name, system.key)):
                     self.left_out[workload.name, system.key] = "no time was left"
                 continue

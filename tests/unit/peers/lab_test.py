@@ -1,4 +1,5 @@
 """The lab's runner: figures from what peers report, what counts as a failure, and the pages that come of it."""
+import json
 import pathlib
 import re
 import struct
@@ -155,6 +156,35 @@ class SummaryTest(Case):
         self.assertIn(("sat-64", "aeron-ipc"), second)
 
 
+    def test_runs_are_done_again_only_while_those_to_come_still_fit(self):
+        measured = self.campaign("ping-spin")
+        workload, system = WORKLOADS["ping-spin"], SYSTEMS["ring"]
+        self.assertFalse(measured.out_of_time(workload, system))
+        measured.settings.budget = 600
+        measured.rest = 500
+        self.assertFalse(measured.out_of_time(workload, system))
+        measured.rest = 601
+        self.assertTrue(measured.out_of_time(workload, system))
+
+    def test_no_round_is_cut_short_but_of_a_quick_look(self):
+        for quick in (False, True):
+            measured = self.campaign("ping-spin")
+            measured.settings.quick, measured.settings.budget = quick, 0.001
+            measured.tell, done = lambda _: None, []
+            measured.measure = lambda _, system, done=done: done.append(system.key)
+            measured.run()
+            self.assertEqual(done == [], quick)
+            self.assertEqual(bool(measured.left_out), quick)
+
+    def test_the_usual_probe_is_that_of_all_samples_there_are(self):
+        measured = self.campaign("ping-spin")
+        self.assertIsNone(measured.usual_probe())
+        self.add(measured, "ping-spin", "ring", 100, probe=(400, 400))
+        self.assertEqual(measured.usual_probe(), 400)
+        self.add(measured, "ping-spin", "ring", 100, probe=(100, 100))
+        self.assertEqual(measured.usual_probe(), 100)
+
+
 class GoalsTest(Case):
     def goal(self, measured, title):
         return next(goal for goal in goals.goals(measured) if goal.title.startswith(title))
@@ -231,6 +261,15 @@ class PageTest(Case):
                 shown = [key for key, system in SYSTEMS.items() if workload.refuses(system) is None]
                 looks = [charts.stroke(key) for key in shown]
                 self.assertEqual(len(looks), len(set(looks)), workload.name)
+
+    def test_of_the_gaps_beside_a_run_the_file_has_percentiles(self):
+        measured = self.campaign("open-1m")
+        gaps = [{"cpu": 0, "count": 2000, "away_share": 0.01, "histogram": [[1000, 1990], [5000, 10]]}]
+        self.add(measured, "open-1m", "ringtail-memory", 100, gaps=gaps)
+        told = json.loads(campaign.to_json(measured, ABOUT))
+        gap = told["workloads"]["open-1m"]["systems"]["ringtail-memory"][0]["gaps"][0]
+        self.assertEqual((gap["cpu"], gap["count"], gap["gaps_ns"]["max"], gap["gaps_ns"]["p50"]), (0, 2000, 5000, 1000))
+        self.assertNotIn("histogram", gap)
 
     def test_everything_is_written(self):
         with tempfile.TemporaryDirectory() as folder:
