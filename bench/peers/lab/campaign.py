@@ -211,6 +211,10 @@ class Campaign:
             self.usual = (count, found[len(found) // 10] if found else None)
         return self.usual[1]
 
+    def moved(self):
+        """How many samples there are during which R moved, done again or not."""
+        return sum(not sample["steady"] for samples in self.samples.values() for sample in samples)
+
     def distance(self, sample):
         """"near", "far", or "one core" (hyper-threads of one, for a while); "" where there was no probe."""
         if not sample["probe"]:

@@ -97,7 +97,7 @@ def about_text(about):
             f"{about['file_system']}; CPUs {','.join(map(str, about['cpus']))}; commit {about['commit'][:12]}{changed}; "
             f"{about['date']}; {kind}: {about['repeat']} rounds of {about['seconds']:g} s a run"
             + (", fewer where the time was up" if about["quick"] else "")
-            + f"; {about['again']} runs done again because R moved.")
+            + f"; {about['again']} runs done again because R moved, {about['moved']} kept though it did.")
 
 
 def gaps_text(campaign):

@@ -16,7 +16,7 @@ SYSTEMS = {system.key: system for system in systems.SYSTEMS}
 WORKLOADS = {workload.name: workload for workload in workloads.workloads(1 << 30)}
 ABOUT = {"machine": "a machine <&>", "virtual": True, "cpu_count": 2, "cpus": [0, 1], "memory_gib": 1, "kernel": "Linux",
          "commit": "0" * 40, "changed": False, "file_system": "ext4", "date": "today", "quick": True, "repeat": 3,
-         "seconds": 1, "again": 0}
+         "seconds": 1, "again": 0, "moved": 0}
 
 
 def reader(**more):
@@ -155,7 +155,6 @@ class SummaryTest(Case):
         self.assertNotIn(("sat-64", "nats"), second)
         self.assertIn(("sat-64", "aeron-ipc"), second)
 
-
     def test_runs_are_done_again_only_while_those_to_come_still_fit(self):
         measured = self.campaign("ping-spin")
         workload, system = WORKLOADS["ping-spin"], SYSTEMS["ring"]
@@ -183,6 +182,13 @@ class SummaryTest(Case):
         self.assertEqual(measured.usual_probe(), 400)
         self.add(measured, "ping-spin", "ring", 100, probe=(100, 100))
         self.assertEqual(measured.usual_probe(), 100)
+
+    def test_runs_during_which_r_moved_are_counted(self):
+        measured = self.campaign("ping-spin")
+        self.add(measured, "ping-spin", "ring", 100, probe=(200, 210))
+        self.assertEqual(measured.moved(), 0)
+        self.add(measured, "ping-spin", "ring", 100, probe=(200, 300))
+        self.assertEqual(measured.moved(), 1)
 
 
 class GoalsTest(Case):
