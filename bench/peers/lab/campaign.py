@@ -1,4 +1,5 @@
-"""A whole measurement: which runs, in which order, repeated where the probe moved, within a time that is given."""
+"""A whole measurement: which runs, in which order, repeated where the machine changed meanwhile, within a time that is
+given."""
 import dataclasses
 import json
 import pathlib
@@ -12,7 +13,8 @@ from .processes import session_cpu, session_memory_kib
 from .workloads import idle_systems
 
 UNSTEADY = 0.15        # of the larger probe: above it a run is done again
-AGAIN = 2              # times at most
+AGAIN = 4              # times at most
+SLOW = 3               # times the shortest time that the CPU ever took for the same: it has been slowed down
 COMPANION_AGE = 45.0   # seconds for which a run of the minimal ring stands beside others
 NEAR = 1.5             # times the lower decile of all R: CPUs farther apart are far; as much below: one core
 
@@ -37,6 +39,7 @@ class Campaign:
         self.left_out = {}   # (workload, system): why
         self.idle = []
         self.again = 0
+        self.pace = {}       # the shortest time that each CPU ever took for the same arithmetic, ns
         self.began = time.monotonic()
         self.companion = None
         self.usual = (0, None)  # how many samples there were, and what usual_probe() made of them
@@ -137,12 +140,24 @@ class Campaign:
             after = self.probe.after()
             result["probe"] = [one["two_lines"] for one in (before, after) if one]
             result["one_line"] = [one["one_line"] for one in (before, after) if one]
-            result["steady"] = steady(result["probe"])
+            result["slow_share"] = self.slow_share(result.pop("paces"))
+            slowed = workload.tails and result["slow_share"] > 0
+            result["steady"] = steady(result["probe"]) and not slowed
             if result["steady"] or attempt == AGAIN or self.out_of_time(workload, system):
                 return result
             self.again += 1
-            self.tell(f"    R went from {before['two_lines']:.0f} to {after['two_lines']:.0f} ns: once more")
+            self.tell("    " + ("a CPU was slowed down" if slowed else f"R went from {before['two_lines']:.0f} to "
+                                f"{after['two_lines']:.0f} ns") + ": once more")
         return result
+
+    def slow_share(self, paces):
+        """Of the time of a run, as far as the CPU that was slowed down for longer was."""
+        shares = [0.0]
+        for cpu, readings in paces.items():
+            if readings:
+                self.pace[cpu] = min([self.pace.get(cpu, readings[0]), *readings])
+                shares.append(sum(took > SLOW * self.pace[cpu] for took in readings) / len(readings))
+        return max(shares)
 
     def out_of_time(self, workload, system):
         if not self.settings.budget:
@@ -212,8 +227,13 @@ class Campaign:
         return self.usual[1]
 
     def moved(self):
-        """How many samples there are during which R moved, done again or not."""
+        """How many samples there are during which the machine changed, done again or not."""
         return sum(not sample["steady"] for samples in self.samples.values() for sample in samples)
+
+    def slowed(self):
+        """(of how many samples, in how many a CPU was slowed down, the share of all their time)."""
+        shares = [sample["slow_share"] for samples in self.samples.values() for sample in samples]
+        return len(shares), sum(share > 0 for share in shares), sum(shares) / len(shares) if shares else 0
 
     def distance(self, sample):
         """"near", "far", or "one core" (hyper-threads of one, for a while); "" where there was no probe."""

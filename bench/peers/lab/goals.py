@@ -58,7 +58,7 @@ def rate_text(rate):
 def verdict(title, target, ratio, met, values, distance, steady):
     detail = " over ".join(values) + (f", {distance}" if distance else "")
     if not steady:
-        return Goal(title, target, f"{ratio:.3g}", None, f"{detail}; no verdict, for R moved")
+        return Goal(title, target, f"{ratio:.3g}", None, f"{detail}; no verdict, for R moved or a CPU was slowed down")
     return Goal(title, target, f"{ratio:.3g}", met, detail)
 
 

@@ -119,7 +119,7 @@ def page(campaign, about, missing, problems, versions):
     notes += "".join(f'<p class="note"><b>{html.escape(family)}</b> is not here: {html.escape(why)}</p>'
                      for family, why in missing.items())
     listed = [[family, version] for family, version in versions.items()]
-    gaps = report.gaps_text(campaign)
+    gaps = " ".join([report.gaps_text(campaign), report.pace_text(campaign)])
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Ringtail and its peers, measured</title><style>{STYLE}</style></head><body>

@@ -10,8 +10,9 @@ HOW = """\
 Each record is checked: its place in its producer's order, and one word of every 64 bytes. A run in which one was
 lost, came twice, out of order or damaged is a failure, not a figure. Latencies of open loops count from when a
 record was meant to leave. **R** is the round trip of two raw cache lines between the two CPUs, before and after each
-run; a run during which it moved by more than 15 % is done again, twice at most, and left out of the medians while
-steadier ones remain. CPUs whose R is more than 1.5 times the lower decile of all R are *far*, as far below it *one core* (two
+run. A run during which it moved by more than 15 % is done again, four times at most, and left out of the medians while
+steadier ones remain; where latencies count, so is one during which a CPU was slowed down: every 8 ms it was asked for
+the same half microsecond of arithmetic, and took over three times as long as ever before. CPUs whose R is more than 1.5 times the lower decile of all R are *far*, as far below it *one core* (two
 hyper-threads); they have rows of their own.
 Figures are medians over the runs, with least and most in brackets. *Durability* says where a record is when its
 producer goes on: compare like with like. *× ring* is the ratio to the minimal ring under the same load within the
@@ -97,7 +98,7 @@ def about_text(about):
             f"{about['file_system']}; CPUs {','.join(map(str, about['cpus']))}; commit {about['commit'][:12]}{changed}; "
             f"{about['date']}; {kind}: {about['repeat']} rounds of {about['seconds']:g} s a run"
             + (", fewer where the time was up" if about["quick"] else "")
-            + f"; {about['again']} runs done again because R moved, {about['moved']} kept though it did.")
+            + f"; {about['again']} runs done again because the machine changed, {about['moved']} kept though it did.")
 
 
 def gaps_text(campaign):
@@ -118,10 +119,19 @@ def gaps_text(campaign):
     return "A spinning thread that only reads the clock, beside the open loops: " + "; ".join(parts) + "."
 
 
+def pace_text(campaign):
+    """One sentence on how often a CPU was slowed down, over all runs that were kept."""
+    count, slowed, share = campaign.slowed()
+    if not slowed:
+        return ""
+    return (f"In {slowed} of the {count} runs a CPU was slowed down to less than a third of its pace for a while, "
+            f"{100 * share:.2g} % of the time of all.")
+
+
 def markdown(campaign, about, missing, problems, versions):
     lines = ["# The performance lab's results", "", about_text(about), "", HOW, ""]
-    if gaps_text(campaign):
-        lines += [gaps_text(campaign), ""]
+    for said in (gaps_text(campaign), pace_text(campaign)):
+        lines += [said, ""] if said else []
     lines += [f"- **Note:** {problem}" for problem in problems]
     lines += ["", "## Goals", "", "| goal | target | measured | met | from |", "|---|---:|---:|---|---|"]
     for goal in goals(campaign):

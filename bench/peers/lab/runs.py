@@ -141,6 +141,7 @@ class Runner:
                    "were not all ready")
         attach = time.monotonic() - began
         load = self._start_load(folder, notes) if shape.load else []
+        pace = self._watch_pace(notes)
         self._go(page, shape, limits)
         for process in everybody:
             process.mark_start()
@@ -158,8 +159,10 @@ class Runner:
         for process in load:
             process.end(1)
         self._check(everybody)
+        paces = self._paces(pace, page)
         return self._collect(system, shape, page, notes, timed_out,
-                             {"wait": shape.wait, "attach_s": attach, "cpu_s": cpu, "serve_kib": memory, "sent_in_s": sent_in})
+                             {"wait": shape.wait, "attach_s": attach, "cpu_s": cpu, "serve_kib": memory, "sent_in_s": sent_in,
+                              "paces": paces})
 
     # --- Waiting ---
 
@@ -243,6 +246,25 @@ class Runner:
         """Two writers that keep the disk busy, each over 1 GiB, again and again."""
         target = f"while :; do dd if=/dev/zero of={folder}/load-$0 bs=1M count=1024 oflag=direct conv=fdatasync; done"
         return [self.start(f"load-{k}", ["sh", "-c", target, k], notes) for k in range(2)]
+
+    def _watch_pace(self, notes):
+        """What reads both CPUs' pace from now on; None where there are no two."""
+        program = systems.command_of("line", self.build)
+        if len(self.cpus) != 2 or not pathlib.Path(program[0]).is_file():
+            return None
+        return self.start("pace", [*program, "pace", "--cpus", ",".join(map(str, self.cpus))], notes)
+
+    def _paces(self, watch, page):
+        """{cpu: [ns that the same arithmetic took, every 8 ms]} of the time that is measured."""
+        if watch is None:
+            return {}
+        watch.end(3)
+        begin, end = page.get(run_file.MEASURE), page.get(run_file.END)
+        try:
+            return {one["cpu"]: [took for at, took in one["readings"] if begin <= at <= end]
+                    for one in json.loads(watch.out.read_text())}
+        except ValueError:
+            return {}  # it has said why
 
     # --- Results ---
 

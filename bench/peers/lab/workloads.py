@@ -20,6 +20,11 @@ class Workload:
     seconds: float = 1.0      # share of the time that was asked for
     goal: tuple = ()          # systems of a goal that --quick leaves out
 
+    @property
+    def tails(self):
+        """Whether it is about latencies, of which a CPU that is slowed down for a moment makes something else."""
+        return self.metric in ("latency", "send")
+
     def tells(self, system):
         """Whether --quick measures the system here, or a goal is about it."""
         return self.quick is not None and (not self.quick or system.key in self.quick) or system.key in self.goal

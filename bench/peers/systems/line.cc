@@ -3,8 +3,12 @@
 //
 //   peer_line probe --cpus A,B    R before and after a run, as `ringtail perf` measures it
 //   peer_line gaps --cpus A,B --seconds S    spins on each CPU and counts how long the CPU was away
+//   peer_line pace --cpus A,B    beside a run: every 8 ms, how long each CPU takes for the same arithmetic; until SIGTERM
 #include <fmt/format.h>
+#include <pthread.h>
+#include <time.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <nlohmann/json.hpp>
@@ -91,7 +95,7 @@ struct LineSystem {
   }
 };
 
-// --- The probe and the gaps of the machine ---
+// --- The probe, the gaps and the pace of the machine ---
 
 std::vector<int> cpus_of(std::string_view text) {
   std::vector<int> cpus;
@@ -153,10 +157,68 @@ int gaps(const std::vector<int>& cpus, double seconds) {
   return kGood;
 }
 
-// peer_line probe|gaps --cpus A,B [--seconds S]; -1: it is neither.
+// What one CPU took, and when.
+struct Reading {
+  std::uint64_t at_ns;
+  double took_ns;
+};
+
+// Multiplications that wait for each other: no memory, nothing that another CPU could be asked for.
+double time_arithmetic(const tools::perf::TickClock& ticks) {
+  constexpr int kSteps = 200;  // less than half a microsecond at full pace
+  const std::uint64_t begin = ticks.now_when_done();
+  std::uint64_t value = begin;
+  for (int i = 0; i < kSteps; ++i) {
+    value = value * 3 + 1;
+    asm volatile("" : "+r"(value));
+  }
+  return static_cast<double>(ticks.now_when_done() - begin) * ticks.ns_per_tick();
+}
+
+// Some microseconds in 8 ms, ahead of whoever spins on that CPU where the system allows it.
+void watch_pace(int cpu, const tools::perf::TickClock& ticks, const std::atomic<bool>& done,
+                std::vector<Reading>& readings) {
+  constexpr std::uint64_t kPeriodNs = 8'000'000;
+  if (!tools::perf::pin_to_cpu(cpu)) return;
+  const sched_param first{.sched_priority = 1};
+  ::pthread_setschedparam(::pthread_self(), SCHED_FIFO, &first);  // refused: it waits for its turn
+  auto due = static_cast<std::uint64_t>(monotonic_ns());
+  while (!done.load(std::memory_order_relaxed)) {
+    due += kPeriodNs;
+    const timespec at{static_cast<time_t>(due / 1'000'000'000), static_cast<long>(due % 1'000'000'000)};
+    ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr);
+    // Of two the lesser: one may have been interrupted.
+    const double took = std::min(time_arithmetic(ticks), time_arithmetic(ticks));
+    readings.push_back({static_cast<std::uint64_t>(monotonic_ns()), took});
+  }
+}
+
+int pace(const std::vector<int>& cpus) {
+  block_signals();
+  const auto ticks = tools::perf::TickClock::calibrate();
+  std::atomic<bool> done = false;
+  std::vector<std::vector<Reading>> readings(cpus.size());
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < cpus.size(); ++i)
+    threads.emplace_back(watch_pace, cpus[i], std::cref(ticks), std::cref(done), std::ref(readings[i]));
+  wait_for_signal();
+  done = true;
+  for (std::thread& thread : threads) thread.join();
+  auto json = nlohmann::json::array();
+  for (std::size_t i = 0; i < cpus.size(); ++i) {
+    auto pairs = nlohmann::json::array();
+    for (const Reading& reading : readings[i])
+      pairs.push_back({reading.at_ns, static_cast<std::uint64_t>(reading.took_ns)});
+    json.push_back({{"cpu", cpus[i]}, {"readings", pairs}});
+  }
+  fmt::print("{}\n", json.dump());
+  return kGood;
+}
+
+// peer_line probe|gaps|pace --cpus A,B [--seconds S]; -1: it is none of them.
 int instruments(int argc, char** argv) {
   const std::string_view what = argc > 1 ? argv[1] : "";
-  if (what != "probe" && what != "gaps") return -1;
+  if (what != "probe" && what != "gaps" && what != "pace") return -1;
   std::vector<int> cpus;
   double seconds = 1;
   for (int i = 2; i + 1 < argc; i += 2) {
@@ -165,9 +227,10 @@ int instruments(int argc, char** argv) {
     if (name == "--seconds") seconds = std::strtod(argv[i + 1], nullptr);
   }
   if (cpus.size() != 2 || seconds <= 0 || seconds > 600) {
-    fmt::print(stderr, "Usage: peer_line probe --cpus A,B | peer_line gaps --cpus A,B --seconds S\n");
+    fmt::print(stderr, "Usage: peer_line probe|pace --cpus A,B | peer_line gaps --cpus A,B --seconds S\n");
     return kFailed;
   }
+  if (what == "pace") return pace(cpus);
   return what == "probe" ? probe(cpus) : gaps(cpus, seconds);
 }
 

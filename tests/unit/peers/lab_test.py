@@ -27,6 +27,22 @@ def reader(**more):
 class Probe:
     able = False
 
+    def before(self):
+        return {"two_lines": 200, "one_line": 100}
+
+    after = before
+
+
+class Runner:
+    """Runs during which the CPUs had the paces that are given, one after the other."""
+
+    def __init__(self, *paces):
+        self.paces = list(paces)
+
+    def run(self, system, shape, limits):
+        more = {"attach_s": 0.1, "cpu_s": 1.0, "sent_in_s": None, "wait": shape.wait, "paces": self.paces.pop(0)}
+        return runs.summarize(shape, [reader()], [], 101, False, more)
+
 
 class Case(unittest.TestCase):
     def campaign(self, *names, repeat=1, others=None):
@@ -38,7 +54,7 @@ class Case(unittest.TestCase):
         shape = WORKLOADS[workload].shape
         sample = runs.summarize(shape, [reader(histogram=[[value, 100_000]])], [], 101, False,
                                 {"attach_s": 0.1, "cpu_s": cpu, "sent_in_s": None, "wait": shape.wait})
-        sample.update({"records_per_second": rate, "probe": list(probe), "one_line": [], **more})
+        sample.update({"records_per_second": rate, "probe": list(probe), "one_line": [], "slow_share": 0.0, **more})
         sample["steady"] = campaign.steady(sample["probe"])
         measured.samples.setdefault((workload, key), []).append(sample)
 
@@ -189,6 +205,35 @@ class SummaryTest(Case):
         self.assertEqual(measured.moved(), 0)
         self.add(measured, "ping-spin", "ring", 100, probe=(200, 300))
         self.assertEqual(measured.moved(), 1)
+
+
+    def measure(self, workload, *paces):
+        measured = self.campaign(workload)
+        measured.runner, measured.tell = Runner(*paces), lambda text: None
+        measured.measure(WORKLOADS[workload], SYSTEMS["pipe"])
+        return measured, measured.samples[workload, "pipe"][0]
+
+    def test_a_run_with_a_slowed_cpu_is_done_again_where_latencies_count(self):
+        good, slowed = {0: [400, 410], 1: [390, 1100]}, {0: [400, 410], 1: [400, 1300, 4000, 400]}
+        measured, sample = self.measure("ping-spin", slowed, good)
+        self.assertEqual((measured.again, sample["steady"], sample["slow_share"]), (1, True, 0))
+        self.assertEqual(measured.runner.paces, [])
+        measured, sample = self.measure("sat-64", slowed)
+        self.assertEqual((measured.again, sample["steady"], sample["slow_share"]), (0, True, 0.5))
+
+    def test_a_cpu_that_stays_slow_is_told(self):
+        measured, sample = self.measure("ping-spin", *([{0: [400, 4000], 1: [400, 400]}] * 5))
+        self.assertEqual((measured.again, measured.moved(), sample["steady"]), (4, 1, False))
+        self.assertIn("In 1 of the 1 runs", report.pace_text(measured))
+        self.assertIn("50 % of the time", report.pace_text(measured))
+
+    def test_pace_is_compared_with_the_shortest_of_all_runs(self):
+        measured = self.campaign("ping-spin")
+        self.assertEqual(measured.slow_share({0: [1300, 1350]}), 0)
+        self.assertEqual(measured.slow_share({0: [400, 400]}), 0)
+        self.assertEqual(measured.slow_share({0: [1300, 1350]}), 1)
+        self.assertEqual(measured.slow_share({}), 0)
+        self.assertEqual(report.pace_text(measured), "")
 
 
 class GoalsTest(Case):
