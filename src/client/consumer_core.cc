@@ -262,26 +262,34 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
       if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
   }
   std::int64_t deadline_ns = 0;
+  const bool sleeps = options_.wait == WaitStrategy::futex;
   hold_back();
   for (int looks = 0;; ++looks) {
     auto found = look();
     if (!found) [[unlikely]]
       return std::unexpected(found.error());
     if (*found > 0) {
+      if (sleeps && looks > 0) linger_.end(monotonic_ns(), true);
       adapt(*found);
       return std::span<const Record>(records_.data(), *found);
     }
     ++empty_looks_;
-    if (take_wake() || timeout.count() <= 0) return std::span<const Record>();
+    if (take_wake() || timeout.count() <= 0) {
+      linger_.end(0, false);
+      return std::span<const Record>();
+    }
     // Without a pause instruction: on current processors it takes as long as a record takes to come.
     if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) continue;
     const std::int64_t now = monotonic_ns();
     if (deadline_ns == 0)
       deadline_ns =
           timeout > std::chrono::hours(24 * 365) ? now + 31'536'000'000'000'000 : now + timeout.count();
-    if (now >= deadline_ns) return std::span<const Record>();
+    if (now >= deadline_ns) {
+      linger_.end(now, false);
+      return std::span<const Record>();
+    }
     if (options_.wait == WaitStrategy::yield) ::sched_yield();
-    if (options_.wait == WaitStrategy::futex) sleep(deadline_ns);
+    if (sleeps && !linger_.goes_on(now)) sleep(deadline_ns);
     if (membership_) {
       membership_->beat();
       if (membership_->has_news())

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "client/linger.h"
 #include "client/log_core.h"
 #include "groups/membership.h"
 #include "log/partition_reader.h"
@@ -96,6 +97,7 @@ class ConsumerCore {
   std::vector<shm::FutexWaiter> waiters_;
   std::uint32_t empty_looks_ = 0;  // since there were records
   unsigned pauses_ = 0;            // before the first look of a poll
+  Linger linger_;
 
   std::unique_ptr<groups::Membership> membership_;  // none: partitions are assigned by hand
   groups::Subscription subscription_;
