@@ -160,14 +160,14 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_files() {
   return frames;
 }
 
-std::optional<PartitionReader::PipedFrames> PartitionReader::pipe_frames(std::size_t most_bytes) {
+std::optional<PartitionReader::UncheckedFrames> PartitionReader::read_unchecked(std::size_t most_bytes) {
   if (mode_ == Mode::ring || is_memory() || !map_current()) return std::nullopt;
   // SYNC: pairs with the keeper's release store after the sync.
   const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
   if (position_ >= durable || is_in_current() || !open_segments()) return std::nullopt;
-  auto piped = segments_->pipe(position_, durable, offset_, most_bytes);
-  if (!piped) return std::nullopt;
-  PipedFrames frames{std::move(piped->bytes), {piped->end, piped->next}};
+  auto read = segments_->read_unchecked(position_, durable, offset_, most_bytes);
+  if (!read) return std::nullopt;
+  UncheckedFrames frames{std::move(read->bytes), {read->end, read->next}};
   mode_ = Mode::segments;
   position_ = frames.end.position;
   offset_ = frames.end.offset;

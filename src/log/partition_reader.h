@@ -66,13 +66,13 @@ class PartitionReader {
     bool behind = false;
   };
   Result<Frames> poll_frames(std::size_t max_bytes, bool may_block);
-  // Frames that stand in a file alone, for the kernel to move: see SegmentReader::pipe. Nothing where poll_frames is
-  // to be asked. Blocks while the disk reads.
-  struct PipedFrames {
-    io::PipedBytes bytes;
+  // Frames that stand in a file alone, as they stand there: see SegmentReader::read_unchecked. Nothing where
+  // poll_frames is to be asked. Blocks while the disk reads.
+  struct UncheckedFrames {
+    io::FileBytes bytes;
     LogPoint end;
   };
-  std::optional<PipedFrames> pipe_frames(std::size_t most_bytes);
+  std::optional<UncheckedFrames> read_unchecked(std::size_t most_bytes);
 
   // Called by poll for each record that a producer has numbered, ahead of its being handed out. What compaction has
   // moved ends at position 0: whatever is waited for has come to pass for it.

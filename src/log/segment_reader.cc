@@ -59,7 +59,8 @@ class SegmentReader::Impl {
   Result<std::optional<Offset>> locate_time(std::int64_t timestamp_ns, Position durable_limit);
   Status seek(Position position, std::optional<Offset> next);
   Result<SegmentFrames> read(Position at, Position durable_limit, std::optional<Offset> next);
-  std::optional<SegmentPipe> pipe(Position at, Position durable_limit, Offset next, std::size_t most_bytes);
+  std::optional<UncheckedSegmentFrames> read_unchecked(Position at, Position durable_limit, Offset next,
+                                                       std::size_t most_bytes);
 
  private:
   Result<Segment> open_segment(Offset base_offset);
@@ -88,9 +89,9 @@ class SegmentReader::Impl {
   std::optional<Segment> segment_;
   Position position_{0};                   // of the next frame
   std::int64_t expected_offset_ = -1;      // of the next frame; negative after a seek
-  io::ReadAhead read_ahead_;               // stands at position_, but behind a pipe()
-  bool piped_ = false;                     // was the last that was taken
-  std::optional<io::File> file_;           // for pipe(): of segment_
+  io::ReadAhead read_ahead_;               // stands at position_, but behind a read_unchecked()
+  bool took_unchecked_ = false;            // last
+  std::optional<io::File> file_;           // for read_unchecked(): of segment_
   std::vector<format::IndexEntry> index_;  // likewise
 };
 
@@ -186,7 +187,7 @@ Status SegmentReader::Impl::enter(Segment segment, Position position, std::optio
   if (auto started = read_ahead_.start(*file, segment.path.string(), at); !started) return started;
   position_ = position;
   segment_ = std::move(segment);
-  piped_ = false;
+  took_unchecked_ = false;
   file_.reset();
   index_.clear();
   return {};
@@ -203,7 +204,7 @@ Result<SegmentFrames> SegmentReader::Impl::read(Position at, Position durable_li
   if (at >= durable_limit) return SegmentFrames{{}, at};
   if (!stands_at(at, next)) {
     if (auto sought = seek(at, next); !sought) return std::unexpected(sought.error());
-  } else if (piped_) {
+  } else if (took_unchecked_) {
     if (auto resumed = resume_reading(); !resumed) return std::unexpected(resumed.error());
   }
   std::uint64_t wanted = format::kFrameHeaderBytes;
@@ -240,33 +241,34 @@ Result<SegmentFrames> SegmentReader::Impl::read(Position at, Position durable_li
   return SegmentFrames{{}, position_};
 }
 
-// --- Piping --------------------------------------------------------------------------------------
+// --- Reading unchecked ---------------------------------------------------------------------------
 
 Status SegmentReader::Impl::resume_reading() {
   const std::uint64_t from = format::file_offset(segment_->base(), position_);
   if (auto started = read_ahead_.start(*file_, segment_->path.string(), from); !started) return started;
-  piped_ = false;
+  took_unchecked_ = false;
   return {};
 }
 
-std::optional<SegmentPipe> SegmentReader::Impl::pipe(Position at, Position durable_limit, Offset next,
-                                                     std::size_t most_bytes) {
+std::optional<UncheckedSegmentFrames> SegmentReader::Impl::read_unchecked(Position at, Position durable_limit,
+                                                                          Offset next,
+                                                                          std::size_t most_bytes) {
   if (!stands_at(at, next) && !seek(at, next)) return std::nullopt;
-  const std::size_t most = std::min(most_bytes, io::PipedBytes::kMostBytes);
+  const std::size_t most = std::min(most_bytes, io::FileBytes::kMostBytes);
   auto end = last_known(std::min(durable_limit, at + most));
   if (!end && enter_following()) end = last_known(std::min(durable_limit, at + most));
   if (!end || position_ != at || !is_frame_at(Position(end->position), end->offset)) return std::nullopt;
   // The next call looks at the frame at its end: until then the disk has had time.
   if (const auto following = last_known(std::min(durable_limit, Position(end->position) + most)))
-    ::posix_fadvise(segment_->opened.file.fd(), in_file(Position(following->position)), sizeof(format::FrameHeader),
-                    POSIX_FADV_WILLNEED);
+    ::posix_fadvise(segment_->opened.file.fd(), in_file(Position(following->position)),
+                    sizeof(format::FrameHeader), POSIX_FADV_WILLNEED);
   auto bytes =
-      io::PipedBytes::read(*file_, format::file_offset(segment_->base(), at), end->position - at.value());
+      io::FileBytes::read(*file_, format::file_offset(segment_->base(), at), end->position - at.value());
   if (!bytes) return std::nullopt;
   position_ = Position(end->position);
   expected_offset_ = static_cast<std::int64_t>(end->offset);
-  piped_ = true;
-  return SegmentPipe{std::move(*bytes), position_, Offset(end->offset)};
+  took_unchecked_ = true;
+  return UncheckedSegmentFrames{std::move(*bytes), position_, Offset(end->offset)};
 }
 
 // The last place up to `limit`, and behind where this stands, at which the segment's index knows a frame to begin.
@@ -473,9 +475,9 @@ Status SegmentReader::seek(Position position, std::optional<Offset> next) {
 Result<SegmentFrames> SegmentReader::read(Position at, Position durable_limit, std::optional<Offset> next) {
   return impl_->read(at, durable_limit, next);
 }
-std::optional<SegmentPipe> SegmentReader::pipe(Position at, Position durable_limit, Offset next,
-                                               std::size_t most_bytes) {
-  return impl_->pipe(at, durable_limit, next, most_bytes);
+std::optional<UncheckedSegmentFrames> SegmentReader::read_unchecked(Position at, Position durable_limit,
+                                                                    Offset next, std::size_t most_bytes) {
+  return impl_->read_unchecked(at, durable_limit, next, most_bytes);
 }
 
 }  // namespace ringtail::log

@@ -13,7 +13,7 @@
 #include <span>
 
 #include "format/segment.h"
-#include "io/piped_bytes.h"
+#include "io/file_bytes.h"
 #include "log/segment_files.h"
 
 namespace ringtail::log {
@@ -32,8 +32,8 @@ struct SegmentFrames {
 };
 
 // Frames that a file has next, which nobody has looked at.
-struct SegmentPipe {
-  io::PipedBytes bytes;
+struct UncheckedSegmentFrames {
+  io::FileBytes bytes;
   Position end{0};
   Offset next{0};  // behind the last record of them
 };
@@ -69,11 +69,12 @@ class SegmentReader {
   // come next), incompatible_layout, storage_failed.
   Result<SegmentFrames> read(Position at, Position durable_limit, std::optional<Offset> next = {});
 
-  // Frames from `at` on as they stand in the file, in a pipe: up to the last place within `most_bytes`, in the same
-  // segment and before `durable_limit`, where its index knows a frame to begin. Whoever gets them has to check them.
+  // Frames from `at` on as they stand in the file: up to the last place within `most_bytes`, in the same segment and
+  // before `durable_limit`, where its index knows a frame to begin. Whoever gets them has to check them.
   // `next`: the offset that stands at `at`. Nothing, and nothing done, where there is no such place (the index is
-  // read once a segment), or no pipe, or no segment to be read: `read` tells more. Blocks.
-  std::optional<SegmentPipe> pipe(Position at, Position durable_limit, Offset next, std::size_t most_bytes);
+  // read once a segment), or no memory, or no segment to be read: `read` tells more. Blocks.
+  std::optional<UncheckedSegmentFrames> read_unchecked(Position at, Position durable_limit, Offset next,
+                                                       std::size_t most_bytes);
 
  private:
   class Impl;

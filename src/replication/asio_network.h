@@ -25,9 +25,7 @@ using boost::system::error_code;
 // Goes out in this order.
 struct Outgoing {
   std::vector<std::byte> bytes;
-  io::PipedBytes piped = {};
-
-  std::size_t size() const { return bytes.size() + piped.size(); }
+  io::FileBytes file = {};
 };
 
 class AsioNetwork;
@@ -41,8 +39,8 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   NodeId peer() const override { return peer_; }
   std::uint64_t peer_incarnation() const override { return peer_incarnation_; }
   void send(const MessageHeader& header, std::span<const std::byte> body) override;
-  bool takes_pipes() const override;
-  void send_piped(const MessageHeader& header, io::PipedBytes body) override;
+  bool takes_unchecked() const override;
+  void send_unchecked(const MessageHeader& header, io::FileBytes body) override;
   std::size_t queued() const override { return queued_; }
   void close(const std::string& why) override;
 
@@ -81,7 +79,6 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   bool take_hello(const Message& message);
   Outgoing& last();
   void flush();
-  void flush_piped();
   void shut();
   std::string describe(const error_code& error) const {
     return tls_ ? describe_tls(*tls_->native_handle(), error) : error.message();
@@ -106,7 +103,7 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   std::vector<std::byte> unpacked_;
   Outgoing sending_;
   Outgoing waiting_;
-  std::deque<Outgoing> later_;  // behind waiting_, whose last is piped
+  std::deque<Outgoing> later_;  // behind waiting_, which ends with a file's bytes
   std::size_t queued_ = 0;
 };
 

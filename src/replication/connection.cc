@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
@@ -93,17 +94,17 @@ void Connection::send(const MessageHeader& header, std::span<const std::byte> bo
   if (sending_.bytes.empty()) flush();
 }
 
-bool Connection::takes_pipes() const {
-  return !tls_ && network_ != nullptr && network_->options().compression == Compression::none;
+bool Connection::takes_unchecked() const {
+  return network_ != nullptr && network_->options().compression == Compression::none;
 }
 
-void Connection::send_piped(const MessageHeader& header, io::PipedBytes body) {
+void Connection::send_unchecked(const MessageHeader& header, io::FileBytes body) {
   if (!open_) return;
   const auto encoded = encode_unchecked(header, body.size());
   Outgoing& to = last();
   to.bytes.insert(to.bytes.end(), encoded.begin(), encoded.end());
   queued_ += encoded.size() + body.size();
-  to.piped = std::move(body);
+  to.file = std::move(body);
   said_ns_ = monotonic_ns();
   if (sending_.bytes.empty()) flush();
 }
@@ -111,7 +112,7 @@ void Connection::send_piped(const MessageHeader& header, io::PipedBytes body) {
 // Where bytes are to be appended.
 Outgoing& Connection::last() {
   Outgoing& last = later_.empty() ? waiting_ : later_.back();
-  return last.piped.empty() ? last : later_.emplace_back();
+  return last.file.empty() ? last : later_.emplace_back();
 }
 
 void Connection::flush() {
@@ -120,30 +121,18 @@ void Connection::flush() {
     waiting_ = std::move(later_.front());
     later_.pop_front();
   }
-  async_write(asio::buffer(sending_.bytes), [self = shared_from_this()](error_code error, std::size_t bytes) {
+  const std::span<const std::byte> file = sending_.file.bytes();
+  const std::array<asio::const_buffer, 2> parts{asio::buffer(sending_.bytes),
+                                                asio::buffer(file.data(), file.size())};
+  async_write(parts, [self = shared_from_this()](error_code error, std::size_t bytes) {
     if (!self->open_) return;
     if (error) return self->close(self->describe(error));
     self->queued_ -= bytes;
-    self->flush_piped();
+    self->sending_.bytes.clear();
+    self->sending_.file = {};
+    if (!self->waiting_.bytes.empty()) self->flush();
+    if (self->up_) self->network_->callbacks().writable(*self);
   });
-}
-
-// What a pipe holds goes out by itself, between what other handlers do.
-void Connection::flush_piped() {
-  const std::size_t before = sending_.piped.size();
-  const error_code error(before == 0 ? 0 : sending_.piped.send_to(socket_.native_handle()),
-                         boost::system::system_category());
-  queued_ -= before - sending_.piped.size();
-  if (error == asio::error::would_block)
-    return socket_.async_wait(tcp::socket::wait_write, [self = shared_from_this()](error_code failed) {
-      if (!self->open_) return;
-      if (failed) return self->close(self->describe(failed));
-      self->flush_piped();
-    });
-  if (error) return close(describe(error));
-  sending_.bytes.clear();
-  if (!waiting_.bytes.empty()) flush();
-  if (up_) network_->callbacks().writable(*this);
 }
 
 void Connection::read_more() {

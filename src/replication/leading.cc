@@ -169,9 +169,9 @@ MessageHeader LeadingPartition::frames_header(const Stream& stream) const {
   return frames;
 }
 
-void LeadingPartition::send_piped(NodeId node, Stream& stream, io::PipedBytes bytes, const LogPoint& end) {
+void LeadingPartition::send_unchecked(NodeId node, Stream& stream, io::FileBytes bytes, const LogPoint& end) {
   context_.bytes_shipped += bytes.size();
-  context_.network->link(node)->send_piped(frames_header(stream), std::move(bytes));
+  context_.network->link(node)->send_unchecked(frames_header(stream), std::move(bytes));
   stream.sent = end;
   stream.told = true;
 }
@@ -301,7 +301,7 @@ bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
   while (!stream.ahead.empty() && may_send(node, stream)) {
     Fetched piece = std::move(stream.ahead.front());
     stream.ahead.pop_front();
-    if (!piece.piped.empty()) send_piped(node, stream, std::move(piece.piped), piece.end);
+    if (!piece.unchecked.empty()) send_unchecked(node, stream, std::move(piece.unchecked), piece.end);
     if (!piece.bytes.empty()) send_frames(node, stream, piece.bytes, piece.end);
     progress = true;
     if (!piece.error) continue;
@@ -322,12 +322,12 @@ void LeadingPartition::tell_trouble(NodeId node, const Error& error) {
                  partition_.partition.value(), node.value(), to_string(error));
 }
 
-// On the thread that reads files: what the reader has next, in a pipe if that can be.
-void LeadingPartition::read_files(log::PartitionReader& reader, bool piped, Fetched& to) {
+// On the thread that reads files: what the reader has next, `unchecked` if that can be.
+void LeadingPartition::read_files(log::PartitionReader& reader, bool unchecked, Fetched& to) {
   to.end = reader.place();
-  if (piped) {
-    if (auto frames = reader.pipe_frames(kFetchBytes)) {
-      to.piped = std::move(frames->bytes);
+  if (unchecked) {
+    if (auto frames = reader.read_unchecked(kFetchBytes)) {
+      to.unchecked = std::move(frames->bytes);
       to.end = frames->end;
       return;
     }
@@ -338,7 +338,7 @@ void LeadingPartition::read_files(log::PartitionReader& reader, bool piped, Fetc
     if (!frames || frames->bytes.empty()) return;
     to.bytes.insert(to.bytes.end(), frames->bytes.begin(), frames->bytes.end());
     to.end = frames->end;
-    if (piped) return;  // in the next segment it may be had again
+    if (unchecked) return;  // in the next segment it may be had again
   }
 }
 
@@ -346,19 +346,20 @@ void LeadingPartition::read_files(log::PartitionReader& reader, bool piped, Fetc
 void LeadingPartition::begin_fetch(NodeId node, Stream& stream) {
   stream.fetching = true;
   const Link* const link = context_.network->link(node);
-  const bool piped = stream.unchecked && link != nullptr && link->takes_pipes();
+  const bool unchecked = stream.unchecked && link != nullptr && link->takes_unchecked();
   const std::size_t pieces = context_.throttle.is_set() ? 1 : kMostAhead - stream.ahead.size();
-  context_.fetch([this, alive = alive_, node, piped, pieces, reader = stream.reader, post = context_.post] {
-    bool is_last = false;
-    for (std::size_t n = 1; !is_last; ++n) {
-      auto fetched = std::make_shared<Fetched>();
-      read_files(*reader, piped, *fetched);
-      is_last = n == pieces || fetched->size() == 0 || fetched->error;
-      post([this, alive, node, reader, fetched, is_last] {
-        if (*alive) on_fetched(node, reader, std::move(*fetched), is_last);
+  context_.fetch(
+      [this, alive = alive_, node, unchecked, pieces, reader = stream.reader, post = context_.post] {
+        bool is_last = false;
+        for (std::size_t n = 1; !is_last; ++n) {
+          auto fetched = std::make_shared<Fetched>();
+          read_files(*reader, unchecked, *fetched);
+          is_last = n == pieces || fetched->size() == 0 || fetched->error;
+          post([this, alive, node, reader, fetched, is_last] {
+            if (*alive) on_fetched(node, reader, std::move(*fetched), is_last);
+          });
+        }
       });
-    }
-  });
 }
 
 void LeadingPartition::on_fetched(NodeId node, const std::shared_ptr<log::PartitionReader>& reader,

@@ -96,11 +96,11 @@ class LeadingPartition {
   // What another thread has read from files for a follower.
   struct Fetched {
     std::vector<std::byte> bytes;
-    io::PipedBytes piped;  // or this
+    io::FileBytes unchecked;  // or this
     log::LogPoint end;
     std::optional<Error> error;
 
-    std::size_t size() const { return bytes.size() + piped.size(); }
+    std::size_t size() const { return bytes.size() + unchecked.size(); }
   };
   struct Stream {
     log::LogPoint sent;
@@ -123,7 +123,7 @@ class LeadingPartition {
   bool may_send(NodeId node, const Stream& stream) const;
   MessageHeader frames_header(const Stream& stream) const;
   void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end);
-  void send_piped(NodeId node, Stream& stream, io::PipedBytes bytes, const log::LogPoint& end);
+  void send_unchecked(NodeId node, Stream& stream, io::FileBytes bytes, const log::LogPoint& end);
   bool pump_head();
   bool must_wait() const;
   bool step_over();
@@ -133,7 +133,7 @@ class LeadingPartition {
   void tell_trouble(NodeId node, const Error& error);
   bool take_reader(NodeId node, Stream& stream);
   void begin_fetch(NodeId node, Stream& stream);
-  static void read_files(log::PartitionReader& reader, bool piped, Fetched& to);
+  static void read_files(log::PartitionReader& reader, bool unchecked, Fetched& to);
   void on_fetched(NodeId node, const std::shared_ptr<log::PartitionReader>& reader, Fetched fetched,
                   bool is_last);
   void update_watermark();

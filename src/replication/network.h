@@ -16,7 +16,7 @@
 #include <memory>
 #include <string>
 
-#include "io/piped_bytes.h"
+#include "io/file_bytes.h"
 #include "replication/coordinator.h"
 #include "replication/peer_tls.h"
 #include "replication/wire.h"
@@ -48,10 +48,10 @@ class Link {
   virtual std::uint64_t peer_incarnation() const = 0;
   // Queues a message; it is on its way when this returns, or waits for those before it. Copies the body.
   virtual void send(const MessageHeader& header, std::span<const std::byte> body = {}) = 0;
-  // Whether send_piped may be used: nothing is encrypted or compressed.
-  virtual bool takes_pipes() const = 0;
-  // The same with a body that the kernel moves, which the receiver has to check: kUnchecked.
-  virtual void send_piped(const MessageHeader& header, io::PipedBytes body) = 0;
+  // Whether send_unchecked may be used: nothing is compressed.
+  virtual bool takes_unchecked() const = 0;
+  // The same with a body that is not copied, and which the receiver has to check: kUnchecked.
+  virtual void send_unchecked(const MessageHeader& header, io::FileBytes body) = 0;
   // Bytes that the kernel has not taken yet.
   virtual std::size_t queued() const = 0;
   virtual void close(const std::string& why) = 0;

@@ -1,9 +1,7 @@
-#include "io/piped_bytes.h"
+#include "io/file_bytes.h"
 
 #include <fcntl.h>
-#include <sys/socket.h>
 
-#include <csignal>
 #include <thread>
 #include <vector>
 
@@ -12,108 +10,98 @@
 namespace ringtail::io {
 namespace {
 
-constexpr std::size_t kFileBytes = 3 << 20;
+constexpr std::size_t kFileSize = (3 << 20) + 1234;
 
-class PipedBytesTest : public ::testing::TestWithParam<OpenMode> {
+class FileBytesTest : public ::testing::TestWithParam<OpenMode> {
  protected:
-  PipedBytesTest() : content_(kFileBytes) {
-    std::signal(SIGPIPE, SIG_IGN);
+  FileBytesTest() : content_(kFileSize) {
     fill_random(content_.all(), print_seed());
     const File file(::open((dir_ / "file").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-    EXPECT_EQ(::pwrite(file.fd(), content_.data(), kFileBytes, 0), static_cast<ssize_t>(kFileBytes));
+    EXPECT_EQ(::pwrite(file.fd(), content_.data(), kFileSize, 0), static_cast<ssize_t>(kFileSize));
     file_ = std::move(backend_->open(dir_ / "file", GetParam()).value());
-    int ends[2];
-    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
-    here_ = File(ends[0]);
-    there_ = File(ends[1]);
-    ::fcntl(here_.fd(), F_SETFL, O_NONBLOCK);
   }
-
-  // What comes out at the other end, while this one sends.
-  std::vector<std::byte> received(PipedBytes& piped) {
-    std::vector<std::byte> bytes(piped.size());
-    std::thread reader([&] {
-      EXPECT_EQ(::recv(there_.fd(), bytes.data(), bytes.size(), MSG_WAITALL),
-                static_cast<ssize_t>(bytes.size()));
-    });
-    int error = EAGAIN;
-    while (error == EAGAIN) error = piped.send_to(here_.fd());
-    EXPECT_EQ(error, 0);
-    reader.join();
-    return bytes;
+  bool holds(const FileBytes& read, std::size_t offset, std::size_t bytes) {
+    return read.size() == bytes && equal(read.bytes(), content_.part(offset, bytes));
   }
 
   TempDir dir_;
   std::unique_ptr<Backend> backend_ = std::move(*make_backend(IoBackend::pwrite, 1));
   AlignedBytes content_;
-  File file_, here_, there_;
+  File file_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Io, PipedBytesTest, ::testing::Values(OpenMode::read, OpenMode::read_direct),
+INSTANTIATE_TEST_SUITE_P(Io, FileBytesTest, ::testing::Values(OpenMode::read, OpenMode::read_direct),
                          [](const auto& tested) {
                            return tested.param == OpenMode::read ? "read" : "direct";
                          });
 
-TEST_P(PipedBytesTest, AnyPartOfAFileComesOutAsItStandsThere) {
+TEST_P(FileBytesTest, AnyPartOfAFileIsAsItStandsThere) {
   std::mt19937_64 random(print_seed());
-  std::vector<std::pair<std::size_t, std::size_t>> parts{{0, 1},
-                                                         {4095, 2},
-                                                         {4096, 4096},
-                                                         {kFileBytes - 1, 1},
-                                                         {8, PipedBytes::kMostBytes},
-                                                         {4095, PipedBytes::kMostBytes}};
+  std::vector<std::pair<std::size_t, std::size_t>> parts{
+      {0, 1},
+      {4095, 2},
+      {4096, 4096},
+      {kFileSize - 1, 1},
+      {8, FileBytes::kMostBytes},
+      {4095, FileBytes::kMostBytes},
+      {kFileSize - FileBytes::kMostBytes, FileBytes::kMostBytes}};
   for (int i = 0; i < 50; ++i) {
-    const std::size_t bytes = 1 + random() % PipedBytes::kMostBytes;
-    parts.emplace_back(random() % (kFileBytes - bytes), bytes);
+    const std::size_t bytes = 1 + random() % FileBytes::kMostBytes;
+    parts.emplace_back(random() % (kFileSize - bytes), bytes);
   }
   for (const auto& [offset, bytes] : parts) {
-    auto piped = PipedBytes::read(file_, offset, bytes);
-    ASSERT_TRUE(piped) << to_string(piped.error());
-    ASSERT_EQ(piped->size(), bytes);
-    const auto got = received(*piped);
-    ASSERT_TRUE(equal(got, content_.all().subspan(offset, bytes))) << bytes << " bytes at " << offset;
-    EXPECT_TRUE(piped->empty());
+    const auto read = FileBytes::read(file_, offset, bytes);
+    ASSERT_TRUE(read) << to_string(read.error());
+    ASSERT_TRUE(holds(*read, offset, bytes)) << bytes << " bytes at " << offset;
   }
 }
 
-TEST_P(PipedBytesTest, AFileThatEndsBeforeIsAnError) {
-  EXPECT_EQ(PipedBytes::read(file_, kFileBytes - 100, 101).error().code, Code::storage_failed);
-  EXPECT_EQ(PipedBytes::read(file_, kFileBytes + 4096, 1).error().code, Code::storage_failed);
-}
-
-TEST_P(PipedBytesTest, ThereAreOnlySoManyAtATime) {
-  std::vector<PipedBytes> held;
-  for (int i = 0; i < PipedBytes::kMostPipes; ++i) {
-    auto piped = PipedBytes::read(file_, 0, 100);
-    ASSERT_TRUE(piped) << i << ": " << to_string(piped.error());
-    held.push_back(std::move(*piped));
+TEST_P(FileBytesTest, AFileThatEndsBeforeIsAnError) {
+  for (const auto& [offset, bytes] : {std::pair<std::size_t, std::size_t>{kFileSize - 100, 101},
+                                      {kFileSize - 5000, 5001},
+                                      {kFileSize, 1},
+                                      {kFileSize + 4096, 1}}) {
+    const auto read = FileBytes::read(file_, offset, bytes);
+    ASSERT_FALSE(read) << offset;
+    EXPECT_EQ(read.error().code, Code::storage_failed);
+    EXPECT_THAT(read.error().message, ::testing::HasSubstr("ends"));
   }
-  EXPECT_EQ(PipedBytes::read(file_, 0, 100).error().code, Code::limit_exceeded);
-  EXPECT_EQ(received(held.back()).size(), 100U);
-  auto another = PipedBytes::read(file_, 0, 100);
-  ASSERT_TRUE(another);
-  *another = PipedBytes();
-  EXPECT_TRUE(PipedBytes::read(file_, 0, 100));
 }
 
-TEST_P(PipedBytesTest, WhatASocketDoesNotTakeIsKept) {
-  auto piped = PipedBytes::read(file_, 77, PipedBytes::kMostBytes).value();
-  EXPECT_EQ(piped.send_to(here_.fd()), EAGAIN);
-  const std::size_t sent = PipedBytes::kMostBytes - piped.size();
-  ASSERT_GT(sent, 0U);
-  ASSERT_GT(piped.size(), 0U);
-  std::vector<std::byte> first(sent);
-  ASSERT_EQ(::recv(there_.fd(), first.data(), sent, MSG_WAITALL), static_cast<ssize_t>(sent));
-  PipedBytes moved = std::move(piped);
-  const auto rest = received(moved);
-  EXPECT_TRUE(equal(first, content_.all().subspan(77, sent)));
-  EXPECT_TRUE(equal(rest, content_.all().subspan(77 + sent, rest.size())));
+TEST_P(FileBytesTest, ThereAreOnlySoManyAtATimeAndNoneOverwritesAnother) {
+  std::vector<FileBytes> held;
+  for (std::size_t i = 0; i < FileBytes::kMostAtATime; ++i) {
+    auto read = FileBytes::read(file_, i * 4099, FileBytes::kMostBytes);
+    ASSERT_TRUE(read) << i << ": " << to_string(read.error());
+    held.push_back(std::move(*read));
+  }
+  EXPECT_EQ(FileBytes::read(file_, 0, 100).error().code, Code::limit_exceeded);
+  for (std::size_t i = 0; i < held.size(); ++i)
+    EXPECT_TRUE(holds(held[i], i * 4099, FileBytes::kMostBytes)) << i;
+  held.pop_back();
+  {
+    const auto another = FileBytes::read(file_, 0, 100);
+    ASSERT_TRUE(another);
+    EXPECT_FALSE(FileBytes::read(file_, 0, 100));
+  }
+  // Neither a read that fails nor one that is assigned away keeps its place.
+  EXPECT_EQ(FileBytes::read(file_, kFileSize, 1).error().code, Code::storage_failed);
+  held.front() = FileBytes();
+  EXPECT_TRUE(held.front().empty());
+  held.front() = FileBytes::read(file_, 1, 100).value();
+  held.push_back(FileBytes::read(file_, 2, 100).value());
+  EXPECT_FALSE(FileBytes::read(file_, 0, 100));
+  FileBytes moved = std::move(held.front());
+  EXPECT_TRUE(holds(moved, 1, 100));
+  EXPECT_TRUE(holds(held.back(), 2, 100));
 }
 
-TEST_P(PipedBytesTest, APeerThatHasGoneIsAnError) {
-  auto piped = PipedBytes::read(file_, 0, 100).value();
-  there_ = File();
-  EXPECT_EQ(piped.send_to(here_.fd()), EPIPE);
+TEST_P(FileBytesTest, OneThreadReadsAndAnotherGivesBack) {
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t offset = static_cast<std::size_t>(round) * 4001;
+    FileBytes read = FileBytes::read(file_, offset, 10'000).value();
+    std::jthread([&, read = std::move(read)] { EXPECT_TRUE(holds(read, offset, 10'000)); });
+  }
 }
 
 }  // namespace

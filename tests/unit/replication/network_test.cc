@@ -80,6 +80,34 @@ class NetworkTest : public ::testing::Test {
     while (std::chrono::steady_clock::now() < end) context_.run_one_for(milliseconds(5));
   }
 
+  // Between other messages, from one to two, which find all of them in order.
+  void send_files(Node& one, Node& two) {
+    run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+    const ringtail::testing::ScratchDir dir;
+    std::string content(2 << 20, ' ');
+    for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 2654435761u >> 13);
+    std::ofstream(dir / "file", std::ios::binary) << content;
+    auto backend = io::make_backend(IoBackend::pwrite, 1).value();
+    const io::File file = backend->open(dir / "file", io::OpenMode::read).value();
+    std::vector<std::string> expected;
+    Link& link = *one.network->link(NodeId(2));
+    EXPECT_TRUE(link.takes_unchecked());
+    for (std::size_t i = 0; i < 40; ++i) {
+      const std::size_t bytes = 1 + i * 20'000;
+      for (std::size_t n = 0; n < i % 3; ++n) {
+        expected.push_back("m" + std::to_string(i));
+        link.send({.type = MessageType::frames}, bytes_of(expected.back()));
+      }
+      const std::size_t before = link.queued();
+      link.send_unchecked({.type = MessageType::frames}, io::FileBytes::read(file, i * 31, bytes).value());
+      EXPECT_EQ(link.queued(), before + kMessageHeaderBytes + bytes);
+      expected.push_back(content.substr(i * 31, bytes));
+      if (i % 10 == 9) run_until([&] { return two.received.size() == expected.size(); });
+    }
+    EXPECT_TRUE(two.received == expected);
+    run_until([&] { return link.queued() == 0; });
+  }
+
   asio::io_context context_;
   std::vector<std::unique_ptr<Node>> nodes_;
 };
@@ -106,34 +134,11 @@ TEST_F(NetworkTest, TwoNodesHaveOneConnectionOverWhichMessagesGoBothWaysInOrder)
   EXPECT_EQ(one.up.size(), 1u);
 }
 
-TEST_F(NetworkTest, WhatIsPipedComesInOrderBetweenTheOthers) {
+TEST_F(NetworkTest, FilesComeInOrderBetweenTheOthers) {
   Node& one = start(options(1));
   Node& two = start(options(2));
   introduce(one, two);
-  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
-  const ringtail::testing::ScratchDir dir;
-  std::string content(2 << 20, ' ');
-  for (std::size_t i = 0; i < content.size(); ++i) content[i] = static_cast<char>(i * 2654435761u >> 13);
-  std::ofstream(dir / "file", std::ios::binary) << content;
-  auto backend = io::make_backend(IoBackend::pwrite, 1).value();
-  const io::File file = backend->open(dir / "file", io::OpenMode::read).value();
-  std::vector<std::string> expected;
-  Link& link = *one.network->link(NodeId(2));
-  ASSERT_TRUE(link.takes_pipes());
-  for (std::size_t i = 0; i < 40; ++i) {
-    const std::size_t bytes = 1 + i * 20'000;
-    for (std::size_t n = 0; n < i % 3; ++n) {
-      expected.push_back("m" + std::to_string(i));
-      link.send({.type = MessageType::frames}, bytes_of(expected.back()));
-    }
-    const std::size_t before = link.queued();
-    link.send_piped({.type = MessageType::frames}, io::PipedBytes::read(file, i * 31, bytes).value());
-    EXPECT_EQ(link.queued(), before + kMessageHeaderBytes + bytes);
-    expected.push_back(content.substr(i * 31, bytes));
-    if (i % 10 == 9) run_until([&] { return two.received.size() == expected.size(); });
-  }
-  EXPECT_TRUE(two.received == expected);
-  run_until([&] { return link.queued() == 0; });
+  send_files(one, two);
 }
 
 TEST_F(NetworkTest, BothSidesLearnThatTheOthersDaemonIsGoneWhileItsHostAnswers) {
@@ -284,10 +289,16 @@ TEST_F(NetworkTls, NodesOfOneAuthorityTalk) {
   introduce(one, two);
   run_until(
       [&] { return one.network->link(NodeId(2)) != nullptr && two.network->link(NodeId(1)) != nullptr; });
-  EXPECT_FALSE(one.network->link(NodeId(2))->takes_pipes());
   one.network->link(NodeId(2))->send({.type = MessageType::frames}, bytes_of("secret"));
   run_until([&] { return !two.received.empty(); });
   EXPECT_EQ(two.received[0], "secret");
+}
+
+TEST_F(NetworkTls, FilesComeInOrderBetweenTheOthers) {
+  Node& one = start(with(1, "ca.pem", "client"));
+  Node& two = start(with(2, "ca.pem", "server"));
+  introduce(one, two);
+  send_files(one, two);
 }
 
 TEST_F(NetworkTls, WhoIsOfAnotherAuthorityOrSpeaksPlainlyIsNotLetIn) {

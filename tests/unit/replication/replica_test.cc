@@ -24,8 +24,8 @@ class SilentLink : public Link {
   NodeId peer() const override { return peer_; }
   std::uint64_t peer_incarnation() const override { return 1; }
   void send(const MessageHeader&, std::span<const std::byte>) override {}
-  bool takes_pipes() const override { return false; }
-  void send_piped(const MessageHeader&, io::PipedBytes) override {}
+  bool takes_unchecked() const override { return false; }
+  void send_unchecked(const MessageHeader&, io::FileBytes) override {}
   std::size_t queued() const override { return 0; }
   void close(const std::string&) override {}
 
