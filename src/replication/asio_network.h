@@ -66,7 +66,7 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   }
   template <class Buffers, class Handler>
   void async_write(const Buffers& buffers, Handler handler) {
-    constexpr std::size_t kWriteBytes = 1 << 20;  // a system call's
+    constexpr std::size_t kWriteBytes = 256 << 10;  // in one call: a longer one keeps producers off its CPU
     const auto all = [](const error_code& error, std::size_t) { return error ? 0 : kWriteBytes; };
     if (tls_)
       asio::async_write(*tls_, buffers, all, std::move(handler));

@@ -1,6 +1,7 @@
 #include "io/file_bytes.h"
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
 
 #include <thread>
 #include <vector>
