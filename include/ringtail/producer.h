@@ -44,8 +44,9 @@ struct ProducerOptions {
   // With enable_idempotence: whose numbers these are; not 0 or ~0. Processes that share an id are one producer, one
   // after another: a process that begins again, or a standby on the next leader's host, goes on behind the last
   // number that the partition has of the id, and repeats a send whose outcome was unknown under its number. What
-  // the last 64 MiB or so of a partition have is known; where they have nothing of the id, the first number sent
-  // is taken as it is given. Only one of them may send at a time. 0: an id of its own.
+  // the last 64 MiB or so of a partition have is known to whoever opens one, and to who has it open, all that came
+  // since, as far as retention has left it; where there is nothing of the id, the first number sent is taken as it is
+  // given. Only one of them may send at a time. 0: an id of its own.
   std::uint64_t producer_id = 0;
   // Makes transactions possible, and numbers records as above. At most 255 bytes. Only one producer holds an
   // id: whoever opens it anew aborts what the one before left open, and fences that. Not for a cluster's topics.

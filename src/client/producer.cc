@@ -241,11 +241,12 @@ Status ProducerCore::read_back(log::Appender& appender) {
   const bool given = !share_->has_id() && options_.producer_id != 0;
   if (!given && appender.next_sequence() == 0) return {};  // it has sent nothing
   const std::uint64_t id = share_->has_id() ? share_->stamp().producer_id : own_stamp_.producer_id;
-  const auto next =
-      numbered.sent.recall(appender.partition(), share_->slot().index(), id, options_.max_block);
-  if (!next) return std::unexpected(next.error());
-  numbered.known = next->has_value();
-  if (*next) appender.set_next_sequence(**next);
+  const auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), id,
+                                             options_.max_block, numbered.known_until);
+  if (!recalled) return std::unexpected(recalled.error());
+  numbered.known = recalled->next.has_value();
+  numbered.known_until = recalled->known_until;
+  if (recalled->next) appender.set_next_sequence(*recalled->next);
   return {};
 }
 
@@ -316,6 +317,7 @@ SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const 
   if (appended) {
     numbered.sent.note(sequence, *appended);
     numbered.known = true;
+    numbered.known_until = appended->offset;
   }
   return after_append(to, appended);
 }

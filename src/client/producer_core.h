@@ -102,6 +102,7 @@ class ProducerCore {
     log::SentRecords sent = {};
     LeaderEpoch epoch{0};  // under which `sent` and the next number are what the log says
     bool known = true;     // otherwise the next number is whatever it is given
+    Offset known_until = log::SentRecords::kUnknown;  // in the log, it has read or sent
   };
   std::vector<Numbered> numbered_;  // by partition
   // By partition: the last transaction that has records there, by ProducerShare::transaction.

@@ -15,41 +15,52 @@ namespace {
 
 constexpr std::size_t kReadAheadBytes = 4 << 20;
 
-// An offset about kRecalledBytes before `end`, going by the mean size of a record.
-Offset some_way_back(const PartitionReader& reader, const Ring::End& end) {
+// An offset about kRecalledBytes before `end`, and before `known_until`, going by the mean size of a record. What was
+// known up to there may have been cut off since, but hardly so much of it.
+Offset some_way_back(const PartitionReader& reader, const Ring::End& end, Offset known_until) {
   const std::uint64_t start = reader.partition().entry().log_start_position.load(std::memory_order_relaxed);
   const Offset first = reader.log_start();
   if (end.position.value() <= start || end.offset <= first) return first;
   const auto bytes = static_cast<double>(end.position.value() - start);
   const auto records = static_cast<double>(end.offset - first);
   const double back = records * static_cast<double>(SentRecords::kRecalledBytes) / bytes;
-  return back < records ? Offset(end.offset.value() - static_cast<std::uint64_t>(back)) : first;
+  const std::uint64_t from = std::min(known_until, end.offset).value();
+  const auto available = static_cast<double>(from) - static_cast<double>(first.value());
+  return back < available ? Offset(from - static_cast<std::uint64_t>(back)) : first;
 }
 
 // What a memory topic's ring or retention takes away meanwhile is not sought: then it reads from what there is.
-Status seek_back(PartitionReader& reader, const Ring::End& end) {
-  auto sought = reader.seek(some_way_back(reader, end));
+Status seek_back(PartitionReader& reader, Offset begin) {
+  auto sought = reader.seek(begin);
   if (!sought && sought.error().code == Code::offset_out_of_range) return {};
   return sought;
 }
 
 }  // namespace
 
-Result<std::optional<std::uint64_t>> SentRecords::recall(const PartitionRef& partition, std::uint32_t slot,
-                                                         std::uint64_t producer_id,
-                                                         std::chrono::milliseconds patience) {
+void SentRecords::forget_all(Offset begin) {
+  for (const Sent& sent : records_)
+    if (sent.sequence != Sent{}.sequence && sent.metadata.offset < begin)
+      next_farther_back_ = std::max(next_farther_back_.value_or(0), sent.sequence + 1);
   records_.clear();
+}
+
+Result<SentRecords::Recalled> SentRecords::recall(const PartitionRef& partition, std::uint32_t slot,
+                                                  std::uint64_t producer_id,
+                                                  std::chrono::milliseconds patience, Offset known_until) {
   auto reader = PartitionReader::open_for_shipping(partition, slot, kReadAheadBytes);
   if (!reader) return std::unexpected(reader.error());
-  std::optional<std::uint64_t> next;
+  const auto end = (*reader)->log_end();
+  if (!end) return std::unexpected(end.error());
+  const Offset begin = some_way_back(**reader, *end, known_until);
+  forget_all(begin);
+  std::optional<std::uint64_t> next = next_farther_back_;
   (*reader)->set_on_stamped([&](const format::Extension& of, const RecordMetadata& metadata) {
     if (of.producer_id != producer_id) return;
     note(of.sequence, metadata);
     next = std::max(next.value_or(0), of.sequence + 1);
   });
-  const auto end = (*reader)->log_end();
-  if (!end) return std::unexpected(end.error());
-  if (auto sought = seek_back(**reader, *end); !sought) return std::unexpected(sought.error());
+  if (auto sought = seek_back(**reader, begin); !sought) return std::unexpected(sought.error());
   const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(patience).count();
   std::array<Record, 256> records;
   while ((*reader)->offset() < end->offset) {
@@ -65,7 +76,7 @@ Result<std::optional<std::uint64_t>> SentRecords::recall(const PartitionRef& par
     partition.control->wake_keeper();
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
-  return next;
+  return Recalled{next, end->offset};
 }
 
 }  // namespace ringtail::log

@@ -18,7 +18,7 @@ namespace ringtail::log {
 class SentRecords {
  public:
   static constexpr std::size_t kRemembered = 1024;
-  // How far back from its end the log is read, about.
+  // How far back from its end the log is read, about, and from where it was known up to.
   static constexpr std::uint64_t kRecalledBytes = 64 << 20;
 
   // The record of that number, if it is one of the last kRemembered. Lock-free.
@@ -33,19 +33,30 @@ class SentRecords {
     records_[sequence % kRemembered] = {sequence, metadata};
   }
 
-  // Forgets all, and reads what the log has of `producer_id` near its end, records that are not replicated yet
-  // among them; returns the number behind the last one, nothing where there is none. Waits up to `patience` for
-  // claims under way. Takes a reader entry for `slot` meanwhile. Blocks: tens of ms from memory; files are read if
-  // the ring does not reach as far. Errors: as PartitionReader::poll, and timed_out.
-  Result<std::optional<std::uint64_t>> recall(const PartitionRef& partition, std::uint32_t slot,
-                                              std::uint64_t producer_id, std::chrono::milliseconds patience);
+  static constexpr Offset kUnknown{~std::uint64_t{0}};
+
+  struct Recalled {
+    std::optional<std::uint64_t> next;  // the number behind the last one; nothing where there is none
+    Offset known_until{0};              // the end of what was read
+  };
+  // Forgets all, and reads what the log has of `producer_id` near its end and since `known_until`, up to which the
+  // caller has read or sent before (kUnknown: nowhere); records that are not replicated yet are among it. Of what
+  // stands farther back, the last number that was noted counts. Waits up to `patience` for claims under way. Takes a
+  // reader entry for `slot` meanwhile. Blocks: tens of ms from memory; files are read if the ring does not reach as
+  // far. Errors: as PartitionReader::poll, and timed_out.
+  Result<Recalled> recall(const PartitionRef& partition, std::uint32_t slot, std::uint64_t producer_id,
+                          std::chrono::milliseconds patience, Offset known_until = kUnknown);
 
  private:
   struct Sent {
     std::uint64_t sequence = ~std::uint64_t{0};
     RecordMetadata metadata;
   };
+  void forget_all(Offset begin);
+
   std::vector<Sent> records_;  // by number, modulo kRemembered
+  std::optional<std::uint64_t>
+      next_farther_back_;  // behind the last that was noted and has not been read again
 };
 
 }  // namespace ringtail::log

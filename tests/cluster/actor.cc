@@ -3,9 +3,10 @@
 //     cluster_actor produce|insist|read DIR TOPIC NAME HISTORY
 //
 // `produce` appends to partition 0 with acks=all whenever the host leads, and never a value twice. `insist` does so
-// with numbers, and sends each until it is acknowledged; on all hosts these are one producer, and a value tells its
-// number. `read` reads partition 0 from its beginning on. Each goes on until it is killed: every line is whole when it is followed by
-// another, and a send without a second line is one of unknown outcome.
+// with numbers, and sends each until it is acknowledged or 1,024 others came behind it; on all hosts these are one
+// producer, and a value tells its number. `read` reads partition 0 from its beginning on. Each goes on until it is
+// killed: every line is whole when it is followed by another, and a send without a second line is one of unknown
+// outcome.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -146,6 +147,8 @@ int insist(const Actor& actor) {
     // It may have been lost together with what was before it.
     const std::uint64_t number = std::min(pending.value_or(next), next);
     pending = insist_on(actor, *producer, number, leading->epoch) ? std::nullopt : std::optional(number);
+    // Others have sent so many since that the producer does not remember it.
+    if (pending && number + 1'024 < next) pending.reset();
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "client/log_core.h"
 #include "log/role.h"
+#include "log/sent_records.h"
 #include "unit/client/client_test_support.h"
 
 namespace ringtail {
@@ -229,6 +230,12 @@ class IdempotenceOfEpochsTest : public IdempotenceTest {
     change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(3)});
   }
   static log::LogPoint behind(const RecordMetadata& record) { return {record.end, record.offset + 1}; }
+  void send_more_than_is_recalled() {
+    Producer other = producer("t", numbered(99));
+    const std::string value(256 << 10, 'v');
+    for (std::size_t bytes = 0; bytes < log::SentRecords::kRecalledBytes * 5 / 4; bytes += value.size())
+      send(other, value);
+  }
 };
 
 TEST_F(IdempotenceOfEpochsTest, WhatTheLogLostIsAppendedByTheRetry) {
@@ -281,6 +288,31 @@ TEST_F(IdempotenceOfEpochsTest, AStandbyGoesOnWhereItsPredecessorEnded) {
 }
 
 // A host leads for a moment before a follower is in sync with it.
+TEST_F(IdempotenceOfEpochsTest, WhatOthersSentSinceItLedIsReadHoweverFarBack) {
+  Producer standby = producer("t", numbered(7));
+  send(standby, "a");
+  Producer active = producer("t", numbered(7));
+  const RecordMetadata repeated = send(active, "b");
+  send(active, "c");
+  send_more_than_is_recalled();
+  change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(2)});
+  EXPECT_EQ(standby.next_sequence(kFirst), 3U);
+  EXPECT_EQ(send(standby, "b", 1).offset, repeated.offset);
+}
+
+TEST_F(IdempotenceOfEpochsTest, WhatItSentLongAgoIsRefusedAndNotAppended) {
+  Producer p = producer("t", numbered(7));
+  send(p, "a");
+  send(p, "b");
+  for (std::uint32_t epoch = 2; epoch < 5; ++epoch) {
+    send_more_than_is_recalled();
+    change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(epoch)});
+    EXPECT_EQ(p.next_sequence(kFirst), 2U) << epoch;
+  }
+  EXPECT_EQ(p.send({.value = "b", .sequence = 1}).error(), SendError::out_of_order_sequence);
+  send(p, "c", 2);
+}
+
 TEST_F(IdempotenceOfEpochsTest, AStandbyKnowsTheNumberBeforeThereAreEnoughReplicas) {
   Producer active = producer("t", numbered());
   ProducerOptions options = numbered();

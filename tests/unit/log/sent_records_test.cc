@@ -22,9 +22,9 @@ TEST(SentRecordsTest, WhatHasLeftAMemoryTopicsRingIsNotRecalledAndNoError) {
   host.entry().log_start_offset.store(0);
   host.entry().log_start_position.store(0);
   SentRecords records;
-  const auto next = records.recall(host.ref(), 402, kStamp.producer_id, kPatience);
-  ASSERT_TRUE(next) << to_string(next.error());
-  EXPECT_EQ(*next, sent);
+  const auto recalled = records.recall(host.ref(), 402, kStamp.producer_id, kPatience);
+  ASSERT_TRUE(recalled) << to_string(recalled.error());
+  EXPECT_EQ(recalled->next, sent);
   EXPECT_NE(records.find(sent - 1), nullptr);
   EXPECT_EQ(records.find(0), nullptr);
 }
