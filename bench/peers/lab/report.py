@@ -12,8 +12,9 @@ lost, came twice, out of order or damaged is a failure, not a figure. Latencies 
 record was meant to leave. **R** is the round trip of two raw cache lines between the two CPUs, before and after each
 run. A run during which it moved by more than 15 % is done again, four times at most, and left out of the medians while
 steadier ones remain; where latencies count, so is one during which a CPU was slowed down: every 8 ms it was asked for
-the same half microsecond of arithmetic, and took over three times as long as ever before. CPUs whose R is more than 1.5 times the lower decile of all R are *far*, as far below it *one core* (two
-hyper-threads); they have rows of their own.
+the same half microsecond of arithmetic, and took over three times as long as ever before. CPUs whose R is more than
+1.5 times the lower decile of all R are *far*, as far below it *one core* (two hyper-threads); they have rows of their
+own.
 Figures are medians over the runs, with least and most in brackets. *Durability* says where a record is when its
 producer goes on: compare like with like. *× ring* is the ratio to the minimal ring under the same load within the
 same minute: on a shared machine the CPU itself goes away for milliseconds, and an absolute tail says nothing. *Ends
