@@ -331,7 +331,8 @@ bool Appender::was_kept(const std::byte* frame, bool committed) {
     partition_.control->wake_keeper();
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  for (const std::byte* at = term_data_; at < frame;) {
+  const std::byte* at = term_data_;
+  while (at < frame) {
     const std::uint64_t word = format::load_state_word(at, memory_order_acquire);  // SYNC: see commit_word
     // What is still claimed belongs to somebody who lives and writes in place: his to resolve, later.
     if (format::word_is_resolved(word) && format::word_extent(word) > 0)
@@ -340,11 +341,9 @@ bool Appender::was_kept(const std::byte* frame, bool committed) {
       at += format::claimed_bytes(word);
     else
       return false;
-    if (at == frame)
-      return format::word_type(format::load_state_word(at, memory_order_acquire)) !=
-             format::FrameType::aborted;  // SYNC: as above
   }
-  return false;
+  const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: as above
+  return at == frame && format::word_type(word) != format::FrameType::aborted;
 }
 
 void Appender::notify_slowly(std::uint64_t hot) {

@@ -422,6 +422,20 @@ TEST_F(GivenUpAppender, HearsThatItsRecordStandsWhenTheCommitCameFirst) {
   EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 136, 0), data_at(136, 64, 1)));
 }
 
+TEST_F(GivenUpAppender, HearsThatItsRecordStandsAlsoAtTheStartOfATerm) {
+  const Ring ring = make_ring();
+  RingKeeper keeper = keeper_of(open_ring());
+  auto producer = new_producer();
+  auto claim = (*producer)->claim({}, 32);
+  ASSERT_TRUE(claim);
+  format::state_word(claim->frame).store(format::committed_word(claim->length, format::FrameType::data, 0));
+  give_up(keeper, *producer);
+  const auto committed = (*producer)->commit(*claim);
+  ASSERT_TRUE(committed);
+  EXPECT_EQ(committed->offset, Offset(0));
+  EXPECT_THAT(frames_of(ring, 0), ElementsAre(data_at(0, 64, 0)));
+}
+
 TEST_F(GivenUpAppender, HearsThatItsRecordWentWithTheHoleItLayIn) {
   const Ring ring = make_ring();
   RingKeeper keeper = keeper_of(open_ring());
