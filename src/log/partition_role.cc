@@ -141,6 +141,11 @@ bool PartitionKeeper::is_settling() const { return role() == ReplicaRole::fenced
 // Whether all claims of the fenced ring have come to an end; then its frames' end is fixed.
 bool PartitionKeeper::settle(std::int64_t now_ns) {
   if (retire_ != Retire::no) return false;
+  // A keeper before this one was about to replace it; it takes no more.
+  if (current().ring().sealed()) {
+    begin_retire("its replacement was begun");
+    return false;
+  }
   if (!is_disk())
     while (true) {
       auto run = current().scan(~std::uint32_t{0});

@@ -225,6 +225,25 @@ TEST_P(Replicated, AnOpenClaimIsGivenUpWhenTheLeadershipIs) {
   expect_same(a_, b_);
 }
 
+// The ring was sealed, and the next one not in its place yet.
+TEST_P(Replicated, AKeeperMayDieBetweenTheSealAndTheNextRing) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  const Ring sealed = a_.ring();
+  sealed.fence();
+  const Ring::SealPoint seal = sealed.seal_point();
+  ASSERT_TRUE(seal.known);
+  sealed.finish_seal(seal.position, seal.offset);
+  a_.restart_keeper();
+  a_.lead(2);
+  EXPECT_NE(a_.ring().generation(), sealed.generation());
+  a_.append(*producer, "two ", 10);
+  b_.follow(a_, 2);
+  b_.fetch_from(a_);
+  expect_same(a_, b_);
+}
+
 TEST_P(Replicated, AProducerThatDiesInTheMiddleOfAClaimDoesNotHoldUpTheFence) {
   a_.lead(1);
   auto producer = a_.new_producer();

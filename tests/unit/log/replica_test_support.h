@@ -147,6 +147,7 @@ class ReplicaHost {
       ASSERT_EQ(outcome_.writer->end(), frames->end);
     }
   }
+  Ring ring() { return Ring::open(ring_path(ref_.shm_dir, ref_.topic, ref_.partition), false).value(); }
   LogPoint end() {
     const auto ring = Ring::open(ring_path(ref_.shm_dir, ref_.topic, ref_.partition), true);
     const Ring::End end = ring->claimed_end();
