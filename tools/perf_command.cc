@@ -62,6 +62,7 @@ void add_stream_options(CLI::App& app, PerfCommand& command) {
       ->type_name("N")
       ->capture_default_str();
   app.add_flag("--claim", options.claim, "Write values in place, in the ring");
+  app.add_flag("--exclusive", options.exclusive, "The producer has its topic for itself");
   app.add_option("--config", command.configs, "A configuration of the topic; may be given again")
       ->type_name("NAME=VALUE");
 }

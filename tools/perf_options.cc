@@ -42,6 +42,9 @@ Status check(const PerfOptions& options) {
   if (options.claim && options.batch > 1) {
     return fail(Code::invalid_argument, "--claim writes one record in place; it does not go with --batch");
   }
+  if (options.exclusive && options.producers > 1) {
+    return fail(Code::invalid_argument, "--exclusive is for one producer; leave out --producers");
+  }
   if (options.method == Method::ping_pong && (options.batch > 1 || options.producers > 1)) {
     return fail(Code::invalid_argument,
                 "a ping-pong has one record under way; give --rate to measure with --batch or --producers");

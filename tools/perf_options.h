@@ -42,7 +42,8 @@ struct PerfOptions {
   std::uint32_t producers = 1;
   double rate = 0;  // records per second of all producers together
   WaitStrategy wait = WaitStrategy::busy_spin;
-  bool claim = false;  // values are written in place
+  bool claim = false;      // values are written in place
+  bool exclusive = false;  // each producer has its topic for itself
   unsigned repeat = 3;
   std::vector<int> cpus;  // producer, consumer, further producers
   int keeper_cpu = -1;

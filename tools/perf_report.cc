@@ -97,6 +97,7 @@ std::string headline(const PerfOptions& options) {
   }
   if (options.batch > 1) text += fmt::format(", batches of {}", options.batch);
   if (options.claim) text += ", written in place";
+  if (options.exclusive) text += ", exclusive";
   if (options.rate > 0)
     text += fmt::format(", {} records/s", grouped(static_cast<std::uint64_t>(options.rate)));
   text += fmt::format(", CPUs {}", fmt::join(options.cpus, ","));
@@ -198,6 +199,7 @@ std::string to_json(const PerfOptions& options, const PerfResult& result) {
   object["producers"] = options.producers;
   object["batch"] = options.batch;
   object["claim"] = options.claim;
+  object["exclusive"] = options.exclusive;
   object["rate"] = options.rate;
   object["wait"] = to_string(options.wait);
   object["cpus"] = options.cpus;

@@ -7,6 +7,7 @@ namespace ringtail::tools::perf {
 Result<Sender> Sender::open(const Log& log, const std::string& topic, const PerfOptions& options) {
   ProducerOptions producer_options;
   producer_options.topic = topic;
+  producer_options.exclusive = options.exclusive;
   auto producer = Producer::open(log, std::move(producer_options));
   if (!producer) return std::unexpected(producer.error());
   return Sender(std::move(*producer), options);

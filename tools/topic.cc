@@ -68,7 +68,8 @@ json to_json(const PartitionDescription& partition) {
                  {"disk_bytes", partition.disk_bytes},
                  {"ring_bytes", partition.ring_bytes},
                  {"ring_generation", partition.ring_generation},
-                 {"leader_epoch", partition.leader_epoch.value()}};
+                 {"leader_epoch", partition.leader_epoch.value()},
+                 {"exclusive_pid", partition.exclusive_pid}};
   if (partition.failure) object["failure"] = partition.failure->message;
   return object;
 }
@@ -91,7 +92,9 @@ std::string to_text(const TopicDescription& topic) {
     partitions.add({std::to_string(p.partition.value()), grouped(p.log_start_offset.value()),
                     grouped(p.durable_offset.value()), grouped(p.high_watermark.value()),
                     grouped(p.log_end_offset.value()), human_bytes(p.disk_bytes), human_bytes(p.ring_bytes),
-                    p.failure ? "failed: " + p.failure->message : "ok"});
+                    p.failure              ? "failed: " + p.failure->message
+                    : p.exclusive_pid != 0 ? fmt::format("exclusive: pid {}", p.exclusive_pid)
+                                           : "ok"});
   }
   Table configs({"configuration", "value", ""});
   for (const auto& [name, value] : topic.configs) {

@@ -168,10 +168,12 @@ class KeeperProcess {
 // --- Producers and consumers ---
 
 // Topics whose records all stay in one term, so that nobody waits for space.
-Producer open_producer(const Log& log, const std::string& topic, bool idempotent = false) {
+Producer open_producer(const Log& log, const std::string& topic, bool idempotent = false,
+                       bool exclusive = false) {
   check_or_die(Admin(log).create_topic(
       {.name = topic, .partitions = 1, .configs = {{"storage", "memory"}, {"term.bytes", "1MiB"}}}));
-  return value_or_die(Producer::open(log, {.topic = topic, .enable_idempotence = idempotent}));
+  return value_or_die(
+      Producer::open(log, {.topic = topic, .enable_idempotence = idempotent, .exclusive = exclusive}));
 }
 
 Consumer open_consumer(const Log& log, const std::string& topic, std::size_t max_poll_records) {
@@ -226,6 +228,7 @@ void count_clients(const std::string& program, const std::string& dir) {
   Producer batches = open_producer(log, "batches");
   Producer claims = open_producer(log, "claims");
   Producer stamped = open_producer(log, "stamped", true);
+  Producer exclusive = open_producer(log, "exclusive", false, true);
   write_files(log, "files", value);
   Consumer member = join_group(log, "plain");
   Consumer reader = open_consumer(log, "plain", 256);
@@ -243,6 +246,7 @@ void count_clients(const std::string& program, const std::string& dir) {
   measured_claim(claims, value, kRecords);
   counted("append_claim", kRecords);
   count_sends("append_idempotent", stamped, {.value = value});
+  count_sends("append_exclusive", exclusive, {.value = value});
 
   count_polls("poll", reader, kRecords / 2);
   count_polls("poll_one", reader_of_one, kRecords / 2);

@@ -40,7 +40,8 @@ struct PartitionDescription {
   std::uint64_t ring_bytes = 0;
   std::uint64_t ring_generation = 0;
   LeaderEpoch leader_epoch{0};
-  std::optional<Error> failure;  // why the partition refuses durable writes
+  std::uint32_t exclusive_pid = 0;  // of the producer that has it for itself; 0: nobody
+  std::optional<Error> failure;     // why the partition refuses durable writes
 };
 
 struct TopicDescription {

@@ -29,6 +29,7 @@ enum class Code {
   not_leader,           // another host leads the partition, or none does
   lost_leadership,      // this host ceased to lead meanwhile: whether the record is kept is not known
   fenced,               // another producer with the same id has taken over, or its transaction was ended
+  held_exclusively,     // another producer has the partition for itself
   out_of_order_sequence,  // a producer's sequence leaves a gap behind its last one in the partition
   offset_out_of_range,    // before the log start offset or beyond the log end offset
   stale_generation,       // the partition is no longer this member's: its commit does not count

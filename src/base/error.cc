@@ -30,6 +30,7 @@ std::string_view to_string(Code code) {
     case Code::not_leader: return "not_leader";
     case Code::lost_leadership: return "lost_leadership";
     case Code::fenced: return "fenced";
+    case Code::held_exclusively: return "held_exclusively";
     case Code::out_of_order_sequence: return "out_of_order_sequence";
     case Code::offset_out_of_range: return "offset_out_of_range";
     case Code::stale_generation: return "stale_generation";

@@ -55,6 +55,9 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
   d.high_watermark =
       alone ? d.log_end_offset : Offset(entry.high_watermark_offset.load(memory_order_relaxed));
   d.leader_epoch = LeaderEpoch(entry.leader_epoch.load(memory_order_relaxed));
+  if (const auto owner = entry.exclusive.load(memory_order_relaxed);
+      shm::is_active_owner(core.control(), owner))
+    d.exclusive_pid = core.control().slot(shm::owner_slot(owner)).pid.load(memory_order_relaxed);
   return d;
 }
 

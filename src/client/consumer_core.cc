@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "base/clock.h"
+#include "shm/light_fence.h"
 
 namespace ringtail {
 
@@ -262,6 +263,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
       if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
   }
   std::int64_t deadline_ns = 0;
+  sure_from_ns_ = 0;
   const bool sleeps = options_.wait == WaitStrategy::futex;
   hold_back();
   for (int looks = 0;; ++looks) {
@@ -311,7 +313,13 @@ void ConsumerCore::sleep(std::int64_t deadline_ns) {
     waiters_.push_back(
         {&entry.data_seq, entry.data_seq.load(memory_order_acquire)});  // SYNC: pairs with the bump
     // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
-    entry.hot.fetch_or(shm::kDataWaiter, std::memory_order_seq_cst);
+    const std::uint64_t hot = entry.hot.fetch_or(shm::kDataWaiter, std::memory_order_seq_cst);
+    // A commit by a plain store is no barrier: its look at the flag may come before it is seen. So this one looks again
+    // when both are.
+    if (entry.exclusive.load(memory_order_relaxed) == 0) continue;
+    const std::int64_t now = monotonic_ns();
+    if (sure_from_ns_ == 0 || (hot & shm::kDataWaiter) == 0) sure_from_ns_ = now + shm::kVisibleNs;
+    if (now < sure_from_ns_) deadline_ns = std::min(deadline_ns, sure_from_ns_);
   }
   for (const log::PartitionReader* reader : readers_)
     if (reader->has_data()) return;

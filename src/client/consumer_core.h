@@ -96,7 +96,9 @@ class ConsumerCore {
   std::uint64_t missed_before_ = 0;  // by partitions no longer assigned
   std::vector<shm::FutexWaiter> waiters_;
   std::uint32_t empty_looks_ = 0;  // since there were records
-  unsigned pauses_ = 0;            // before the first look of a poll
+  // From when on a look finds what an exclusive producer had committed when it was told to wake this one; 0: not told.
+  std::int64_t sure_from_ns_ = 0;
+  unsigned pauses_ = 0;  // before the first look of a poll
   Linger linger_;
 
   std::unique_ptr<groups::Membership> membership_;  // none: partitions are assigned by hand

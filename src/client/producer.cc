@@ -25,6 +25,7 @@ std::string_view to_string(SendError error) {
     case SendError::storage_failed: return "storage_failed";
     case SendError::claim_open: return "claim_open";
     case SendError::fenced: return "fenced";
+    case SendError::held_exclusively: return "held_exclusively";
     case SendError::out_of_order_sequence: return "out_of_order_sequence";
     case SendError::no_transaction: return "no_transaction";
     case SendError::corrupt: return "corrupt";
@@ -102,6 +103,11 @@ Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
                             "enable_idempotence with a producer_id, or a topic without --replication-factor",
                             topic.name));
   if (auto usable = check_producer_id(); !usable) return usable;
+  if (share_->has_id() && options_.exclusive)
+    return fail(
+        Code::invalid_argument,
+        "a producer with a transactional_id cannot have partitions for itself, for others append the ends of "
+        "transactions; leave out one of the two");
   numbers_ = share_->has_id() || options_.enable_idempotence;
   if (numbers_ && !share_->has_id()) {
     const auto id = options_.producer_id != 0 ? Result<std::uint64_t>(options_.producer_id) : random_token();
@@ -131,7 +137,7 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
   if (!ref) return std::unexpected(ref.error());
   // Such that a time after now is no overflow.
   const auto max_block = std::clamp(options_.max_block, std::chrono::milliseconds(0), kLongestBlock);
-  auto appender = log::Appender::open(*ref, share_->slot(), share_->clock(), max_block);
+  auto appender = log::Appender::open(*ref, share_->slot(), share_->clock(), max_block, options_.exclusive);
   if (!appender) return std::unexpected(appender.error());
   appender->set_on_change([this] {
     changed_ = true;
@@ -177,6 +183,7 @@ ProducerCore::~ProducerCore() {
   share_->remove(this);
   if (!is_mine()) return;
   abort_claim();
+  for (log::Appender& appender : appenders_) appender.release_exclusive();
   if (!share_->has_id()) return;
   for (const log::Appender& appender : appenders_)
     share_->next_sequence(appender.partition()) = appender.next_sequence();
@@ -256,6 +263,9 @@ std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
   if (transaction == 0) return SendError::no_transaction;
   std::uint64_t& enlisted = enlisted_[appender.partition().partition.value()];
   if (enlisted == transaction) return std::nullopt;
+  // Others append its end, for which they would have to wait.
+  if (appender.partition().entry().exclusive.load(std::memory_order_relaxed) != 0)
+    return SendError::held_exclusively;
   if (auto error = share_->enlist(appender.partition().index)) return error;
   enlisted = transaction;
   return std::nullopt;

@@ -1,6 +1,7 @@
 #include "log/appender.h"
 
 #include <algorithm>
+#include <cassert>
 #include <thread>
 
 #include "base/clock.h"
@@ -16,13 +17,25 @@ using std::memory_order_relaxed;
 using std::memory_order_release;
 
 Result<Appender> Appender::open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
-                                std::chrono::milliseconds max_block) {
+                                std::chrono::milliseconds max_block, bool exclusive) {
   Appender appender(partition, slot, clock, max_block);
+  if (exclusive)
+    if (auto asked = appender.ask_exclusive(); !asked) return std::unexpected(asked.error());
+  auto opened = appender.begin();
+  if (opened) return appender;
+  if (exclusive) appender.release_exclusive();
+  return std::unexpected(opened.error());
+}
+
+Status Appender::begin() {
+  const auto error = reload_entry();
   // Where another host leads, sends are refused until this one does.
-  if (auto error = appender.reload_entry(); error && *error != SendError::not_leader)
-    return std::unexpected(appender.describe(*error));
-  if (auto opened = appender.open_ring(); !opened) return std::unexpected(opened.error());
-  return appender;
+  if (error && *error != SendError::not_leader) return std::unexpected(describe(*error));
+  if (auto opened = open_ring(); !opened) return opened;
+  if (!exclusive_ || error) return {};
+  Patience patience;
+  if (auto late = wait_for_grant(patience)) return std::unexpected(describe(*late));
+  return {};
 }
 
 std::optional<SendError> Appender::reload_entry() {
@@ -33,6 +46,8 @@ std::optional<SendError> Appender::reload_entry() {
     return SendError::storage_failed;
   const auto role = static_cast<shm::ReplicaRole>(entry_->role.load(memory_order_relaxed));
   if (role == shm::ReplicaRole::follower || role == shm::ReplicaRole::fenced) return SendError::not_leader;
+  const std::uint32_t exclusive = entry_->exclusive.load(memory_order_relaxed);
+  if (exclusive != 0 && exclusive != slot_->owner()) return SendError::held_exclusively;
   hot_seen_ = hot;
   // After a change of roles, the term may be another one though it has the same number.
   line_ = nullptr;
@@ -88,6 +103,21 @@ static inline void write_claim_header(std::byte* frame, std::uint32_t claimed, O
               std::uint64_t{key_length} | std::uint64_t{owner} << 32);
 }
 
+// The same of who has the ring for himself: nobody looks at his frame before it is committed.
+static inline void write_plain_header(std::byte* frame, Offset offset, std::int64_t timestamp_ns,
+                                      std::uint32_t key_length) {
+  write_words(frame + 8, offset.value(), static_cast<std::uint64_t>(timestamp_ns), std::uint64_t{key_length});
+}
+
+template <bool kAlone>
+static inline void write_header(std::byte* frame, std::uint32_t claimed, Offset offset,
+                                std::int64_t timestamp_ns, std::uint32_t key_length, std::uint32_t owner) {
+  if constexpr (kAlone)
+    write_plain_header(frame, offset, timestamp_ns, key_length);
+  else
+    write_claim_header(frame, claimed, offset, timestamp_ns, key_length, owner);
+}
+
 static inline void write_body(std::byte* frame, const ProducerRecord& record) {
   if (record.key.empty() && record.headers.empty()) [[likely]] {
     if (!record.value.empty())
@@ -115,8 +145,9 @@ static inline void prefetch_behind(const std::byte* claim_end) {
   asm volatile("prefetchw %0" : : "m"(next[64]));
 }
 
-template <bool kStamped>
+template <Appender::Kind kKind>
 inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& record) {
+  constexpr bool kStamped = is_stamped(kKind);
   std::optional<SendError> error;
   const auto length =
       static_cast<std::uint32_t>(frame_length(record, error)) + (kStamped ? format::kExtensionBytes : 0);
@@ -124,12 +155,12 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
     return refuse(*error);
   const std::uint32_t claimed_bytes = format::align_frame(length);
   Claimed claimed;
-  error = kStamped ? take_guarded(claimed_bytes, 1, claimed) : take(claimed_bytes, 1, claimed);
+  error = take_as<kKind>(claimed_bytes, 1, claimed);
   if (error) [[unlikely]]
     return refuse(*error);
   const std::int64_t timestamp_ns = timestamp_of(record, claimed);
-  write_claim_header(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
-                     static_cast<std::uint32_t>(record.key.size()), slot_->owner());
+  write_header<is_alone(kKind)>(claimed.frame, claimed_bytes, claimed.offset, timestamp_ns,
+                                static_cast<std::uint32_t>(record.key.size()), slot_->owner());
   std::uint8_t attributes;
   if constexpr (kStamped) {
     attributes = write_stamped_body(claimed.frame, next_extension(), record);
@@ -138,7 +169,7 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
     attributes = attributes_of(record);
   }
   prefetch_behind(claimed.frame + claimed_bytes);
-  if (!commit_word(claimed.frame, claimed_bytes, length, attributes)) [[unlikely]]
+  if (!commit_as<is_alone(kKind)>(claimed.frame, claimed_bytes, 1, length, attributes)) [[unlikely]]
     return refuse_commit();
   if constexpr (kStamped) ++next_sequence_;
   sent_ = claimed.position + claimed_bytes;
@@ -148,17 +179,21 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
   if (!is_plain()) [[unlikely]]
     return append_slowly(record);
-  return append_as<false>(record);
+  return append_as<Kind::plain>(record);
 }
 
-// With a stamp, or something new to notice.
+// With a stamp, alone, or something new to notice.
 SendResult<RecordMetadata> Appender::append_slowly(const ProducerRecord& record) {
-  if (auto error = check_entry()) return refuse(*error);
-  return stamp_ == nullptr ? append(record) : append_as<true>(record);
+  if (auto error = check_entry()) [[unlikely]]
+    return refuse(*error);
+  if (exclusive_)
+    return stamp_ == nullptr ? append_as<Kind::alone>(record) : append_as<Kind::stamped_alone>(record);
+  return stamp_ == nullptr ? append(record) : append_as<Kind::stamped>(record);
 }
 
-template <bool kStamped>
+template <Appender::Kind kKind>
 inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const ProducerRecord> records) {
+  constexpr bool kStamped = is_stamped(kKind);
   constexpr std::uint32_t extension_bytes = kStamped ? format::kExtensionBytes : 0;
   if (records.empty()) return refuse(SendError::invalid_record);
   if (records.size() > kMaxBatchRecords) return refuse(SendError::record_too_large);
@@ -172,7 +207,7 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
   const auto claimed_bytes = static_cast<std::uint32_t>(bytes);
   const auto count = static_cast<std::uint32_t>(records.size());
   Claimed claimed;
-  error = kStamped ? take_guarded(claimed_bytes, count, claimed) : take(claimed_bytes, count, claimed);
+  error = take_as<kKind>(claimed_bytes, count, claimed);
   if (error) return refuse(*error);
 
   std::byte* frame = claimed.frame;
@@ -190,7 +225,8 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
     timestamp_ns = append_time_ || !record.timestamp_ns ? now_ns : *record.timestamp_ns;
     const auto key_length = static_cast<std::uint32_t>(record.key.size());
     if (i == 0) {
-      write_claim_header(frame, claimed_bytes, claimed.offset, timestamp_ns, key_length, slot_->owner());
+      write_header<is_alone(kKind)>(frame, claimed_bytes, claimed.offset, timestamp_ns, key_length,
+                                    slot_->owner());
       first_length = length;
     } else {
       // Behind the first frame's claim nobody looks: plain stores will do.
@@ -210,7 +246,8 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
     prefetch_behind(frame);
   }
   const auto first_attributes = static_cast<std::uint8_t>(attributes_of(records[0]) | stamped);
-  if (!commit_word(claimed.frame, claimed_bytes, first_length, first_attributes)) return refuse_commit();
+  if (!commit_as<is_alone(kKind)>(claimed.frame, claimed_bytes, count, first_length, first_attributes))
+    return refuse_commit();
   if constexpr (kStamped) next_sequence_ += count;
   sent_ = claimed.position + claimed_bytes;
   return RecordMetadata{partition_.partition, claimed.offset + (count - 1), sent_, timestamp_ns};
@@ -219,16 +256,20 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
 SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord> records) {
   if (!is_plain()) [[unlikely]]
     return append_batch_slowly(records);
-  return append_batch_as<false>(records);
+  return append_batch_as<Kind::plain>(records);
 }
 
 SendResult<RecordMetadata> Appender::append_batch_slowly(std::span<const ProducerRecord> records) {
   if (auto error = check_entry()) return refuse(*error);
-  return stamp_ == nullptr ? append_batch(records) : append_batch_as<true>(records);
+  if (exclusive_)
+    return stamp_ == nullptr ? append_batch_as<Kind::alone>(records)
+                             : append_batch_as<Kind::stamped_alone>(records);
+  return stamp_ == nullptr ? append_batch(records) : append_batch_as<Kind::stamped>(records);
 }
 
 SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
                                                    const format::Extension& extension) {
+  assert(!exclusive_);
   if (auto error = check_entry()) return refuse(*error);
   constexpr std::uint32_t bytes = format::align_frame(format::kMarkerFrameBytes);
   Claimed claimed;
@@ -245,8 +286,9 @@ SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
 
 // --- Claim in place ------------------------------------------------------------------------------
 
-template <bool kStamped>
+template <Appender::Kind kKind>
 inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::size_t value_bytes) {
+  constexpr bool kStamped = is_stamped(kKind);
   const std::uint64_t body = key.size() + std::min<std::uint64_t>(value_bytes, format::kMaxFrameBytes);
   if (body >= unchecked_bytes_) [[unlikely]]
     if (auto error = judge(key, body)) return std::unexpected(*error);
@@ -256,12 +298,11 @@ inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::
   open.claimed = format::align_frame(open.length);
   open.attributes = key.data() != nullptr ? format::kHasKey : 0;
   Claimed claimed;
-  if (auto error = kStamped ? take_guarded(open.claimed, 1, claimed) : take(open.claimed, 1, claimed))
-      [[unlikely]]
+  if (auto error = take_as<kKind>(open.claimed, 1, claimed)) [[unlikely]]
     return std::unexpected(*error);
   const std::int64_t timestamp_ns = timestamp_of({}, claimed);
-  write_claim_header(claimed.frame, open.claimed, claimed.offset, timestamp_ns,
-                     static_cast<std::uint32_t>(key.size()), slot_->owner());
+  write_header<is_alone(kKind)>(claimed.frame, open.claimed, claimed.offset, timestamp_ns,
+                                static_cast<std::uint32_t>(key.size()), slot_->owner());
   open.frame = claimed.frame;
   if constexpr (kStamped) {
     const format::Extension extension = next_extension();
@@ -281,16 +322,21 @@ inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::
 SendResult<Appender::Open> Appender::claim(std::string_view key, std::size_t value_bytes) {
   if (!is_plain()) [[unlikely]]
     return claim_slowly(key, value_bytes);
-  return claim_as<false>(key, value_bytes);
+  return claim_as<Kind::plain>(key, value_bytes);
 }
 
 SendResult<Appender::Open> Appender::claim_slowly(std::string_view key, std::size_t value_bytes) {
   if (auto error = check_entry()) return std::unexpected(*error);
-  return stamp_ == nullptr ? claim(key, value_bytes) : claim_as<true>(key, value_bytes);
+  if (exclusive_)
+    return stamp_ == nullptr ? claim_as<Kind::alone>(key, value_bytes)
+                             : claim_as<Kind::stamped_alone>(key, value_bytes);
+  return stamp_ == nullptr ? claim(key, value_bytes) : claim_as<Kind::stamped>(key, value_bytes);
 }
 
 SendResult<RecordMetadata> Appender::commit(const Open& open) {
-  if (!commit_word(open.frame, open.claimed, open.length, open.attributes)) {
+  const bool kept = exclusive_ ? commit_as<true>(open.frame, open.claimed, 1, open.length, open.attributes)
+                               : commit_as<false>(open.frame, open.claimed, 1, open.length, open.attributes);
+  if (!kept) [[unlikely]] {
     take_back_sequence(open);
     return refuse_commit();
   }
@@ -299,6 +345,11 @@ SendResult<RecordMetadata> Appender::commit(const Open& open) {
 }
 
 void Appender::abort(const Open& open) {
+  if (exclusive_) {
+    store_filler_fields(open.frame, open.metadata.offset, 1);
+    commit_alone(open.frame, open.claimed, 1, format::aborted_word(open.claimed));
+    return take_back_sequence(open);
+  }
   // Fails only when the keeper has aborted it already.
   publish_filler(open.frame, format::claimed_word(open.claimed), format::FrameType::aborted, open.claimed,
                  open.metadata.offset, 1);

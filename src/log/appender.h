@@ -13,6 +13,7 @@
 #include "log/partition_ref.h"
 #include "log/ring.h"
 #include "ringtail/producer.h"
+#include "shm/light_fence.h"
 #include "shm/slots.h"
 
 namespace ringtail::log {
@@ -57,8 +58,13 @@ class Appender {
     RecordMetadata metadata;
   };
 
+  // `exclusive`: it is to have the partition for itself, until release_exclusive, which whoever opened it has to
+  // call; where this host may append it blocks until it has. Errors: held_exclusively, unsupported
+  // (transactions), timed_out.
   static Result<Appender> open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
-                               std::chrono::milliseconds max_block);
+                               std::chrono::milliseconds max_block, bool exclusive = false);
+  // Others may append again. Lock-free.
+  void release_exclusive();
 
   // Append one record, or several with one claim and one commit. Wait-free within a term, lock-free
   // beyond, but for waiting on space under on.full=block. Nothing is durable on return.
@@ -74,7 +80,7 @@ class Appender {
   // refused with `fenced` when its guard no longer holds; null: records are plain. It must outlive this.
   void set_stamp(const Stamp* stamp) {
     stamp_ = stamp;
-    plain_hot_ = stamp_ == nullptr ? hot_seen_ : kNeverHot;
+    plain_hot_ = stamp_ == nullptr && !exclusive_ ? hot_seen_ : kNeverHot;
   }
   // The sequence of the next stamped record; it rises by one with each that was committed.
   std::uint64_t next_sequence() const { return next_sequence_; }
@@ -141,14 +147,18 @@ class Appender {
     return reload_entry();
   }
   std::optional<SendError> reload_entry();
+  Status begin();
 
-  // Each operation in two kinds: of a producer without a stamp, which pays nothing for the other, and of
-  // one with.
-  template <bool kStamped>
+  // Each operation in four kinds: of a producer without a stamp, which pays nothing for the other, and of
+  // one with; one beside others, and one alone.
+  enum class Kind : std::uint8_t { plain, stamped, alone, stamped_alone };
+  static constexpr bool is_stamped(Kind kind) { return kind == Kind::stamped || kind == Kind::stamped_alone; }
+  static constexpr bool is_alone(Kind kind) { return kind == Kind::alone || kind == Kind::stamped_alone; }
+  template <Kind kKind>
   SendResult<RecordMetadata> append_as(const ProducerRecord& record);
-  template <bool kStamped>
+  template <Kind kKind>
   SendResult<RecordMetadata> append_batch_as(std::span<const ProducerRecord> records);
-  template <bool kStamped>
+  template <Kind kKind>
   SendResult<Open> claim_as(std::string_view key, std::size_t value_bytes);
   SendResult<RecordMetadata> append_slowly(const ProducerRecord& record);
   SendResult<RecordMetadata> append_batch_slowly(std::span<const ProducerRecord> records);
@@ -156,6 +166,12 @@ class Appender {
   format::Extension next_extension() const {
     return {stamp_->producer_id, stamp_->producer_epoch, stamp_->transaction, next_sequence_};
   }
+
+  // How long one call has tried to get its place: all its waits share one deadline.
+  struct Patience {
+    std::int64_t deadline_ns = 0;  // 0: it has not waited yet
+    unsigned turns = 0;
+  };
 
   // Claims [position, position + bytes) and `records` offsets. On success the slot is in
   // Phase::claiming; on failure it is idle.
@@ -178,11 +194,70 @@ class Appender {
     }
     return take_slowly(bytes, records, out);
   }
-  // How long one call has tried to get its place: all its waits share one deadline.
-  struct Patience {
-    std::int64_t deadline_ns = 0;  // 0: it has not waited yet
-    unsigned turns = 0;
-  };
+  template <Kind kKind>
+  std::optional<SendError> take_as(std::uint32_t bytes, std::uint32_t records, Claimed& out) {
+    if constexpr (kKind == Kind::plain) return take(bytes, records, out);
+    if constexpr (kKind == Kind::stamped) return take_guarded(bytes, records, out);
+    if constexpr (is_alone(kKind)) return take_alone(bytes, out);
+  }
+
+  // --- Alone (appender_alone.cc) ---
+
+  // The place behind what this appender has committed; nobody else takes one. On success the slot is in
+  // Phase::claiming, on failure it is idle. Asks no guard: those are of transactions, which nobody has alone.
+  std::optional<SendError> take_alone(std::uint32_t bytes, Claimed& out) {
+    announce_alone();
+    if (has_grant() && alone_.used + bytes <= usable_) [[likely]] {
+      out = place_alone();
+      return std::nullopt;
+    }
+    return take_alone_slowly(bytes, out);
+  }
+  Claimed place_alone() {
+    return {term_data_ + alone_.used, Position(start_ + alone_.used), Offset(alone_.next),
+            append_time_ ? next_append_time() : 0};
+  }
+  std::uint64_t tail_alone() const {
+    return make_tail(alone_.lap, alone_.next - alone_.base, alone_.used) | kFence;
+  }
+  void announce_alone() {
+    slot_->announce(shm::Phase::claiming, partition_.index);
+    // SYNC: between the announcement and the look at the grant; pairs with the wait between the fence and the look at
+    // the announcement (PartitionKeeper::owner_rests; exclusive.pml, ANNOUNCE).
+    shm::light_fence();
+  }
+  bool has_grant() const {
+    return line_ != nullptr && ring_.header().grant.load(std::memory_order_relaxed) == alone_.grant;
+  }
+  std::optional<SendError> take_alone_slowly(std::uint32_t bytes, Claimed& out);
+  std::int64_t next_append_time();
+  // Makes what stands at the place taken last visible, as `records` records. Ends the slot's operation. False: the
+  // keeper had given it up before.
+  bool commit_alone(std::byte* frame, std::uint32_t claimed, std::uint32_t records, std::uint64_t word) {
+    // SYNC: pairs with the acquire loads of state words by readers and the keeper: they see the whole frame.
+    format::state_word(frame).store(word, std::memory_order_release);
+    alone_.used += claimed;
+    alone_.next += records;
+    // SYNC: pairs with claimed_tail: the frames are there.
+    line_->fenced.store(tail_alone(), std::memory_order_release);
+    // SYNC: between the commit and the looks at given_up and hot; pairs with the waits of who gives up
+    // (PartitionKeeper::owner_rests), and of who raises a flag and looks once more before he sleeps
+    // (exclusive.pml, COMMIT, WAKE).
+    shm::light_fence();
+    const bool kept = !slot_->given_up() || was_kept_alone(frame);
+    slot_->finish();
+    if (kept) [[likely]]
+      notify();
+    return kept;
+  }
+  bool was_kept_alone(const std::byte* frame);
+  Status ask_exclusive();
+  std::optional<SendError> wait_for_grant(Patience& patience);
+  std::optional<SendError> adopt_alone();
+  bool end_term_alone();
+
+  // --- Beside others ---
+
   bool is_late(Patience& patience, std::int64_t now_ns) const;
   std::optional<SendError> take_slowly(std::uint32_t bytes, std::uint32_t records, Claimed& out);
   std::optional<SendError> take_guarded(std::uint32_t bytes, std::uint32_t records, Claimed& out);
@@ -231,6 +306,15 @@ class Appender {
       notify();
     return kept;
   }
+  template <bool kAlone>
+  bool commit_as(std::byte* frame, std::uint32_t claimed, std::uint32_t records, std::uint32_t length,
+                 std::uint8_t attributes) {
+    if constexpr (kAlone)
+      return commit_alone(frame, claimed, records,
+                          format::committed_word(length, format::FrameType::data, attributes));
+    else
+      return commit_word(frame, claimed, length, attributes);
+  }
   bool was_kept(const std::byte* frame, bool committed);
   std::unexpected<SendError> refuse_commit();
   bool still_leads() const;
@@ -262,8 +346,20 @@ class Appender {
   std::uint64_t term_ = 0;
   bool exhausted_ = true;  // this appender has overshot the term: it must not claim there again
 
+  // Of one that has the ring for itself. What is counted is kept apart: next to each other, both would be read in one
+  // go behind two stores, which no store buffer forwards.
+  struct Alone {
+    std::uint64_t grant = 0;  // under which it has the ring
+    std::uint64_t used = 0;   // bytes of the term that it, or others before it, have committed
+    std::uint64_t base = 0;   // offset of the term's first record
+    std::uint64_t next = 0;   // of the next record
+    std::uint64_t lap = 0;
+  };
+  Alone alone_;
+  bool exclusive_ = false;
+
   static constexpr std::uint64_t kNeverHot = 1;  // no version looks like this
-  std::uint64_t plain_hot_ = kNeverHot;          // hot_seen_, but never with a stamp: see is_plain
+  std::uint64_t plain_hot_ = kNeverHot;          // hot_seen_, but never with a stamp or alone: see is_plain
   std::uint64_t hot_seen_ = kNeverHot;           // the first operation reloads
   std::uint64_t max_record_bytes_ = 0;
   std::uint64_t unchecked_bytes_ = 0;  // records of fewer bytes need no further look

@@ -29,7 +29,9 @@ SendResult<void> Appender::wait_durable(Position end) {
     const std::uint32_t seq = entry_->durable_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
     // SYNC: pairs with the keeper's release store after the sync.
     if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};
-    if (auto error = check_entry()) return std::unexpected(*error);
+    // What is appended becomes durable whoever may append now.
+    if (auto error = check_entry(); error && *error != SendError::held_exclusively)
+      return std::unexpected(*error);
     // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
     entry_->durable_waiters.exchange(1, std::memory_order_seq_cst);
     if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};  // SYNC: as above
@@ -157,6 +159,17 @@ Error Appender::describe(SendError error) const {
               where +
                   ": another producer with the same id has taken over, or this one's transaction was ended "
                   "for it; nothing was appended"};
+    case SendError::held_exclusively: {
+      const std::uint32_t holder = entry_->exclusive.load(memory_order_relaxed);
+      const bool known = shm::is_active_owner(*partition_.control, holder);
+      const std::uint32_t pid =
+          known ? partition_.control->slot(shm::owner_slot(holder)).pid.load(memory_order_relaxed) : 0;
+      return {Code::held_exclusively, 0,
+              fmt::format("{}: {}; nothing was appended", where,
+                          known ? fmt::format("the producer of pid {} has it for itself", pid)
+                                : std::string("it could not be given to this producer alone, or was given to "
+                                              "another one meanwhile"))};
+    }
     case SendError::out_of_order_sequence:
       return {Code::out_of_order_sequence, 0,
               where + ": the record's sequence is not the one that follows the last; nothing was appended"};

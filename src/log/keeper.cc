@@ -204,8 +204,8 @@ std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, Part
     entry.high_watermark_offset.store(0, memory_order_relaxed);
     for (auto* word : {&entry.role, &entry.leader_epoch, &entry.leader_node, &entry.replicas, &entry.in_sync})
       word->store(0, memory_order_relaxed);
-    for (auto* word :
-         {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code, &entry.transactional})
+    for (auto* word : {&entry.space_waiters, &entry.durable_waiters, &entry.failure_code,
+                       &entry.transactional, &entry.exclusive})
       word->store(0, memory_order_relaxed);
     // SYNC: publishes the identity; pairs with the acquire loads of state.
     entry.state.store(static_cast<std::uint32_t>(PartitionState::opening), memory_order_release);

@@ -51,6 +51,7 @@ std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
   if (!failed_) repair(now_ns);
   if (!failed_) step_retire(now_ns);
   if (!failed_) step_role(now_ns);
+  if (!failed_) step_exclusive(now_ns);
   if (!failed_ && now_ns >= retention_due_ns_) {
     retention_due_ns_ = now_ns + kRetentionPeriodNs;
     if (is_disk())
@@ -133,7 +134,7 @@ bool PartitionKeeper::drop_drained_ring() {
 // A ring that may be scribbled on is flushed from a copy. False while that cannot begin yet.
 bool PartitionKeeper::prepare_copy() {
   Ring& ring = draining().ring();
-  if (copy_ || ring.header().scribbled.load(memory_order_relaxed) == 0) return true;
+  if (copy_ || ring.scribbled() == Scribbled::no) return true;
   if (writer_->durable_position() != writer_->end_position()) {
     writer_->request_sync();
     return false;
@@ -216,8 +217,8 @@ std::uint64_t PartitionKeeper::recycle(std::int64_t now_ns) {
   const Ring& ring = current().ring();
   // Who was given up, and has been told that the ring says what became of his claim, is looking there
   // (ring.pml, GIVE_UPS with KEEPER_DEATHS).
-  const bool looked_at = fenced_generation() == ring.generation() &&
-                         (!ring.is_followed() || ring.header().scribbled.load(memory_order_relaxed) != 0);
+  const bool looked_at =
+      fenced_generation() == ring.generation() && (!ring.is_followed() || ring.scribbled() != Scribbled::no);
   if ((is_disk() && rings_.size() > 1) || looked_at) return 0;
   const Position reusable = is_disk() ? writer_->durable_position() : slowest_reader();
   const RingKeeper::Recycled result = current().recycle(reusable, *context_.slots);
@@ -279,10 +280,12 @@ bool PartitionKeeper::is_awaited() const {
 bool PartitionKeeper::arm_bell() {
   if (failed_) return true;
   if (retire_ != Retire::no || rings_.size() > 1 || !dead_slots_.empty() || !given_up_.empty()) return false;
-  if (is_settling() || role_request_) return false;
+  if (is_settling() || role_request_ || handing_over_ || must_hand_over()) return false;
   if (writer_ && (writer_->busy() || writer_->durable_position() != writer_->end_position())) return false;
   // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
-  entry_.hot.fetch_or(shm::kKeeperWaits, std::memory_order_seq_cst);
+  const std::uint64_t hot = entry_.hot.fetch_or(shm::kKeeperWaits, std::memory_order_seq_cst);
+  // A commit by a plain store is no barrier: its look at the flag may come before it is seen. A round later it is not.
+  if (current().ring().is_owned() && (hot & shm::kKeeperWaits) == 0) return false;
   return is_disk() ? !draining().has_unresolved() : current().ring().claimed_end().position == last_end_;
 }
 

@@ -151,6 +151,15 @@ class PartitionKeeper {
   Status restart_ring(const LogPoint& at);
   void publish_after_cut();
 
+  // partition_exclusive.cc
+  void step_exclusive(std::int64_t now_ns);
+  std::uint32_t wants_exclusive();
+  bool is_handed_to(std::uint32_t owner) const;
+  bool must_hand_over();
+  void fence_current();
+  bool come_to_rest(std::int64_t now_ns);
+  bool owner_rests(std::int64_t now_ns);
+
   // partition_compaction.cc
   void step_compaction(std::int64_t now_ns);
   void finish_compaction(const CompactionJob& job, const CompactionOutcome& outcome);
@@ -159,6 +168,7 @@ class PartitionKeeper {
   void begin_retire(const char* reason);
   void step_retire(std::int64_t now_ns);
   bool walk_to_end();
+  Ring::SealPoint end_to_seal();
   void request_next_ring(std::int64_t now_ns);
   Error impossible_end(Position end) const;
   Status replace_ring(const Ring::SealPoint& seal);
@@ -181,6 +191,8 @@ class PartitionKeeper {
   bool replicated_;
   bool settled_ = false;  // fenced, and no claim is under way: its end is fixed
   std::int64_t fenced_since_ns_ = 0;
+  std::int64_t owner_told_ns_ = 0;  // when he was fenced off, or given up, last
+  bool handing_over_ = false;       // the ring is fenced, to be given to a producer alone, or back to all
   std::optional<RoleRequest> role_request_;
   std::shared_ptr<ReplicaWriter> replica_;
   EpochList epochs_;

@@ -112,15 +112,20 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out, 
     release_pin();
     return Look{0, true};
   }
+  return take_from_ring<Doubt::heeded>(out, limit(), distant);
+}
+
+template <PartitionReader::Doubt kDoubt>
+inline Result<PartitionReader::Look> PartitionReader::take_from_ring(std::span<Record> out, Position most,
+                                                                     bool distant) {
   Look look;
-  const Position most = limit();
   const std::byte* stop = stop_before(most);
   if (distant && stop == term_end_) {
     look.records = keep_distance(out);
     if (look.records > 0) return look;
   }
   for (;;) {
-    look.records += take_plain(frame_, stop, out.subspan(look.records));
+    look.records += take_plain<kDoubt>(frame_, stop, out.subspan(look.records));
     if (look.records == out.size()) break;
     if (frame_ == stop) {
       if (frame_ != term_end_ || !next_term()) break;
@@ -129,7 +134,7 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out, 
     }
     // SYNC: pairs with the release CAS of commit_word and publish_filler.
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
-    if (!format::word_is_resolved(word)) break;
+    if (!format::word_is_resolved(word) || (kDoubt == Doubt::heeded && is_doubtful())) break;
     // A watermark stands where a frame begins: no frame reaches beyond it.
     const auto room = static_cast<std::uint64_t>(stop - frame_);
     auto taken = take_frame(frame_, word, room, out[look.records]);
@@ -139,6 +144,10 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out, 
     look.records += *taken == Taken::wanted ? 1 : 0;
     frame_ += format::word_extent(word);
   }
+  // Of a doubtful ring, what stands before its end; nothing as long as that is not decided.
+  if (kDoubt == Doubt::heeded && look.records == 0 && is_doubtful()) [[unlikely]]
+    return take_from_ring<Doubt::settled>(out, std::min(most, ring_->decided_end().value_or(position_)),
+                                          false);
   if (look.records == 0 && left_ring()) [[unlikely]] {
     mode_ = Mode::detached;
     release_pin();
@@ -153,11 +162,22 @@ Result<PartitionReader::Look> PartitionReader::poll_ring(std::span<Record> out, 
 std::size_t PartitionReader::keep_distance(std::span<Record> out) {
   constexpr std::uint64_t kDistance = 1024;
   const std::byte* const data = ring_->term_data(term_);
-  const std::uint64_t tail = tail_bytes(ring_->line(term_).tail.load(memory_order_relaxed));
+  const TermLine& line = ring_->line(term_);
+  const std::uint64_t tail =
+      tail_bytes((ring_->is_filled_alone() ? line.fenced : line.tail).load(memory_order_relaxed));
   // A hint, and no more: what is taken is looked at as always, and the term is not left.
   if (tail >= ring_->term_bytes() || tail < kDistance) return 0;
   const std::byte* const stop = data + (tail - kDistance);
-  return stop > frame_ ? take_plain(frame_, stop, out) : 0;
+  return stop > frame_ ? take_plain<Doubt::heeded>(frame_, stop, out) : 0;
+}
+
+// Whether the ring's owner was given up within an append: what he commits behind the end that is decided then, or will
+// be, is no record.
+bool PartitionReader::is_doubtful() const {
+  // SYNC: behind the loads of state words. The mark is set before the last look at what he has committed: a frame that
+  // was seen ahead of the mark is seen by that look, too, and counts (exclusive.pml, READ).
+  return ring_->header().scribbled.load(memory_order_acquire) ==
+         static_cast<std::uint32_t>(Scribbled::by_owner);
 }
 
 const std::byte* PartitionReader::stop_before(Position limit) const {
@@ -183,6 +203,7 @@ bool PartitionReader::next_term() {
 
 // The common frame, a record without key and headers, in as few steps as can be: there is no structure
 // to get wrong but its length. Where it stands is kept in registers until there is no further one.
+template <PartitionReader::Doubt kDoubt>
 std::size_t PartitionReader::take_plain(const std::byte*& frame, const std::byte* stop,
                                         std::span<Record> out) {
   constexpr std::uint64_t plain = format::committed_word(0, FrameType::data, 0);
@@ -213,6 +234,8 @@ std::size_t PartitionReader::take_plain(const std::byte*& frame, const std::byte
     ++offset;
     at += extent;
   }
+  if (kDoubt == Doubt::heeded && is_doubtful()) [[unlikely]]
+    return 0;
   position_ += static_cast<std::uint64_t>(at - frame);
   offset_ = offset;
   frame = at;
@@ -244,8 +267,8 @@ Result<PartitionReader::Taken> PartitionReader::take_frame(const std::byte* fram
   } else {
     if (type == FrameType::none || type > FrameType::compressed) return corrupt_frame("its type");
     // The owner of a claim that was given up may have written his header over this one.
-    may_jump_ = type == FrameType::aborted && mode_ == Mode::ring &&
-                ring_->header().scribbled.load(memory_order_relaxed) != 0;
+    may_jump_ =
+        type == FrameType::aborted && mode_ == Mode::ring && ring_->scribbled() == Scribbled::by_claimer;
     if (!may_jump_) offset_ += format::frame_records(header);
   }
   position_ += extent;
@@ -277,7 +300,7 @@ Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> o
   const std::byte* frame = unread_.data();
   const std::byte* const end = frame + unread_.size();
   for (;;) {
-    look.records += take_plain(frame, end, out.subspan(look.records));
+    look.records += take_plain<Doubt::settled>(frame, end, out.subspan(look.records));
     if (frame == end || look.records == out.size()) break;
     const std::uint64_t word = format::load_state_word(frame, memory_order_relaxed);
     const auto room = static_cast<std::uint64_t>(end - frame);

@@ -150,6 +150,7 @@ class PartitionReader {
   };
   Result<Look> poll_ring(std::span<Record> out, bool distant);
   std::size_t keep_distance(std::span<Record> out);
+  bool is_doubtful() const;
   Result<Look> poll_segments(std::span<Record> out);
   bool left_ring() const;
   bool next_term();
@@ -169,8 +170,13 @@ class PartitionReader {
   // Whether the newest ring is to be read from at this position.
   bool is_in_current() const;
   // Takes records of the common kind, from `frame` on, until one of another kind, `stop` or nothing more; none
-  // reaches beyond `stop`. Moves `frame` behind them and returns how many.
+  // reaches beyond `stop`. Moves `frame` behind them and returns how many; none where doubt is to be heeded
+  // and the ring is found doubtful behind the look at them.
+  enum class Doubt : std::uint8_t { heeded, settled };
+  template <Doubt kDoubt>
   std::size_t take_plain(const std::byte*& frame, const std::byte* stop, std::span<Record> out);
+  template <Doubt kDoubt>
+  Result<Look> take_from_ring(std::span<Record> out, Position most, bool distant);
   // Steps over the resolved frame with state word `word`, of whatever kind: whether it is a record that was asked
   // for, now in `record`; what a scout asks for are markers.
   // `undecided`: nothing was done, for the record's transaction is still open. Errors: corrupt.

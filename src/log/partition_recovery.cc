@@ -69,10 +69,10 @@ Status PartitionKeeper::recover() {
     begin_replicated();
     return {};
   }
-  // A keeper died while it replaced the current ring: go on with it.
-  const TermLine& line = current().ring().line(0);
-  if (tail_fenced(line.tail.load(memory_order_acquire)))
-    begin_retire("its replacement was begun");  // SYNC: see fence
+  // A keeper died while it replaced the current ring, or gave it to another: go on with it.
+  const Ring& ring = current().ring();
+  if (tail_fenced(ring.line(0).tail.load(memory_order_acquire)) && ring.owner() == 0)  // SYNC: see fence
+    begin_retire("its replacement was begun");
   return {};
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/logger.h"
 #include "log/partition_keeper.h"
 
@@ -31,7 +32,7 @@ void PartitionKeeper::repair(std::int64_t now_ns) {
   // Rings of memory topics are not walked, so sealed ones are looked through until they are whole.
   const bool unsettled = !is_disk() && rings_.size() > 1;
   // Fenced for longer than a tick: the end of its claims is not known, and only repair can tell it.
-  const bool sealing = retire_ == Retire::fenced || is_settling();
+  const bool sealing = retire_ == Retire::fenced || is_settling() || handing_over_;
   if (dead_slots_.empty() && !owes_answer(fenced_generation()) && !sealing) {
     if ((!stuck && !unsettled) || now_ns < inquiry_due_ns_) return;
   }
@@ -80,7 +81,8 @@ void PartitionKeeper::settle_inquiry() {
 // The last ring that will have no new claims.
 std::uint64_t PartitionKeeper::fenced_generation() const {
   const Ring& ring = rings_.back().ring();
-  const bool fenced = tail_fenced(ring.line(0).tail.load(memory_order_acquire));  // SYNC: see Ring::fence
+  // SYNC: see Ring::fence
+  const bool fenced = tail_fenced(ring.line(0).tail.load(memory_order_acquire)) && ring.owner() == 0;
   return fenced ? ring.generation() : ring.generation() - 1;
 }
 
@@ -93,6 +95,9 @@ bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
 void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(slot); }
 
 void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
+  // Who has the partition for himself keeps nobody waiting, as long as it is his.
+  if (const std::uint32_t owner = current().ring().owner(); owner != 0 && shm::owner_slot(owner) == slot)
+    return;
   if (failed_)
     return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
   logger().warn("{}: slot {} (pid {}) stands still within a claim {}; giving it up", name(), slot,
@@ -100,9 +105,14 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
                 role() == shm::ReplicaRole::fenced
                     ? std::string("while the partition changes its role")
                     : fmt::format("for more than claim.timeout.ms={}", config_.claim_timeout_ms));
-  for (RingKeeper& ring : rings_) ring.ring().header().scribbled.store(1, memory_order_relaxed);
+  for (RingKeeper& ring : rings_) {
+    const Scribbled by = ring.ring().is_owned() ? Scribbled::by_owner : Scribbled::by_claimer;
+    ring.ring().header().scribbled.store(static_cast<std::uint32_t>(by), memory_order_relaxed);
+  }
   // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
+  // His commit is visible some time behind it, and counts, or he finds himself given up (exclusive.pml, GIVE_UP).
+  if (current().ring().is_owned()) owner_told_ns_ = monotonic_ns();
   given_up_.push_back({slot, op, current().ring().generation()});
   begin_retire("a claim was given up while its owner lives");
 }

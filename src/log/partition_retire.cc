@@ -36,18 +36,29 @@ void PartitionKeeper::step_retire(std::int64_t now_ns) {
   if (retire_ == Retire::no) return;
   if (retire_ == Retire::preparing) {
     if (!next_) return request_next_ring(now_ns);
-    current().ring().fence();
+    fence_current();
     retire_ = Retire::fenced;
   }
+  if (current().ring().is_owned() && !owner_rests(now_ns)) return;
   // Until the next ring is in its place, nothing more is shipped into this one.
   const auto held = replica_ ? replica_->hold() : std::unique_lock<std::mutex>();
-  if (current().ring().is_followed() && !walk_to_end()) return;
-  const Ring::SealPoint seal = current().ring().seal_point();
+  if (current().ring().is_filled_alone() && !walk_to_end()) return;
+  const Ring::SealPoint seal = end_to_seal();
   if (!seal.known) return;  // its tripper is about to say it, or repair will find out
   if (!current().can_end_at(seal.position)) return fail_with(impossible_end(seal.position));
   if (auto replaced = replace_ring(seal); !replaced) return fail_with(replaced.error());
   retire_ = Retire::no;
+  handing_over_ = false;
   pinned_since_ns_ = 0;
+}
+
+// An owner may have died, or stand still, between a commit and telling the tail: there the frontier tells.
+Ring::SealPoint PartitionKeeper::end_to_seal() {
+  const Ring& ring = current().ring();
+  if (!ring.is_owned() || ring.sealed()) return ring.seal_point();
+  const TermLine& line = ring.line(ring.header().active_term.load(memory_order_relaxed));
+  return {true, current().frontier(), current().frontier_offset(),
+          line.last_append_ns.load(memory_order_relaxed)};
 }
 
 Error PartitionKeeper::impossible_end(Position end) const {
@@ -57,16 +68,16 @@ Error PartitionKeeper::impossible_end(Position end) const {
                   rings_.back().ring().generation(), end.value())};
 }
 
-// Whether everything in the followed ring has its checksum: its last bytes go to the next one as they are.
+// Walks a ring that one alone fills to the end of its frames. Then, of a disk topic, all have their checksums: its last
+// bytes go to the next ring as they are.
 bool PartitionKeeper::walk_to_end() {
-  if (!is_disk()) return true;
-  if (rings_.size() > 1) return false;
+  if (is_disk() && (rings_.size() > 1 || !prepare_copy())) return false;
   for (;;) {
     auto run = current().scan(kWalkBytes);
     if (!run) fail_with(run.error());
     if (!run) return false;
     if (run->bytes == 0) return true;
-    writer_->append(*run);
+    if (is_disk()) writer_->append(*run);
   }
 }
 
@@ -89,7 +100,8 @@ void PartitionKeeper::request_next_ring(std::int64_t now_ns) {
   });
 }
 
-// The leader's ring ends at a block. That of a follower ends where it is, for its bytes are the leader's.
+// A ring that takes claims ends at a block. That of a follower ends where it is, for its bytes are the leader's; that
+// of an owner, too, who may write over a pad.
 Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   Ring& old = current().ring();
   // Decided by a keeper before this one, perhaps, and written over since.
@@ -102,13 +114,18 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
         fmt::format("ring generation {}: it cannot end at position {}: some process wrote where it must "
                     "not",
                     old.generation(), seal.position.value()));
-  const bool follows = old.is_followed();
-  const Position base = follows ? seal.position : Ring::position_after_seal(seal.position);
+  const Position base = old.is_filled_alone() ? seal.position : Ring::position_after_seal(seal.position);
   const std::uint64_t in_block = base - format::block_down(base);
-  next_->set_base(base, seal.offset, seal.last_append_ns, {old.at(base - in_block), in_block});
+  // Of a ring that may be scribbled on, the checksums are in the copy.
+  const std::byte* const from = old.at(base - in_block);
+  next_->set_base(base, seal.offset, seal.last_append_ns,
+                  {copy_ ? copy_->data() + (from - old.data()) : from, in_block});
   if (replicated_ && role() != shm::ReplicaRole::leader) {
     next_->fence();
     next_->follow({base, seal.offset});
+  } else if (const std::uint32_t wanted = wants_exclusive(); wanted != 0) {
+    next_->fence();
+    next_->own({base, seal.offset}, wanted);
   }
   const auto path = ring_path(partition_.shm_dir, partition_.topic, partition_.partition);
   const auto retired =

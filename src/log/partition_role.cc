@@ -13,6 +13,7 @@
 #include "log/partition_keeper.h"
 #include "log/truncate.h"
 #include "shm/futex.h"
+#include "shm/light_fence.h"
 
 namespace ringtail::log {
 
@@ -70,8 +71,8 @@ void PartitionKeeper::fence_role(std::uint32_t leader_node) {
     if (replica_) replica_->enter(nullptr, LeaderEpoch(0), {});
     if (!settled_ || !current().ring().is_followed()) {
       settled_ = false;
-      current().ring().fence();
-      fenced_since_ns_ = monotonic_ns();
+      handing_over_ = false;
+      fence_current();
     }
   } else {
     entry_.leader_node.store(leader_node, memory_order_relaxed);
@@ -110,8 +111,7 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   if (!settled_ && !settle(now_ns)) return;
   if (!role_request_ || retire_ != Retire::no) return;
   // Somebody may still write into this ring: it is kept for him, and the next one used.
-  if (role_request_->role != ReplicaRole::fenced &&
-      current().ring().header().scribbled.load(memory_order_relaxed) != 0)
+  if (role_request_->role != ReplicaRole::fenced && current().ring().scribbled() != Scribbled::no)
     return begin_retire("the partition gets another leader");
   if (cuts(*role_request_) && !may_cut(now_ns)) return;
   RoleRequest request = *std::exchange(role_request_, std::nullopt);
@@ -140,27 +140,43 @@ bool PartitionKeeper::is_settling() const { return role() == ReplicaRole::fenced
 
 // Whether all claims of the fenced ring have come to an end; then its frames' end is fixed.
 bool PartitionKeeper::settle(std::int64_t now_ns) {
-  if (retire_ != Retire::no) return false;
-  // A keeper before this one was about to replace it; it takes no more.
-  if (current().ring().sealed()) {
-    begin_retire("its replacement was begun");
-    return false;
-  }
-  if (!is_disk())
-    while (true) {
-      auto run = current().scan(~std::uint32_t{0});
-      if (!run) fail_with(run.error());
-      if (!run || run->bytes == 0) break;
-    }
-  if (failed_) return false;
-  const Ring::SealPoint seal = current().ring().seal_point();
-  if (!seal.known || current().frontier() < seal.position || is_being_helped()) {
-    if (now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();
-    return false;
-  }
+  if (!come_to_rest(now_ns)) return false;
   current().ring().follow({current().frontier(), current().frontier_offset()});
   settled_ = true;
   return true;
+}
+
+// Whether nobody is at work in the fenced ring any more, and the frontier is where its frames end.
+bool PartitionKeeper::come_to_rest(std::int64_t now_ns) {
+  if (retire_ != Retire::no) return false;
+  // A keeper before this one was about to replace it. One that is sealed takes no more; in one whose owner was given up
+  // he may write at any time.
+  if (current().ring().sealed() || current().ring().scribbled() == Scribbled::by_owner) {
+    begin_retire("its replacement was begun");
+    return false;
+  }
+  if (current().ring().is_owned()) {
+    if (!owner_rests(now_ns) || !walk_to_end()) return false;
+    current().ring().clear_behind({current().frontier(), current().frontier_offset()});
+    return true;
+  }
+  if (!is_disk()) walk_to_end();
+  if (failed_) return false;
+  const Ring::SealPoint seal = current().ring().seal_point();
+  if (seal.known && current().frontier() >= seal.position && !is_being_helped()) return true;
+  if (now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();
+  return false;
+}
+
+// Whether the owner of the fenced ring is not within an append, or was given up there: then it goes on in another.
+bool PartitionKeeper::owner_rests(std::int64_t now_ns) {
+  // SYNC: pairs with the owner's light fences: from here on his announcement is visible, or his commit, or he has seen
+  // what he was told (exclusive.pml, FENCE, GIVE_UP).
+  if (now_ns - owner_told_ns_ < shm::kVisibleNs) return false;
+  bool at_work = false;
+  for_each_at_work([&](std::uint32_t, std::uint64_t) { at_work = true; });
+  if (at_work && now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();
+  return !at_work;
 }
 
 // The living who are at work in this partition's rings, but for those who have been given up.

@@ -122,18 +122,8 @@ void ReplicaWriter::publish(std::span<const std::byte> frames, const Chunk& chun
 
 // The term behind the one that is full, if the keeper has made it clean.
 bool ReplicaWriter::open_next_term() {
-  RingHeader& header = ring_->header();
-  // SYNC: pairs with the keeper's release store of term_limit: the term's memory is zero.
-  if (header.term_limit.load(memory_order_acquire) <= term_ + 1) return false;
-  TermLine& from = ring_->line(term_);
-  TermLine& to = ring_->line(++term_);
-  const std::uint64_t tail = make_tail(ring_->lap(term_), 0, 0) | kFence;
-  to.number.store(term_, memory_order_relaxed);
-  to.base_offset.store(end_.offset.value(), memory_order_relaxed);
-  to.last_append_ns.store(from.last_append_ns.load(memory_order_relaxed), memory_order_relaxed);
-  to.tail.store(tail, memory_order_relaxed);
-  to.fenced.store(tail, memory_order_release);            // SYNC: as in publish
-  header.active_term.store(term_, memory_order_release);  // SYNC: pairs with the acquire loads of active_term
+  if (!ring_->open_alone(term_, end_.offset)) return false;
+  ++term_;
   return true;
 }
 

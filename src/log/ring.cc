@@ -172,7 +172,9 @@ std::optional<Ring::End> Ring::exact_end() const {
   const std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
   const auto end = end_of(term);
   // Claims behind a fence fail, but move the tail.
-  if (!is_followed() && tail_fenced(line(term).tail.load(memory_order_relaxed))) return std::nullopt;
+  if (!is_filled_alone() && tail_fenced(line(term).tail.load(memory_order_relaxed))) return std::nullopt;
+  // SYNC: behind the tail, which acquires: it may be that of a commit that does not count (exclusive.pml, SEEK).
+  if (scribbled() == Scribbled::by_owner) return std::nullopt;
   return end;
 }
 
@@ -203,7 +205,7 @@ std::optional<Ring::End> Ring::end_of(std::uint64_t term) const {
   const std::uint64_t tail = claimed_tail(term);
   const Offset base(l.base_offset.load(memory_order_relaxed));
   if (tail_lap(tail) != lap(term)) return std::nullopt;
-  if (tail_bytes(tail) <= usable_term_bytes() || is_followed())
+  if (tail_bytes(tail) <= usable_term_bytes() || is_filled_alone())
     return End{term_start(term) + tail_bytes(tail), base + tail_records(tail)};
   // SYNC: pairs with the tripper's release store.
   const std::uint64_t end = l.end.load(memory_order_acquire);
@@ -295,6 +297,9 @@ void Ring::fence() const {
     const std::uint64_t before = l.tail.fetch_or(kFence, std::memory_order_seq_cst);
     if (!tail_fenced(before)) l.fenced.store(before | kFence, memory_order_relaxed);
   }
+  if (!is_owned()) return;
+  // SYNC: pairs with the owner's look behind his announcement (Appender::take_alone).
+  header_->grant.store(ended_grant(header_->grant.load(memory_order_relaxed)), memory_order_release);
 }
 
 std::uint64_t Ring::claimed_tail(std::uint64_t term) const {
@@ -369,27 +374,77 @@ std::uint64_t Ring::tail_at(std::uint64_t term, const End& end) const {
                    end.position - term_start(term));
 }
 
-void Ring::follow(const End& end) const {
+void Ring::follow(const End& end) const { fill_alone(end, FilledBy::follower); }
+
+void Ring::own(const End& end, std::uint32_t owner) const {
+  fill_alone(end, FilledBy::owner);
+  const std::uint64_t grant = next_grant(header_->grant.load(memory_order_relaxed), owner);
+  header_->grant.store(grant,
+                       memory_order_release);  // SYNC: publishes the tails; pairs with Appender::adopt_alone
+}
+
+void Ring::clear_behind(const End& end) const {
+  const std::uint64_t term = term_of(end.position);
+  const std::uint64_t used = end.position - term_start(term);
+  // Where the term before is full, this one may not be open yet.
+  if (used == 0 && settle_active_term() != term) return;
+  std::memset(term_data(term) + used, 0, term_bytes_ - used);
+  // He may have said that the term ends there, and not come to its pad.
+  line(term).end.store(make_tail(lap(term) - 1, 0, 0), memory_order_relaxed);
+}
+
+std::optional<Position> Ring::decided_end() const {
+  if (!sealed()) return std::nullopt;
+  return Position(header_->sealed_position.load(memory_order_relaxed));
+}
+
+bool Ring::open_alone(std::uint64_t term, Offset base) const {
+  // SYNC: pairs with the keeper's release store of term_limit: the term's memory is zero.
+  if (header_->term_limit.load(memory_order_acquire) <= term + 1) return false;
+  TermLine& to = line(term + 1);
+  const std::uint64_t tail = make_tail(lap(term + 1), 0, 0) | kFence;
+  to.number.store(term + 1, memory_order_relaxed);
+  to.base_offset.store(base.value(), memory_order_relaxed);
+  to.last_append_ns.store(line(term).last_append_ns.load(memory_order_relaxed), memory_order_relaxed);
+  to.tail.store(tail, memory_order_relaxed);
+  to.fenced.store(tail, memory_order_release);                 // SYNC: pairs with claimed_tail
+  header_->active_term.store(term + 1, memory_order_release);  // SYNC: pairs with the acquire loads of it
+  return true;
+}
+
+void Ring::fill_alone(const End& end, FilledBy by) const {
   const std::uint64_t active = settle_active_term();
   for (std::uint32_t i = 0; i < term_count_; ++i) {
     TermLine& l = header_->terms[i];
-    l.fenced.store(l.tail.load(memory_order_relaxed) | kFence, memory_order_relaxed);
+    const std::uint64_t tail =
+        i == active % term_count_ ? tail_at(active, end) : l.tail.load(memory_order_relaxed);
+    l.fenced.store(tail | kFence, memory_order_relaxed);
   }
-  line(active).fenced.store(tail_at(active, end) | kFence, memory_order_relaxed);
-  header_->followed.store(1, memory_order_release);  // SYNC: publishes the tails; pairs with claimed_tail
+  // SYNC: publishes the tails; pairs with claimed_tail.
+  header_->filled_by.store(static_cast<std::uint32_t>(by), memory_order_release);
 }
 
 void Ring::unfence(const End& end) const {
   const std::uint64_t active = settle_active_term();
-  header_->followed.store(0, memory_order_relaxed);
-  for (std::uint32_t i = 0; i < term_count_; ++i) {
-    TermLine& l = header_->terms[i];
+  const auto tail_of = [&](std::uint32_t i) {
     // The others are used up, or not open yet: whoever still claims there finds no room.
-    const std::uint64_t used_up = make_tail(tail_lap(l.tail.load(memory_order_relaxed)), 0, term_bytes_);
+    const std::uint64_t lap = tail_lap(header_->terms[i].tail.load(memory_order_relaxed));
+    return i == active % term_count_ ? tail_at(active, end) : make_tail(lap, 0, term_bytes_);
+  };
+  // What holds once claims count, while none does yet; for a keeper that comes behind a death in the midst of this.
+  for (std::uint32_t i = 0; i < term_count_; ++i)
+    header_->terms[i].fenced.store(tail_of(i) | kFence, memory_order_relaxed);
+  header_->filled_by.store(static_cast<std::uint32_t>(FilledBy::claimers),
+                           memory_order_release);  // SYNC: as below
+  // The first line comes last, as it does in fence: as long as it is fenced, the ring is taken for one that is being
+  // replaced.
+  for (std::uint32_t i = term_count_; i-- > 0;) {
+    TermLine& l = header_->terms[i];
+    const std::uint64_t tail = tail_of(i);
     l.fenced.store(0, memory_order_relaxed);
     // SYNC: claims are read-modify-writes of this word: each came before, and failed, or finds this and what
     // stands before it.
-    l.tail.store(i == active % term_count_ ? tail_at(active, end) : used_up, memory_order_release);
+    l.tail.store(tail, memory_order_release);
   }
 }
 

@@ -34,7 +34,7 @@
 namespace ringtail::log {
 
 inline constexpr std::uint64_t kRingMagic = 0x474e52'4c544752;  // "RGTLRNG"
-inline constexpr std::uint32_t kRingVersion = 2;
+inline constexpr std::uint32_t kRingVersion = 3;
 inline constexpr std::uint32_t kMaxTerms = 64;
 inline constexpr std::size_t kRingHeaderBytes = 16 * 1024;
 // A term ends with room for at least a pad's header.
@@ -76,11 +76,34 @@ struct alignas(shm::kLine) TermLine {
   shm::Shared<std::uint64_t> end;            // by the claimer that tripped: the tail without its claim;
                                              // by the keeper when that one died. Valid if the lap matches
   shm::Shared<std::uint64_t> fenced;         // by the keeper that fenced it: the tail as it was then, with
-                                             // the fence; 0 while not, or when that one died first
+      // the fence; 0 while not, or when that one died first. By who fills
+      // the ring alone: the tail of what he has committed, with the fence
 };
 static_assert(sizeof(TermLine) == shm::kLine);
 
 enum class RingState : std::uint32_t { active = 0, sealed = 1 };
+
+// By whom records come into the ring. With the latter two all tails are fenced, and `fenced` tells where it ends.
+enum class FilledBy : std::uint32_t {
+  claimers = 0,  // any number of producers
+  follower = 1,  // what another host ships: ReplicaWriter
+  owner = 2,     // one producer alone, by plain stores; see Grant
+};
+
+// Whether memory may still be written to by the owner of a claim that was given up.
+enum class Scribbled : std::uint32_t {
+  no = 0,
+  by_claimer = 1,  // whose commit fails
+  by_owner = 2,    // whose commit, a plain store, does not: what stands behind the ring's end is no record
+};
+
+// Whom the ring was given to last: [63..32 how often it was given][31..0 frame_owner, 0 once that has ended].
+// It never recurs, so an owner who slept while others had the ring does not take it for his.
+constexpr std::uint32_t grant_owner(std::uint64_t grant) { return static_cast<std::uint32_t>(grant); }
+constexpr std::uint64_t next_grant(std::uint64_t grant, std::uint32_t owner) {
+  return ((grant >> 32) + 1) << 32 | owner;
+}
+constexpr std::uint64_t ended_grant(std::uint64_t grant) { return grant >> 32 << 32; }
 
 struct RingHeader {
   // Written once, before the file is published.
@@ -110,10 +133,9 @@ struct RingHeader {
   shm::Shared<std::uint64_t> sealed_position;            // end of the last claim
   shm::Shared<std::uint64_t> sealed_offset;
   shm::Shared<std::uint64_t> next_position;  // base position of the next ring
-  // A claim was given up while its owner lives: memory may still be scribbled on. By the keeper.
-  shm::Shared<std::uint32_t> scribbled;
-  // Fenced, and filled with what another host ships: then `fenced` of a term's line is its tail. By the keeper.
-  shm::Shared<std::uint32_t> followed;
+  shm::Shared<std::uint32_t> scribbled;      // Scribbled; by the keeper
+  shm::Shared<std::uint32_t> filled_by;      // FilledBy; by the keeper
+  shm::Shared<std::uint64_t> grant;          // by the keeper
 
   alignas(shm::kLine) std::array<TermLine, kMaxTerms> terms;
 };
@@ -205,7 +227,8 @@ class Ring {
   // it the tripper or the keeper that took him for dead; false for the other.
   bool publish_end(std::uint64_t term, std::uint64_t tail) const;
 
-  // Forbids all further claims by fencing every tail. For the keeper; idempotent.
+  // Forbids all further claims by fencing every tail, and the owner's next append. For the keeper; idempotent.
+  // shm::kVisibleNs later the keeper sees the operation under way of an owner who has not seen it.
   void fence() const;
   // The tail of `term` as far as claims count: that before the fence, where it is known. Otherwise claims that
   // failed at the fence may have moved it; nobody owns those bytes, and repair fills them.
@@ -222,14 +245,34 @@ class Ring {
   // Publishes that the ring ends at `end`, and the log goes on in another at `next`, if not given behind the
   // block; what lies between becomes a pad. Returns `next`.
   Position finish_seal(Position end, Offset offset, std::optional<Position> next = {}) const;
-  // Of a fenced ring without a claim under way: from here on it is filled by whoever follows (follow), or
-  // takes claims again from `end` on, which is where its frames end (unfence).
+  // Of a fenced ring without a claim under way: from here on it is filled by whoever follows (follow), by `owner`
+  // alone (own), or takes claims again (unfence), from `end` on, which is where its frames end.
   void follow(const End& end) const;
+  void own(const End& end, std::uint32_t owner) const;
   void unfence(const End& end) const;
+  // Of one whose owner is gone: zeroes what he has left behind `end`, in its term.
+  void clear_behind(const End& end) const;
   // Of a followed ring: takes back what stands behind `end`, where a frame begins; zeroes its memory.
   // Requires an end that is still in the ring.
   void cut(const End& end) const;
-  bool is_followed() const { return header_->followed.load(std::memory_order_relaxed) != 0; }
+  FilledBy filled_by() const {
+    return static_cast<FilledBy>(header_->filled_by.load(std::memory_order_relaxed));
+  }
+  bool is_followed() const { return filled_by() == FilledBy::follower; }
+  bool is_owned() const { return filled_by() == FilledBy::owner; }
+  bool is_filled_alone() const { return filled_by() != FilledBy::claimers; }
+  // The producer who has it for himself now, as frame_owner; 0: nobody.
+  std::uint32_t owner() const {
+    return is_owned() ? grant_owner(header_->grant.load(std::memory_order_acquire)) : 0;  // SYNC: see own
+  }
+  Scribbled scribbled() const {
+    return static_cast<Scribbled>(header_->scribbled.load(std::memory_order_relaxed));
+  }
+  // Of a ring whose owner was given up within an append (Scribbled::by_owner): where its records end, whatever he
+  // commits. Nothing as long as that is not decided. It goes on in another ring in any case.
+  std::optional<Position> decided_end() const;
+  // For who fills it alone: the term behind `term` begins with `base`. False while the keeper has not made it clean.
+  bool open_alone(std::uint64_t term, Offset base) const;
   // Tells readers of a fenced ring that nothing follows it: its topic was deleted.
   void close() const;
   // Where finish_seal will let the log go on.
@@ -242,6 +285,7 @@ class Ring {
   std::optional<End> end_of(std::uint64_t term) const;
   std::uint64_t settle_active_term() const;
   std::uint64_t tail_at(std::uint64_t term, const End& end) const;
+  void fill_alone(const End& end, FilledBy by) const;
 
   shm::Mapping mapping_;
   RingHeader* header_ = nullptr;

@@ -56,6 +56,10 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
   std::uint64_t term = ring_.term_of(frontier_);
   // SYNC: pairs with the release CAS in Ring::rotate. A term not opened yet may hold an old lap's bytes.
   if (ring_.header().active_term.load(memory_order_acquire) < term) return run;
+  // What the owner of such a ring commits behind its end is no record.
+  if (ring_.scribbled() == Scribbled::by_owner) [[unlikely]]
+    if (const auto end = ring_.decided_end())
+      max_bytes = std::min<std::uint64_t>(max_bytes, *end > frontier_ ? *end - frontier_ : 0);
   std::byte* frame = ring_.at(frontier_);
   std::uint64_t room = ring_.term_start(term + 1) - frontier_;
   while (run.bytes < max_bytes) {
@@ -67,7 +71,8 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
     const std::uint32_t extent = format::word_extent(word);
     const FrameType type = format::word_type(word);
     std::uint64_t records = 1;
-    if (type == FrameType::aborted && is_scribbled()) [[unlikely]] {
+    // Only claimers write over what was theirs: an owner's frame that is aborted tells by itself.
+    if (type == FrameType::aborted && ring_.scribbled() == Scribbled::by_claimer) [[unlikely]] {
       const auto told = scribbled_records(run.position + run.bytes, extent, run.next_offset);
       if (!told) break;
       records = *told;
@@ -132,7 +137,7 @@ void RingKeeper::settle_filler(std::byte* frame, std::uint32_t extent, Offset of
 }
 
 // A claim was given up in this ring: what aborted frames say of offsets may have been written over.
-bool RingKeeper::is_scribbled() const { return ring_.header().scribbled.load(memory_order_relaxed) != 0; }
+bool RingKeeper::is_scribbled() const { return ring_.scribbled() != Scribbled::no; }
 
 // How many offsets an aborted frame of a scribbled ring uses up, from `offset` on: those up to what follows
 // it. Nothing while that is not there yet; a term's last frame is always a pad.
@@ -230,11 +235,7 @@ bool RingKeeper::is_live_open(const std::byte* frame, std::uint64_t room) const 
   const std::uint64_t state = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
   if (room < format::kFrameHeaderBytes || format::word_is_seized(state)) return false;
   const std::uint32_t owner = format::load_header(frame).crc32c;
-  const std::uint32_t index = (owner & 0xfff) - 1;
-  if (owner == 0 || index >= shm::kMaxSlots || is_given_up(index)) return false;
-  const std::uint64_t word = control_->slot(index).word.load(memory_order_acquire);  // SYNC: see find_deaths
-  if (shm::slot_state(word) != SlotState::active) return false;
-  return shm::frame_owner(index, shm::slot_generation(word)) == owner;
+  return shm::is_active_owner(*control_, owner) && !is_given_up(shm::owner_slot(owner));
 }
 
 std::unexpected<Error> RingKeeper::corrupt_term(std::uint64_t term, const char* what) const {

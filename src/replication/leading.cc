@@ -382,8 +382,11 @@ bool LeadingPartition::is_behind() const {
 bool LeadingPartition::arm_bell() {
   if (failure_) return false;
   // SYNC: a full barrier between raising the flag and the look; pairs with Appender::notify.
-  partition_.entry().hot.fetch_or(shm::kShipperWaits, std::memory_order_seq_cst);
-  return pump();
+  const std::uint64_t hot = partition_.entry().hot.fetch_or(shm::kShipperWaits, std::memory_order_seq_cst);
+  // A commit by a plain store is no barrier: its look at the flag may come before it is seen. So it is looked for again.
+  const bool is_early =
+      partition_.entry().exclusive.load(std::memory_order_relaxed) != 0 && (hot & shm::kShipperWaits) == 0;
+  return pump() || is_early;
 }
 
 bool LeadingPartition::rest() {

@@ -23,7 +23,7 @@
 namespace ringtail::shm {
 
 inline constexpr std::uint64_t kControlMagic = 0x4c5254434c544752;  // "RGTLCTRL"
-inline constexpr std::uint32_t kControlVersion = 3;
+inline constexpr std::uint32_t kControlVersion = 4;
 inline constexpr std::uint32_t kMaxSlots = 512;
 inline constexpr std::uint32_t kMaxReaders = 4096;
 inline constexpr std::uint32_t kMaxPartitions = 4096;
@@ -91,6 +91,8 @@ static_assert(sizeof(Slot) == 2 * kLine);
 constexpr std::uint32_t frame_owner(std::uint32_t slot, std::uint64_t generation) {
   return static_cast<std::uint32_t>(generation << 12) | (slot + 1);
 }
+// Its slot; beyond kMaxSlots for what is none's.
+constexpr std::uint32_t owner_slot(std::uint32_t owner) { return (owner & 0xfff) - 1; }
 static_assert(kMaxSlots < 1u << 12);
 static_assert(kMaxPartitions == 64 * 64, "TransactionalId::partitions has a bit for each");
 static_assert(kMaxGroupPartitions <= 1u << 16 && kMaxSlots < 1u << 16);
@@ -159,6 +161,9 @@ struct alignas(kLine) Partition {
   Shared<std::uint8_t> timestamp_type;  // TimestampType
   Shared<std::uint8_t> storage;         // Storage
   Shared<std::uint8_t> cleanup_policy;  // CleanupPolicy
+  // The producer that wants the partition for itself, as frame_owner; 0: none. By producers, from 0 and back to
+  // it, by compare-and-set; by the keeper when that one has died.
+  Shared<std::uint32_t> exclusive;
 
   alignas(kLine) Shared<std::uint64_t> hot;  // flags set by waiters, version by the keeper
 

@@ -104,6 +104,14 @@ void OwnedSlot::release() {
   locks_->unlock(index_);
 }
 
+bool is_active_owner(const Control& control, std::uint32_t owner) {
+  const std::uint32_t index = owner_slot(owner);
+  if (owner == 0 || index >= kMaxSlots) return false;
+  const std::uint64_t word =
+      control.slot(index).word.load(std::memory_order_acquire);  // SYNC: see find_deaths
+  return slot_state(word) == SlotState::active && frame_owner(index, slot_generation(word)) == owner;
+}
+
 std::vector<std::uint32_t> SlotMonitor::find_deaths() {
   std::vector<std::uint32_t> dead;
   const auto used = static_cast<std::uint32_t>(control_.slots().size());

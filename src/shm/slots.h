@@ -88,6 +88,9 @@ class OwnedSlot {
   std::uint32_t owner_ = 0;
 };
 
+// Whether the slot that `owner` (as frame_owner) names is its still, as far as the keeper knows. Lock-free.
+bool is_active_owner(const Control& control, std::uint32_t owner);
+
 // Looks at all slots for the keeper. Thread safety: one thread.
 class SlotMonitor {
  public:

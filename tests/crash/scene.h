@@ -156,6 +156,11 @@ struct Load {
   std::uint64_t durable_every = 0;  // numbers between two waits for durability; 0: none
   std::uint64_t abort_every = 0;    // claims between two that are preceded by an aborted one; 0: none
   std::uint32_t rest_us = 0;        // within each claim
+  std::uint64_t exclusive = 0;  // so many numbers it has the topic for itself, then not, and so on; 0: never
+
+  bool is_exclusive(std::uint32_t id, std::uint64_t number) const {
+    return exclusive != 0 && (number / exclusive + id) % 2 == 0;
+  }
 };
 
 // Sends one stretch of numbers, from `number` on; returns its length.
@@ -216,13 +221,26 @@ inline int produce(const Scene& scene, KeeperMode mode, const Load& load, std::u
   page.starts.fetch_add(1);
   auto log = scene.open(mode);
   if (!log) return give_up(page.error, to_string(log.error()));
-  auto producer = Producer::open(*log, {.topic = kTopic});
-  if (!producer) return give_up(page.error, to_string(producer.error()));
+  std::optional<Producer> producer;
+  bool is_exclusive = false;
   for (std::uint64_t number = page.attempted.load(); number < load.records;) {
+    if (!producer || is_exclusive != load.is_exclusive(id, number)) {
+      is_exclusive = load.is_exclusive(id, number);
+      producer.reset();
+      auto opened = Producer::open(*log, {.topic = kTopic, .exclusive = is_exclusive});
+      if (!opened && opened.error().code != Code::held_exclusively)
+        return give_up(page.error, to_string(opened.error()));
+      if (!opened) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        continue;
+      }
+      producer.emplace(std::move(*opened));
+    }
     auto sent = send_some(*producer, load, id, number, page);
     if (sent) {
       number += *sent;
-    } else if (sent.error() == SendError::would_block || sent.error() == SendError::claim_expired) {
+    } else if (sent.error() == SendError::would_block || sent.error() == SendError::claim_expired ||
+               sent.error() == SendError::held_exclusively) {
       // Nothing was appended; the number is still to be sent. Not by yielding: a few processes that only
       // yield keep the kernel's own workers, which complete direct writes, from the CPUs for seconds.
       page.attempted.store(number);

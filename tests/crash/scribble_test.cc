@@ -90,7 +90,8 @@ int produce(const Scene& scene, Page& page) {
   std::mt19937_64 random(1);
   return take_steps(scene, page, kProducer, [&](Log& log) {
     const bool memory = random() % 2 == 0;
-    auto opened = Producer::open(log, {.topic = memory ? kMemoryTopic : kTopic, .max_block = kBlock});
+    auto opened = Producer::open(
+        log, {.topic = memory ? kMemoryTopic : kTopic, .max_block = kBlock, .exclusive = random() % 3 == 0});
     auto producer = std::make_shared<Result<Producer>>(std::move(opened));
     return [producer, &random] { return *producer && send_one_of_each(**producer, random); };
   });

@@ -67,15 +67,16 @@ class StallTest : public ::testing::Test {
     std::atomic<int> outcome{-1};  // of the sleeper's append, as SendError; 100: it was appended
   };
 
-  void start(const TopicConfigs& configs, std::uint64_t records) {
+  void start(const TopicConfigs& configs, std::uint64_t records, const Reading& reading = {}) {
     random_.seed(test::print_seed());
     load_ = {.by = Load::By::all, .records = records};
     ASSERT_NO_FATAL_FAILURE(scene_.create_topic(configs));
     peek_.emplace(scene_);
     keeper_ = Process("keeper", [this] { return keep(scene_); });
     ASSERT_TRUE(wait([this] { return peek_->keeper_pid() == keeper_.pid(); }, "there is a keeper"));
-    consumer_ = Process(
-        "consumer", [this] { return consume(scene_, KeeperMode::none, {}, shared_->ledger, shared_->end); });
+    consumer_ = Process("consumer", [this, reading] {
+      return consume(scene_, KeeperMode::none, reading, shared_->ledger, shared_->end);
+    });
     ASSERT_TRUE(wait([this] { return shared_->ledger.ready.load(); }, "the consumer has attached"));
   }
   void start_producers() {
@@ -170,6 +171,7 @@ class StallTest : public ::testing::Test {
   }
 
   void stop_one_inside(Where where, bool dies);
+  void stop_anyone();
 
   Scene scene_;
   SharedPage<Shared> shared_;
@@ -233,6 +235,25 @@ TEST_F(StallTest, AnyoneAnywhere) {
       {{"term.bytes", "64KiB"}, {"ring.terms", "4"}, {"claim.timeout.ms", "20"}, {"segment.bytes", "1MiB"}},
       test::number_from_environment("RINGTAIL_CRASH_RECORDS", 20'000)));
   load_.rest_us = 100;
+  ASSERT_NO_FATAL_FAILURE(stop_anyone());
+}
+
+// The same, each having the topic for itself now and then; a slow reader has rings replaced under them, so that who
+// stands still then is given up.
+TEST_F(StallTest, AnyoneAnywhereAlone) {
+  const std::uint64_t records = test::number_from_environment("RINGTAIL_CRASH_RECORDS", 20'000);
+  ASSERT_NO_FATAL_FAILURE(start({{"term.bytes", "64KiB"},
+                                 {"ring.terms", "4"},
+                                 {"claim.timeout.ms", "20"},
+                                 {"segment.bytes", "1MiB"},
+                                 {"reader.pin.ms", "1"}},
+                                records, {.slow_records = records * kProducers}));
+  load_.rest_us = 20;
+  load_.exclusive = 200;
+  ASSERT_NO_FATAL_FAILURE(stop_anyone());
+}
+
+void StallTest::stop_anyone() {
   start_producers();
   auto all_done = [this] {
     return std::all_of(producers_.begin(), producers_.end(), [this](const Process& p) {

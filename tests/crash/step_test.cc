@@ -27,6 +27,7 @@ struct Variant {
   bool rotates = false;  // the append is the first that does not fit into its term
   bool alone = false;    // no neighbour: the victim is the keeper too, and its successor recovers the log
   TopicConfigs configs = {};
+  bool exclusive = false;  // the victim has the topic for itself while it lives
 };
 void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
@@ -78,8 +79,13 @@ class StepTest : public ::testing::TestWithParam<Variant> {
         continue;
       }
       shared_->neighbour.attempted.store(number + 1);
-      if (auto sent = producer->send(Value(kNeighbour, number)); !sent)
-        return give_up(shared_->neighbour.error, to_string(producer->error()));
+      auto sent = producer->send(Value(kNeighbour, number));
+      // Until the keeper has taken it back from the dead victim.
+      while (!sent && sent.error() == SendError::held_exclusively && GetParam().exclusive) {
+        ::usleep(50);
+        sent = producer->send(Value(kNeighbour, number));
+      }
+      if (!sent) return give_up(shared_->neighbour.error, to_string(producer->error()));
       while (ledger.next[kNeighbour] <= number) {
         auto records = consumer->poll(std::chrono::seconds(1));
         if (!records) return give_up(shared_->neighbour.error, to_string(records.error()));
@@ -96,7 +102,7 @@ class StepTest : public ::testing::TestWithParam<Variant> {
     ProducerPage& page = shared_->victim;
     auto log = scene_.open(GetParam().alone ? KeeperMode::embedded : KeeperMode::none);
     if (!log) return give_up(page.error, to_string(log.error()));
-    auto producer = Producer::open(*log, {.topic = kTopic});
+    auto producer = Producer::open(*log, {.topic = kTopic, .exclusive = GetParam().exclusive});
     if (!producer) return give_up(page.error, to_string(producer.error()));
     const Load load{.by = Load::By::send, .records = ~std::uint64_t{0}};
     std::uint64_t number = page.attempted.load();
@@ -217,6 +223,12 @@ const std::vector<Variant> kVariants{
     {.name = "SendThatRotatesWithAppendTime", .rotates = true, .configs = kAppendTime},
     {.name = "SendByTheKeeper", .alone = true},
     {.name = "SendThatRotatesByTheKeeper", .rotates = true, .alone = true},
+    {.name = "ExclusiveSend", .exclusive = true},
+    {.name = "ExclusiveSendThatRotates", .rotates = true, .exclusive = true},
+    {.name = "ExclusiveBatchThatRotates", .how = How::batch, .rotates = true, .exclusive = true},
+    {.name = "ExclusiveClaim", .how = How::commit, .exclusive = true},
+    {.name = "ExclusiveClaimThatIsAborted", .how = How::abort, .exclusive = true},
+    {.name = "ExclusiveSendThatRotatesByTheKeeper", .rotates = true, .alone = true, .exclusive = true},
 };
 
 INSTANTIATE_TEST_SUITE_P(Crash, StepTest, ::testing::ValuesIn(kVariants),

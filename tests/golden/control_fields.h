@@ -90,6 +90,7 @@ class ControlFields {
     next("Partition::timestamp_type", p.timestamp_type);
     next("Partition::storage", p.storage);
     next("Partition::cleanup_policy", p.cleanup_policy);
+    next("Partition::exclusive", p.exclusive);
     next("Partition::hot", p.hot);
     next("Partition::data_seq", p.data_seq);
     next("Partition::space_seq", p.space_seq);

@@ -72,8 +72,8 @@ const std::vector<Binary>& binaries() {
        "release that wrote it"},
       {segment + ".timeindex", 8, 8, 4, 1, read_header(format::FileKind::time_index, "a.timeindex"),
        "a.timeindex", "release that wrote it"},
-      {"shm/control", 8, 8, 4, 3, read_control, "/control", "with the version that wrote this"},
-      {"shm/ticks-0.ring", 8, 8, 4, 2, read_ring, "/ticks-0.ring", "let the version that wrote it flush it"},
+      {"shm/control", 8, 8, 4, 4, read_control, "/control", "with the version that wrote this"},
+      {"shm/ticks-0.ring", 8, 8, 4, 3, read_ring, "/ticks-0.ring", "let the version that wrote it flush it"},
       {"wire/hello", 4, 4, 2, 2, read_message, "the peer", "run the same release on all hosts"}};
   return all;
 }

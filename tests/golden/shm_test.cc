@@ -21,7 +21,7 @@ TEST(GoldenControl, EveryFieldIsRead) {
   shm::ControlHeader header;
   std::memcpy(static_cast<void*>(&header), bytes.data(), sizeof header);
   EXPECT_EQ(header.magic, 0x4c5254434c544752u);
-  EXPECT_EQ(header.version, 3u);
+  EXPECT_EQ(header.version, 4u);
   EXPECT_EQ(header.slot_count, 512u);
   EXPECT_EQ(header.reader_count, 4096u);
   EXPECT_EQ(header.partition_count, 4096u);
@@ -53,7 +53,7 @@ TEST(GoldenRing, EveryFieldIsRead) {
   ASSERT_TRUE(ring) << to_string(ring.error());
   const log::RingHeader& h = ring->header();
   EXPECT_EQ(h.magic, 0x474e524c544752u);
-  EXPECT_EQ(h.version, 2u);
+  EXPECT_EQ(h.version, 3u);
   EXPECT_EQ(h.header_bytes, 16'384u);
   EXPECT_EQ(h.log_id, kLogId);
   EXPECT_EQ(h.topic_id, kTicks.id);
@@ -69,7 +69,8 @@ TEST(GoldenRing, EveryFieldIsRead) {
   EXPECT_EQ(h.head.load(), 0u);
   EXPECT_EQ(h.state.load(), 0u);
   EXPECT_EQ(h.scribbled.load(), 0u);
-  EXPECT_EQ(h.followed.load(), 0u);
+  EXPECT_EQ(h.filled_by.load(), 0u);
+  EXPECT_EQ(h.grant.load(), 0u);
   const std::uint64_t tail = ring->line(0).tail.load();
   EXPECT_FALSE(log::tail_fenced(tail));
   EXPECT_EQ(log::tail_lap(tail), 0u);

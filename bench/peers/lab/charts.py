@@ -8,10 +8,12 @@ from .goals import rate_text, time_text
 # is hard to see on white; `ink` is black or white. Each system has a colour and a dash of its own.
 COLOURS = {"ink": "var(--ink)", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "blue": "var(--blue)",
            "vermillion": "#D55E00", "purple": "#CC79A7"}
-DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 4", "dashdot": "9 3 2 3"}
+DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 4", "dashdot": "9 3 2 3", "long": "16 5", "longdot": "16 4 2 4 2 4"}
 STYLES = {
     "line": ("ink", "dotted"), "ring": ("ink", "solid"), "memcpy": ("ink", "dashed"), "memcpy-small": ("ink", "dashdot"),
     "ringtail-memory": ("vermillion", "solid"), "ringtail-batch": ("vermillion", "dotted"),
+    "ringtail-exclusive": ("vermillion", "long"), "ringtail-exclusive-batch": ("vermillion", "longdot"),
+    "ringtail-exclusive-disk": ("vermillion", "longdot"),
     "ringtail-small": ("vermillion", "dotted"), "ringtail-small-batch": ("vermillion", "dashdot"),
     "ringtail-disk": ("vermillion", "dashed"), "ringtail-disk-batch": ("vermillion", "dotted"),
     "ringtail-durable": ("vermillion", "dashdot"), "ringtail-durable-batch": ("vermillion", "dashdot"),

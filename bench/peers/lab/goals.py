@@ -102,6 +102,8 @@ def goals(campaign):
     one_m = "1 M/s open loop, to disk"
     return [
         at_most(board, "ping-pong 32 B, p50, over Aeron IPC's", 1, "ping-spin", memory, "aeron-ipc", "p50"),
+        at_most(board, "ping-pong 32 B, exclusive, p50, over Aeron IPC's", 1, "ping-spin", "ringtail-exclusive",
+                "aeron-ipc", "p50"),
         at_most(board, "ping-pong 32 B, p50, over the raw cache line's", 1.5, "ping-spin", memory, "line", "p50"),
         at_most(board, "ping-pong 32 B, p99.9, over Aeron IPC's", 1, "ping-spin", memory, "aeron-ipc", "p99_9"),
         at_most(board, f"{one_m}, p50, over Chronicle Queue's", 1, "open-1m", disk, "chronicle", "p50"),
@@ -116,10 +118,10 @@ def goals(campaign):
                  "aeron-shared", "records_per_second"),
         at_least(board, "saturation 64 B, 1→1, batches of 64, over Aeron IPC, concurrent publication", 2.5, "sat-64",
                  "ringtail-batch", "aeron-shared", "records_per_second"),
-        at_least(board, "saturation 64 B, 1→1, over Aeron IPC, exclusive publication", 1.5, "sat-64", memory,
-                 "aeron-ipc", "records_per_second"),
-        at_least(board, "saturation 64 B, 1→1, batches of 64, over Aeron IPC, exclusive publication", 2.5, "sat-64",
-                 "ringtail-batch", "aeron-ipc", "records_per_second"),
+        at_least(board, "saturation 64 B, 1→1, exclusive, over Aeron IPC, exclusive publication", 1.5, "sat-64",
+                 "ringtail-exclusive", "aeron-ipc", "records_per_second"),
+        at_least(board, "saturation 64 B, 1→1, exclusive, batches of 64, over Aeron IPC, exclusive publication", 2.5,
+                 "sat-64", "ringtail-exclusive-batch", "aeron-ipc", "records_per_second"),
         at_least(board, "4→1 contended producers, over Aeron IPC", 1, "fan-4-1", memory, "aeron-ipc",
                  "records_per_second"),
         at_least(board, "saturation 1 KiB, over memcpy through a ring of the same size", 0.6, "sat-1k", memory, "memcpy",

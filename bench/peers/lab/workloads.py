@@ -82,9 +82,10 @@ def workloads(replay_bytes):
     return [
         Workload("ping-spin", "ping-pong, 32 B, spinning", "How long do a question and its answer take?",
                  Shape(ping_pong=True, size=32),
-                 quick=("line", "ring", "ringtail-memory", "ringtail-disk", "ringtail-group", "pipe", "socket", "boost",
-                        "zeromq", "iceoryx", "redis", "aeron-ipc", "chronicle", "iceoryx2")),
-        _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-small-batch", "ringtail-disk",
+                 quick=("line", "ring", "ringtail-memory", "ringtail-exclusive", "ringtail-disk", "ringtail-group",
+                        "pipe", "socket", "boost", "zeromq", "iceoryx", "redis", "aeron-ipc", "chronicle", "iceoryx2")),
+        _saturation("64", 64, ("ring", "ringtail-memory", "ringtail-batch", "ringtail-exclusive",
+                               "ringtail-exclusive-batch", "ringtail-small-batch", "ringtail-disk",
                                "ringtail-disk-batch", "ringtail-durable-batch", "pipe", "boost", "zeromq", "iceoryx",
                                "redis", "aeron-ipc", "aeron-shared", "aeron-archive", "chronicle", "kafka",
                                "iceoryx2")),

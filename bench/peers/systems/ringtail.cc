@@ -4,10 +4,14 @@
 //   disk     storage=disk: in the files and synced within flush.ms (5 ms), the producer does not wait for it
 //   durable  the same, and each send (or batch) returns when it is synced
 //   group    memory, read by a member of a consumer group that commits automatically
+//   exclusive, exclusive-disk  memory and disk, by a producer that has the topic for itself
 // `serve` is the keeper: it creates the topics, and nothing else holds that role, so that producers and consumers
 // are what they measure. All is default but for what is named here.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <thread>
 
@@ -18,6 +22,7 @@ namespace ringtail::peers {
 namespace {
 
 std::string mode_of(const Options& options) { return options.mode.empty() ? "memory" : options.mode; }
+bool is_exclusive(const Options& options) { return mode_of(options).starts_with("exclusive"); }
 
 Result<Log> attach(const Options& options) {
   return Log::open({.dir = options.dir, .create_if_missing = false, .keeper = KeeperMode::none});
@@ -29,7 +34,8 @@ class RingtailSender {
     auto log = attach(options);
     if (!log) return std::unexpected(log.error());
     const bool durable = mode_of(options) == "durable";
-    ProducerOptions wanted{.topic = to_string(channel), .durable = durable};
+    ProducerOptions wanted{
+        .topic = to_string(channel), .durable = durable, .exclusive = is_exclusive(options)};
     if (!durable) wanted.max_block = std::chrono::milliseconds(500);  // then it looks whether it is to stop
     auto producer = Producer::open(*log, std::move(wanted));
     if (!producer) return std::unexpected(producer.error());
@@ -142,9 +148,12 @@ struct Ringtail {
 
   static Status check(const Options& options) {
     const std::string mode = mode_of(options);
-    if (mode != "memory" && mode != "small" && mode != "disk" && mode != "durable" && mode != "group") {
-      return fail(Code::unsupported,
-                  fmt::format("no mode '{}'; there are memory, small, disk, durable, group", mode));
+    constexpr std::array modes{"memory", "small", "disk", "durable", "group", "exclusive", "exclusive-disk"};
+    if (std::ranges::find(modes, mode) == modes.end()) {
+      return fail(Code::unsupported, fmt::format("no mode '{}'; there are {}", mode, fmt::join(modes, ", ")));
+    }
+    if (is_exclusive(options) && options.producers > 1) {
+      return fail(Code::unsupported, "one producer has an exclusive topic for itself; run it with one");
     }
     if (mode == "group" && options.consumers > 1) {
       return fail(Code::unsupported, "members of a group share the records; run it with one consumer");
@@ -157,7 +166,7 @@ struct Ringtail {
     if (!log) return std::unexpected(log.error());
     auto keeper = std::make_unique<Keeper>(std::move(*log));
     const std::string mode = mode_of(options);
-    const bool disk = mode == "disk" || mode == "durable";
+    const bool disk = mode == "disk" || mode == "durable" || mode == "exclusive-disk";
     TopicConfigs configs{{"storage", disk ? "disk" : "memory"}};
     if (mode == "small") configs["term.bytes"] = "2MiB";
     for (const Channel channel : {Channel::data, Channel::ping, Channel::pong}) {

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "shm/light_fence.h"
 #include "unit/log/ring_keeper_test_support.h"
 
 namespace ringtail::log {
@@ -194,6 +195,40 @@ TEST_P(Litmus, AWatermarkBringsItsOffset) {
       [&] {
         return fmt::format("{} position, {} offset", position == round * 64 ? "new" : "old",
                            offset == round ? "new" : "old");
+      });
+}
+
+// What exclusive producers rest on: a store and a look that nothing but the compiler keeps in order, beside a store and
+// a look with some time between. Without that time neither sees the other now and then.
+TEST_P(Litmus, WhoWaitsBehindHisStoreSeesOrIsSeen) {
+  struct alignas(128) Word {
+    std::atomic<std::uint64_t> value{0};
+  };
+  Word light;
+  Word patient;
+  std::uint64_t light_saw = 0;
+  std::uint64_t patient_saw = 0;
+  LitmusRun run(GetParam(), {"light sees", "patient sees", "both see"});
+  run.run(
+      {[&] {
+         light.value.store(1, std::memory_order_relaxed);
+         shm::light_fence();
+         light_saw = patient.value.load(std::memory_order_relaxed);
+       },
+       [&] {
+         patient.value.store(1, std::memory_order_relaxed);
+         const std::int64_t until = monotonic_ns() + shm::kVisibleNs;
+         while (monotonic_ns() < until) {
+         }
+         patient_saw = light.value.load(std::memory_order_relaxed);
+       }},
+      [&] {
+        light.value.store(0);
+        patient.value.store(0);
+      },
+      [&] {
+        if (light_saw != 0 && patient_saw != 0) return "both see";
+        return light_saw != 0 ? "light sees" : patient_saw != 0 ? "patient sees" : "neither";
       });
 }
 

@@ -225,7 +225,65 @@ TEST_P(Replicated, AnOpenClaimIsGivenUpWhenTheLeadershipIs) {
   expect_same(a_, b_);
 }
 
-// The ring was sealed, and the next one not in its place yet.
+// --- Producers that have the partition for themselves ----------------------------------------------
+
+TEST_P(Replicated, AnExclusiveProducerHasItsRingAgainWhenItsHostLeadsAgain) {
+  auto alone = a_.new_producer(std::chrono::milliseconds(1), true);
+  a_.lead(1);
+  a_.append(*alone, "one ", 40);
+  EXPECT_EQ(a_.ring().owner(), alone->slot.owner());
+  b_.follow(a_, 1);
+  b_.fetch_from(a_);
+  expect_same(a_, b_);
+  a_.fence();
+  EXPECT_EQ((*alone)->append({.value = "not now"}).error(), SendError::not_leader);
+  a_.lead(2);
+  a_.append(*alone, "two ", 40);
+  EXPECT_EQ(a_.ring().owner(), alone->slot.owner());
+  b_.follow(a_, 2);
+  b_.fetch_from(a_);
+  expect_same(a_, b_);
+}
+
+TEST_P(Replicated, AnExclusiveProducerThatStandsStillIsGivenUpWhenTheLeadershipIs) {
+  auto alone = a_.new_producer(std::chrono::milliseconds(1), true);
+  a_.lead(1);
+  a_.append(*alone, "one ", 3);
+  auto claim = (*alone)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  const RoleOutcome fenced = a_.fence();
+  EXPECT_EQ(fenced.end.offset, Offset(3));
+  EXPECT_EQ((*alone)->commit(*claim).error(), SendError::claim_expired);
+  b_.lead(2);
+  auto second = b_.new_producer();
+  b_.append(*second, "other ", 2);
+  a_.follow(b_, 2);
+  a_.fetch_from(b_);
+  expect_same(a_, b_);
+}
+
+// The next keeper must not take the ring for one at rest, in which nobody writes any more.
+TEST_P(Replicated, AKeeperMayDieWhenItHasGivenUpAnExclusiveProducer) {
+  auto alone = a_.new_producer(std::chrono::milliseconds(1), true);
+  a_.lead(1);
+  a_.append(*alone, "one ", 3);
+  auto claim = (*alone)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  const Ring before = a_.ring();
+  a_.keeper().request_role({.role = ReplicaRole::fenced});
+  a_.turn_until([&] { return before.scribbled() == Scribbled::by_owner; });
+  a_.restart_keeper();
+  a_.lead(2);
+  EXPECT_NE(a_.ring().generation(), before.generation());
+  std::memset(claim->value, 'z', 100);
+  EXPECT_EQ((*alone)->commit(*claim).error(), SendError::claim_expired);
+  a_.append(*alone, "two ", 10);
+  b_.follow(a_, 2);
+  b_.fetch_from(a_);
+  expect_same(a_, b_);
+}
+
+// Of any ring: it was sealed, and the next one not in its place yet.
 TEST_P(Replicated, AKeeperMayDieBetweenTheSealAndTheNextRing) {
   a_.lead(1);
   auto producer = a_.new_producer();

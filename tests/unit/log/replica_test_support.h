@@ -163,11 +163,11 @@ class ReplicaHost {
     std::optional<Appender> appender;
     Appender* operator->() { return &*appender; }
   };
-  std::unique_ptr<Producer> new_producer(
-      std::chrono::milliseconds max_block = std::chrono::milliseconds(1)) {
+  std::unique_ptr<Producer> new_producer(std::chrono::milliseconds max_block = std::chrono::milliseconds(1),
+                                         bool exclusive = false) {
     auto producer = std::make_unique<Producer>();
     producer->slot = shm::OwnedSlot::acquire(control_, locks_, shm::SlotRole::producer).value();
-    producer->appender = Appender::open(ref_, producer->slot, producer->clock, max_block).value();
+    producer->appender = Appender::open(ref_, producer->slot, producer->clock, max_block, exclusive).value();
     return producer;
   }
   // Appends `count` records with values of their own, while the keeper makes its rounds.

@@ -85,7 +85,7 @@ TEST_F(RingFile, OfAnotherLayoutVersionIsRefusedWithBothVersions) {
   const Error error = error_after([](RingHeader& header) { header.version = 9; });
   EXPECT_EQ(error.code, Code::incompatible_layout);
   EXPECT_THAT(error.message, HasSubstr("version 9"));
-  EXPECT_THAT(error.message, HasSubstr("has 2"));
+  EXPECT_THAT(error.message, HasSubstr("has 3"));
   EXPECT_THAT(error.message, HasSubstr(path().string()));
 }
 
