@@ -10,7 +10,6 @@
 namespace ringtail::log {
 
 using format::FrameType;
-using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 

@@ -100,6 +100,16 @@ TEST_F(PerfTest, RecordsCanBeWrittenInPlace) {
   EXPECT_FALSE(result.contains("durable_records_per_second"));
 }
 
+TEST_F(PerfTest, AProducerCanHaveItsTopicForItself) {
+  const json stream =
+      measure({"throughput", "--exclusive", "--storage", "memory", "--seconds", "0.1", "--repeat", "1"});
+  EXPECT_EQ(stream["exclusive"], true);
+  EXPECT_GT(stream["count"], 0);
+  const json trips = measure({"latency", "--exclusive", "--count", "1000", "--repeat", "1"});
+  EXPECT_EQ(trips["exclusive"], true);
+  EXPECT_EQ(trips["count"], 1000);
+}
+
 TEST_F(PerfTest, WritesTheDistributionAsTextAndAsAPage) {
   const auto result = run_here({"perf", "latency", "--count", "3000", "--repeat", "2", "--storage", "memory",
                                 "--hgrm", "delays.hgrm", "--html", "delays.html"});
@@ -142,6 +152,7 @@ TEST_F(PerfTest, RefusesWhatCannotBeMeasured) {
       {"perf", "latency", "--rate", "-1"},
       {"perf", "throughput", "--batch", "0"},
       {"perf", "throughput", "--batch", "2", "--claim"},
+      {"perf", "throughput", "--producers", "2", "--exclusive"},
       {"perf", "throughput", "--producers", "65"},
       {"perf", "throughput", "--config", "flush.ms"},
       {"perf", "throughput", "--config", "no.such.thing=1"},
