@@ -273,8 +273,9 @@ TEST_P(Replicated, AKeeperMayDieWhenItHasGivenUpAnExclusiveProducer) {
   a_.keeper().request_role({.role = ReplicaRole::fenced});
   a_.turn_until([&] { return before.scribbled() == Scribbled::by_owner; });
   a_.restart_keeper();
-  a_.lead(2);
+  a_.fence();
   EXPECT_NE(a_.ring().generation(), before.generation());
+  a_.lead(2);
   std::memset(claim->value, 'z', 100);
   EXPECT_EQ((*alone)->commit(*claim).error(), SendError::claim_expired);
   a_.append(*alone, "two ", 10);
