@@ -53,10 +53,10 @@ struct ProducerOptions {
   std::string transactional_id = {};
   std::chrono::milliseconds transaction_timeout{60'000};  // an older one is aborted: readers wait no longer
   // Has the topic's partitions for itself while it is open: sends of all others are refused (held_exclusively). An
-  // append is then a few plain stores instead of two locked instructions; for the one writer of a feed it is the
-  // fastest there is. `open` waits until it has them, some milliseconds, and sends wait where they have to be given
-  // to it anew: when a ring is replaced, or when this host leads again. A producer that dies gives them back as one
-  // that closes does; claim.timeout.ms is not for it, since it keeps nobody waiting. Not with a transactional_id.
+  // append is then a few plain stores instead of two locked instructions: for the one writer of a feed. `open` waits
+  // until it has them, some milliseconds, and sends wait where they have to be given to it anew: when a ring is
+  // replaced, or when this host leads again. A producer that dies gives them back as one that closes does;
+  // claim.timeout.ms is not for it, since it keeps nobody waiting. Not with a transactional_id.
   bool exclusive = false;
 };
 

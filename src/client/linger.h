@@ -4,9 +4,9 @@
 // long as a sleep costs never pays more than twice what the better choice would (competitive spinning: Karlin, Li,
 // Manasse, Owicki, "Empirical studies of competitive spinning for a shared-memory multiprocessor", SOSP 1991). Here it
 // is some three times as long, for between two who both sleep an answer takes two wake-ups and more, and neither would
-// begin to look on. In return it does so only while that has paid: once a sleep was that short; no longer when it looked on in vain,
-// and then each time after twice as many short sleeps as before, for where there are more processes than CPUs the
-// record may be waiting for this very CPU. So who waits for rare records only sleeps.
+// begin to look on. In return it does so only while that has paid: once a sleep was that short; no longer when it looked
+// on in vain, and then each time after twice as many short sleeps as before, for where there are more processes than
+// CPUs the record may be waiting for this very CPU. So who waits for rare records only sleeps.
 //
 // Thread safety: none.
 #pragma once

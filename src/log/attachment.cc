@@ -19,11 +19,10 @@ constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 }  // namespace
 
 Error nobody_keeps(const std::filesystem::path& dir) {
-  return {
-      Code::no_keeper, 0,
-      fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded, or "
-                  "ringtaild where the log belongs to a cluster",
-                  dir.string())};
+  return {Code::no_keeper, 0,
+          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded, or "
+                      "ringtaild where the log belongs to a cluster",
+                      dir.string())};
 }
 
 void Attachment::note_keeper_failure(Error failure) {
