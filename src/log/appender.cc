@@ -169,6 +169,7 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
     attributes = attributes_of(record);
   }
   prefetch_behind(claimed.frame + claimed_bytes);
+  note_place(claimed.frame, claimed.frame + claimed_bytes);
   if (!commit_as<is_alone(kKind)>(claimed.frame, claimed_bytes, 1, length, attributes)) [[unlikely]]
     return refuse_commit();
   if constexpr (kStamped) ++next_sequence_;
@@ -177,6 +178,7 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
 }
 
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
+  prefetch_next();
   if (!is_plain()) [[unlikely]]
     return append_slowly(record);
   return append_as<Kind::plain>(record);
@@ -245,6 +247,7 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
     frame += format::align_frame(length);
     prefetch_behind(frame);
   }
+  note_place(claimed.frame, frame);
   const auto first_attributes = static_cast<std::uint8_t>(attributes_of(records[0]) | stamped);
   if (!commit_as<is_alone(kKind)>(claimed.frame, claimed_bytes, count, first_length, first_attributes))
     return refuse_commit();
@@ -254,6 +257,7 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
 }
 
 SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord> records) {
+  prefetch_next();
   if (!is_plain()) [[unlikely]]
     return append_batch_slowly(records);
   return append_batch_as<Kind::plain>(records);
@@ -315,11 +319,13 @@ inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::
   }
   open.metadata = {partition_.partition, claimed.offset, claimed.position + open.claimed, timestamp_ns};
   prefetch_behind(claimed.frame + open.claimed);
+  note_place(claimed.frame, claimed.frame + open.claimed);
   slot_->announce_open(partition_.index, claimed.position.value());
   return open;
 }
 
 SendResult<Appender::Open> Appender::claim(std::string_view key, std::size_t value_bytes) {
+  prefetch_next();
   if (!is_plain()) [[unlikely]]
     return claim_slowly(key, value_bytes);
   return claim_as<Kind::plain>(key, value_bytes);
