@@ -4,7 +4,15 @@
 namespace ringtail::log {
 namespace {
 
-class ExclusiveEndTest : public ExclusiveTest {};
+class ExclusiveEndTest : public ExclusiveTest {
+ protected:
+  void let_next_keeper_take_it_back() {
+    kill_keeper();
+    open_keeper();
+    turn_until([&] { return failed() || !ring().is_owned(); });
+    ASSERT_FALSE(failed());
+  }
+};
 
 INSTANTIATE_TEST_SUITE_P(Topics, ExclusiveEndTest, ::testing::Values(Storage::memory, Storage::disk),
                          [](const auto& topic) { return topic.param == Storage::disk ? "Disk" : "Memory"; });
@@ -70,10 +78,7 @@ TEST_P(ExclusiveEndTest, GoesOnUnderAnotherKeeper) {
   // One that dies while it takes the ring back.
   (*owner)->release_exclusive();
   ring().fence();
-  kill_keeper();
-  open_keeper();
-  turn_until([&] { return failed() || !ring().is_owned(); });
-  ASSERT_FALSE(failed());
+  let_next_keeper_take_it_back();
   auto shared = new_producer();
   append(*shared, 30);
   expect_rest(*reader, Offset(90));
@@ -83,10 +88,7 @@ TEST_P(ExclusiveEndTest, WhenAllHaveDiedItsRecordsAreThere) {
   auto owner = new_owner();
   append(*owner, 100);
   owner.reset();
-  kill_keeper();
-  open_keeper();
-  turn_until([&] { return failed() || !ring().is_owned(); });
-  ASSERT_FALSE(failed());
+  let_next_keeper_take_it_back();
   auto shared = new_producer();
   append(*shared, 30);
   auto reader = new_reader();
