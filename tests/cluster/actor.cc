@@ -1,10 +1,11 @@
 // A process on one host of a cluster that notes what it does and sees, a line each (cluster/checker.h):
 //
-//     cluster_actor produce|insist|read DIR TOPIC NAME HISTORY
+//     cluster_actor produce|insist|produce-alone|insist-alone|read DIR TOPIC NAME HISTORY
 //
 // `produce` appends to partition 0 with acks=all whenever the host leads, and never a value twice. `insist` does so
 // with numbers, and sends each until it is acknowledged or 1,024 others came behind it; on all hosts these are one
-// producer, and a value tells its number. `read` reads partition 0 from its beginning on. Each goes on until it is
+// producer, and a value tells its number. With `-alone` either has the topic for itself for some sends, then leaves it
+// to others for a moment. `read` reads partition 0 from its beginning on. Each goes on until it is
 // killed: every line is whole when it is followed by another, and a send without a second line is one of unknown
 // outcome.
 #include <fcntl.h>
@@ -48,6 +49,7 @@ struct Actor {
   std::string topic;
   std::string name;
   int history = -1;
+  bool alone = false;  // as a producer
 
   ringtail::TopicPartition partition() const { return {topic, ringtail::PartitionId(0)}; }
   void note(Event event) const {
@@ -64,11 +66,47 @@ int give_up(const ringtail::Error& error) {
   return 1;
 }
 
+// An actor's producer. One that wants the topic for itself is opened anew every so often, so that others have their
+// turn; until they have, or as long as another has the topic, there is none.
+class Turns {
+ public:
+  Turns(const Actor& actor, ringtail::ProducerOptions options) : actor_(actor), options_(std::move(options)) {
+    options_.topic = actor.topic;
+    options_.exclusive = actor.alone;
+  }
+
+  // Null: not now. Errors: as of Producer::open.
+  ringtail::Result<ringtail::Producer*> next() {
+    if (actor_.alone && producer_ && sends_++ == kSends) {
+      producer_.reset();
+      std::this_thread::sleep_for(kAfterFailure);
+    }
+    if (producer_) return &*producer_;
+    auto opened = ringtail::Producer::open(actor_.log, options_);
+    if (!opened && opened.error().code == ringtail::Code::held_exclusively) {
+      std::this_thread::sleep_for(kBetweenSends);
+      return nullptr;
+    }
+    if (!opened) return std::unexpected(opened.error());
+    sends_ = 0;
+    return &producer_.emplace(std::move(*opened));
+  }
+
+ private:
+  static constexpr int kSends = 200;
+
+  const Actor& actor_;
+  ringtail::ProducerOptions options_;
+  std::optional<ringtail::Producer> producer_;
+  int sends_ = 0;
+};
+
 // Whether the error says that nothing was appended.
 bool is_refusal(SendError error) {
   switch (error) {
     case SendError::would_block:
     case SendError::claim_expired:
+    case SendError::held_exclusively:
     case SendError::not_enough_replicas:
     case SendError::not_leader: return true;
     default: return false;
@@ -95,15 +133,15 @@ void send(const Actor& actor, ringtail::Producer& producer, const std::string& v
 int produce(const Actor& actor) {
   auto role = actor.log.watch_role(actor.partition());
   if (!role) return give_up(role.error());
-  auto producer = ringtail::Producer::open(
-      actor.log, {.topic = actor.topic, .acks = ringtail::Acks::all, .max_block = 2s});
-  if (!producer) return give_up(producer.error());
+  Turns turns(actor, {.acks = ringtail::Acks::all, .max_block = 2s});
   for (std::uint64_t number = 0;;) {
     const auto leading = role->wait_until_leader(1s);
-    if (leading)
-      send(actor, *producer, actor.name + '-' + std::to_string(number++), leading->epoch);
-    else if (leading.error().code != ringtail::Code::timed_out)
-      return give_up(leading.error());
+    if (!leading && leading.error().code != ringtail::Code::timed_out) return give_up(leading.error());
+    if (!leading) continue;
+    auto producer = turns.next();
+    if (!producer) return give_up(producer.error());
+    if (*producer != nullptr)
+      send(actor, **producer, actor.name + '-' + std::to_string(number++), leading->epoch);
   }
 }
 
@@ -133,20 +171,20 @@ int insist(const Actor& actor) {
   constexpr std::uint64_t kProducerId = 4711;
   auto role = actor.log.watch_role(actor.partition());
   if (!role) return give_up(role.error());
-  auto producer = ringtail::Producer::open(actor.log, {.topic = actor.topic,
-                                                       .acks = ringtail::Acks::all,
-                                                       .max_block = 2s,
-                                                       .enable_idempotence = true,
-                                                       .producer_id = kProducerId});
-  if (!producer) return give_up(producer.error());
+  Turns turns(
+      actor,
+      {.acks = ringtail::Acks::all, .max_block = 2s, .enable_idempotence = true, .producer_id = kProducerId});
   for (std::optional<std::uint64_t> pending;;) {
     const auto leading = role->wait_until_leader(1s);
     if (!leading && leading.error().code != ringtail::Code::timed_out) return give_up(leading.error());
     if (!leading) continue;
-    const std::uint64_t next = producer->next_sequence(ringtail::PartitionId(0));
+    auto producer = turns.next();
+    if (!producer) return give_up(producer.error());
+    if (*producer == nullptr) continue;
+    const std::uint64_t next = (*producer)->next_sequence(ringtail::PartitionId(0));
     // It may have been lost together with what was before it.
     const std::uint64_t number = std::min(pending.value_or(next), next);
-    pending = insist_on(actor, *producer, number, leading->epoch) ? std::nullopt : std::optional(number);
+    pending = insist_on(actor, **producer, number, leading->epoch) ? std::nullopt : std::optional(number);
     // Others have sent so many since that the producer does not remember it.
     if (pending && number + 1'024 < next) pending.reset();
   }
@@ -178,16 +216,20 @@ ringtail::Result<ringtail::Log> open_log(const char* dir) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string what = argc == 6 ? argv[1] : "";
-  if (what != "produce" && what != "insist" && what != "read") {
-    std::fprintf(stderr, "usage: cluster_actor produce|insist|read DIR TOPIC NAME HISTORY\n");
+  std::string what = argc == 6 ? argv[1] : "";
+  const bool alone = what.ends_with("-alone");
+  if (alone) what.resize(what.find('-'));
+  if (what != "produce" && what != "insist" && (what != "read" || alone)) {
+    std::fprintf(
+        stderr,
+        "usage: cluster_actor produce|insist|produce-alone|insist-alone|read DIR TOPIC NAME HISTORY\n");
     return 2;
   }
   const int history = ::open(argv[5], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (history < 0) return std::perror(argv[5]), 1;
   auto log = open_log(argv[2]);
   if (!log) return give_up(log.error());
-  const Actor actor{.log = *log, .topic = argv[3], .name = argv[4], .history = history};
+  const Actor actor{.log = *log, .topic = argv[3], .name = argv[4], .history = history, .alone = alone};
   if (what == "insist") return insist(actor);
   return what == "produce" ? produce(actor) : read(actor);
 }

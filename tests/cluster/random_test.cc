@@ -131,18 +131,28 @@ class Nemesis {
   int begun_ = 0;
 };
 
-// By what a replica needs to have a record: it has synced it, or it has it in memory.
-class RandomFaultsTest : public ClusterTest, public ::testing::WithParamInterface<std::string> {
+// What a replica needs to have a record: it has synced it, or it has it in memory; and whether producers have the topic
+// for themselves, in turns.
+struct Way {
+  const char* name;
+  const char* ack;
+  const char* manner = "";
+};
+
+class RandomFaultsTest : public ClusterTest, public ::testing::WithParamInterface<Way> {
  protected:
   TopicConfigs configs() const override {
     TopicConfigs configs = ClusterTest::configs();
-    configs["replica.ack"] = GetParam();
+    configs["replica.ack"] = GetParam().ack;
     return configs;
   }
+  std::string manner() const override { return GetParam().manner; }
 };
 
-INSTANTIATE_TEST_SUITE_P(Acks, RandomFaultsTest, ::testing::Values("durable", "memory"),
-                         [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Acks, RandomFaultsTest,
+                         ::testing::Values(Way{"durable", "durable"}, Way{"memory", "memory"},
+                                           Way{"memory_alone", "memory", "-alone"}),
+                         [](const auto& test) { return test.param.name; });
 
 TEST_P(RandomFaultsTest, LoseNothingThatWasAcknowledged) {
   const std::uint64_t seed = print_seed();

@@ -39,8 +39,8 @@ class ClusterTest : public ::testing::Test {
     ASSERT_TRUE(cluster_.create_topic(kTopic, 1, configs())) << cluster_.trouble() << cluster_.describe();
     for (int node = 1; node <= cluster_.size(); ++node) {
       for (int i = 1; i <= kProducersPerHost; ++i)
-        start_actor("produce", node, "p" + std::to_string(node) + std::to_string(i));
-      start_actor("insist", node, "q" + std::to_string(node));
+        start_actor("produce" + manner(), node, "p" + std::to_string(node) + std::to_string(i));
+      start_actor("insist" + manner(), node, "q" + std::to_string(node));
       start_actor("read", node, "r" + std::to_string(node));
     }
     wait_for_acks(50);
@@ -52,6 +52,9 @@ class ClusterTest : public ::testing::Test {
             {"segment.bytes", "1MiB"},
             {"retention.ms", "-1"}};
   }
+
+  // Of producers; see cluster/actor.cc.
+  virtual std::string manner() const { return ""; }
 
   struct Actor {
     int node = 0;

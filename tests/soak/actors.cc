@@ -26,7 +26,8 @@ PartitionId partition_of(std::uint32_t producer) { return PartitionId(producer %
 
 // Nothing was appended, and the same may be tried again.
 bool is_passing(SendError error) {
-  return error == SendError::would_block || error == SendError::claim_expired;
+  return error == SendError::would_block || error == SendError::claim_expired ||
+         error == SendError::held_exclusively;
 }
 
 // Every so often a plain producer writes its record in place, and takes its time: to die within a claim.
@@ -39,6 +40,12 @@ SendResult<RecordMetadata> send_one(Producer& producer, const ProducerRecord& re
   std::memcpy(claim->value().data(), record.value.data(), record.value.size());
   ::usleep(kRestUs);
   return claim->commit();
+}
+
+// Before something is tried again. Who waits for the topic may do so to the end.
+void rest_between(const std::atomic<bool>& enough, ProducerPage& page) {
+  if (enough.load()) page.done.store(true);
+  std::this_thread::sleep_for(milliseconds(1));
 }
 
 // Sends on until it is killed. `first`: the number to begin with.
@@ -55,7 +62,7 @@ int send_on(Producer& producer, std::uint32_t id, std::uint64_t first, bool numb
     page.attempted.store(number + 1);
     SendResult<RecordMetadata> sent = send_one(producer, record, numbers, number);
     while (!sent && is_passing(sent.error())) {
-      std::this_thread::sleep_for(milliseconds(1));
+      rest_between(enough, page);
       sent = send_one(producer, record, numbers, number);
     }
     if (!sent) return give_up(page.error, to_string(producer.error()));
@@ -84,7 +91,8 @@ void ReaderPage::clear() {
 namespace {
 
 Lacks lacks_of(const Log& log, const std::string& topic) {
-  return {.any = topic == kPlain, .source = topic == kPlain || topic == kNumbered ? nullptr : &log};
+  const bool any = topic == kPlain || topic == kLone;
+  return {.any = any, .source = any || topic == kNumbered ? nullptr : &log};
 }
 
 // Whether the log begins, for this producer, at `number` or behind: what was before has been taken by retention.
@@ -155,6 +163,20 @@ int send_plain(const Scene& scene, std::uint32_t id, const Pace& pace, const std
   auto producer = Producer::open(*log, {.topic = kPlain});
   if (!producer) return give_up(page.error, to_string(producer.error()));
   return send_on(*producer, id, page.attempted.load(), false, pace, enough, page);
+}
+
+int send_alone(const Scene& scene, std::uint32_t id, const Pace& pace, const std::atomic<bool>& enough,
+               ProducerPage& page) {
+  page.starts.fetch_add(1);
+  auto log = scene.open(KeeperMode::none);
+  if (!log) return give_up(page.error, to_string(log.error()));
+  for (;;) {
+    auto producer = Producer::open(*log, {.topic = kLone, .exclusive = true});
+    if (producer) return send_on(*producer, id, page.attempted.load(), false, pace, enough, page);
+    if (producer.error().code != Code::held_exclusively)
+      return give_up(page.error, to_string(producer.error()));
+    rest_between(enough, page);
+  }
 }
 
 int send_numbered(const Scene& scene, std::uint32_t id, const Pace& pace, const std::atomic<bool>& enough,
@@ -354,7 +376,8 @@ int work(const Scene& scene, const Names& names, GroupPage& page, char (&error)[
 }
 
 Status make_topics(const Log& log, const Names& names) {
-  for (const std::string& topic : {std::string(kPlain), std::string(kNumbered), names.copies()}) {
+  for (const std::string& topic :
+       {std::string(kPlain), std::string(kLone), std::string(kNumbered), names.copies()}) {
     const Status made =
         Admin(log).create_topic({.name = topic, .partitions = kPartitions, .configs = configs()});
     if (!made && made.error().code != Code::already_exists) return made;

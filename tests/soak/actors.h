@@ -1,8 +1,9 @@
 // Who uses a log in the soak, and what they note of it in memory that outlives them.
 //
-// Producers number their records (crash/ledger.h: Value); so every record says whose it is and which. Two kinds send:
-// plain ones, of which a record may be missing where its producer was killed within the send, and numbering ones
-// (idempotence with an id), of which none may be missing and none come twice. Copiers copy the latter in transactions.
+// Producers number their records (crash/ledger.h: Value); so every record says whose it is and which. Three kinds send:
+// plain ones, of which a record may be missing where its producer was killed within the send; lone ones, the same with a
+// topic that one of them has for itself while the others wait for its end; and numbering ones (idempotence with an id),
+// of which none may be missing and none come twice. Copiers copy the latter in transactions.
 //
 // Thread safety: the functions are for child processes, one each. What they share is atomic.
 #pragma once
@@ -24,6 +25,7 @@ using crash::Value;
 
 inline constexpr std::uint32_t kPartitions = 2;  // a producer sends to the one of its number modulo this
 inline constexpr const char* kPlain = "plain";
+inline constexpr const char* kLone = "lone";
 inline constexpr const char* kNumbered = "numbered";
 
 struct Gap {
@@ -83,6 +85,8 @@ struct Pace {
 // --- Each runs until it is killed; its return value is an exit code, with the cause in `error` ---
 
 int send_plain(const Scene& scene, std::uint32_t id, const Pace& pace, const std::atomic<bool>& enough,
+               ProducerPage& page);
+int send_alone(const Scene& scene, std::uint32_t id, const Pace& pace, const std::atomic<bool>& enough,
                ProducerPage& page);
 int send_numbered(const Scene& scene, std::uint32_t id, const Pace& pace, const std::atomic<bool>& enough,
                   ProducerPage& page);

@@ -15,6 +15,7 @@ nlohmann::json summary(const Soak& soak, std::uint64_t seed, double seconds, con
   nlohmann::json all{{"seed", seed},
                      {"seconds", seconds},
                      {"records", soak.records()},
+                     {"lone_records", soak.lone_records()},
                      {"killed", counts.killed},
                      {"stopped", counts.stopped},
                      {"all_killed", counts.all_killed},

@@ -17,6 +17,9 @@ using std::chrono::milliseconds;
 constexpr std::uint32_t kKeepers = 2;
 constexpr std::uint32_t kPlainProducers = 2;  // ids from 0 on
 constexpr std::uint32_t kNumberedProducers = 2;
+constexpr std::uint32_t kLoneProducers = 2;
+constexpr std::uint32_t kProducers = kPlainProducers + kNumberedProducers + kLoneProducers;
+static_assert(kProducers <= kMaxProducers);
 constexpr std::uint32_t kSeats = 2;  // of each group
 constexpr auto kPatience = std::chrono::seconds(100);
 
@@ -26,6 +29,11 @@ bool is_numbered(std::uint32_t producer) {
 bool is_plain(std::uint32_t producer) { return producer < kPlainProducers; }
 
 }  // namespace
+
+ReaderPage& Soak::Readings::of(std::uint32_t producer) {
+  if (is_numbered(producer)) return numbered;
+  return is_plain(producer) ? plain : lone;
+}
 
 Soak::Soak(const SoakOptions& options) : options_(options), random_(options.seed), scene_(options.disk) {}
 
@@ -69,23 +77,24 @@ void Soak::cast() {
         Kind::keeper, i, is_daemon ? "daemon" : fmt::format("keeper {}", i),
         [this, is_daemon] { return is_daemon ? be_daemon() : crash::keep(scene_); }, s.errors[note++]);
   }
-  for (std::uint32_t id = 0; id < kPlainProducers + kNumberedProducers; ++id)
+  for (std::uint32_t id = 0; id < kProducers; ++id) {
+    const Kind kind = is_plain(id) ? Kind::plain : is_numbered(id) ? Kind::numbered : Kind::lone;
+    const auto send = kind == Kind::plain ? send_plain : kind == Kind::numbered ? send_numbered : send_alone;
     add(
-        is_plain(id) ? Kind::plain : Kind::numbered, id, fmt::format("producer {}", id),
-        [this, &s, id] {
-          return is_plain(id) ? send_plain(scene_, id, options_.pace, s.enough, s.producers[id])
-                              : send_numbered(scene_, id, options_.pace, s.enough, s.producers[id]);
-        },
+        kind, id, fmt::format("producer {}", id),
+        [this, &s, id, send] { return send(scene_, id, options_.pace, s.enough, s.producers[id]); },
         s.producers[id].error);
-  add(
-      Kind::reader, 0, "reader of plain", [this, &s] { return read_on(scene_, kPlain, s.plain); },
-      s.plain.error);
-  add(
-      Kind::reader, 1, "reader of numbered", [this, &s] { return read_on(scene_, kNumbered, s.numbered); },
-      s.numbered.error);
-  add(
-      Kind::reader, 2, "reader of copies", [this, &s] { return read_on(scene_, s.names.copies(), s.copies); },
-      s.copies.error);
+  }
+  Readings& r = s.readers;
+  const auto add_reader = [&](std::uint32_t number, const char* what, auto topic, ReaderPage& page) {
+    add(
+        Kind::reader, number, fmt::format("reader of {}", what),
+        [this, topic, &page] { return read_on(scene_, topic(), page); }, page.error);
+  };
+  add_reader(0, "plain", [] { return kPlain; }, r.plain);
+  add_reader(1, "numbered", [] { return kNumbered; }, r.numbered);
+  add_reader(2, "copies", [&s] { return s.names.copies(); }, r.copies);
+  add_reader(3, "lone", [] { return kLone; }, r.lone);
   for (std::uint32_t seat = 0; seat < kSeats; ++seat) {
     char(&copier)[512] = s.errors[note++];
     add(
@@ -131,7 +140,7 @@ void Soak::start_all() {
 
 void Soak::note_death(const Actor& actor) {
   ++counts_.killed;
-  if (actor.kind != Kind::plain) return;
+  if (actor.kind != Kind::plain && actor.kind != Kind::lone) return;
   truth_.note_death(actor.number, shared_->producers[actor.number]);
   counts_.doubts = truth_.doubts();
 }
@@ -209,7 +218,7 @@ void Soak::look_for_defects() {
     if (!actor.process.is_running())
       fail(fmt::format("the {} has ended with {}: {}", actor.name, code, actor.error()));
   }
-  check_gaps(shared_->plain, checked_gaps_);
+  check_gaps(shared_->readers, checked_gaps_);
   const auto now = Clock::now();
   if (const std::uint64_t sum = progress(); sum != last_progress_) {
     last_progress_ = sum;
@@ -230,12 +239,18 @@ void Soak::check_gaps(ReaderPage& page, std::uint32_t& checked) {
   }
 }
 
+void Soak::check_gaps(Readings& readings, std::array<std::uint32_t, 2>& checked) {
+  check_gaps(readings.plain, checked[0]);
+  check_gaps(readings.lone, checked[1]);
+}
+
 // Reads the whole log, while nobody else has it.
 void Soak::audit(bool lost_memory) {
   ++counts_.audits;
   Shared& s = *shared_;
-  const std::array<std::pair<ReaderPage*, std::string>, 3> topics{
-      {{&s.audit_plain, kPlain}, {&s.audit_numbered, kNumbered}, {&s.audit_copies, s.names.copies()}}};
+  Readings& a = s.audits;
+  const std::array<std::pair<ReaderPage*, std::string>, 4> topics{
+      {{&a.plain, kPlain}, {&a.lone, kLone}, {&a.numbered, kNumbered}, {&a.copies, s.names.copies()}}};
   for (const auto& [page, topic] : topics) page->clear();
   char(&error)[512] = s.errors.back();
   Process auditor("auditor", [&] {
@@ -255,22 +270,22 @@ void Soak::audit(bool lost_memory) {
 
 void Soak::compare(bool lost_memory) {
   Shared& s = *shared_;
-  std::uint32_t checked = 0;
-  check_gaps(s.audit_plain, checked);
-  for (std::uint32_t id = 0; id < kPlainProducers + kNumberedProducers; ++id) {
+  std::array<std::uint32_t, 2> checked{};
+  check_gaps(s.audits, checked);
+  for (std::uint32_t id = 0; id < kProducers; ++id) {
     const ProducerPage& page = s.producers[id];
-    const std::uint64_t next = (is_plain(id) ? s.audit_plain : s.audit_numbered).next[id].load();
-    const std::uint64_t read = (is_plain(id) ? s.plain : s.numbered).next[id].load();
+    const std::uint64_t next = s.audits.of(id).next[id].load();
+    const std::uint64_t read = s.readers.of(id).next[id].load();
     const std::uint64_t promised = lost_memory ? page.durable.load() : page.returned.load();
     if (next > page.attempted.load())
       fail(fmt::format("producer {}: number {} was never sent", id, next - 1));
-    const bool is_doubtful = is_plain(id) && !lost_memory && truth_.is_in_doubt(id, next, promised);
+    const bool is_doubtful = !is_numbered(id) && !lost_memory && truth_.is_in_doubt(id, next, promised);
     if (next < promised && !is_doubtful)
       fail(fmt::format("producer {}: {} numbers were promised{}, {} are there", id, promised,
                        lost_memory ? " beyond the loss of memory" : "", next));
     if (!lost_memory && read > next)
       fail(fmt::format("producer {}: {} numbers were read, {} are there", id, read, next));
-    const std::uint64_t copied = s.audit_copies.next[id].load();
+    const std::uint64_t copied = s.audits.copies.next[id].load();
     if (!lost_memory && is_numbered(id) && copied > next)
       fail(fmt::format("producer {}: {} numbers were copied, {} are there", id, copied, next));
   }
@@ -279,22 +294,24 @@ void Soak::compare(bool lost_memory) {
 // What is behind the end that is left was never there. What was made of it, copies and positions, is left behind.
 void Soak::go_back_to_audit() {
   Shared& s = *shared_;
-  for (std::uint32_t id = 0; id < kPlainProducers + kNumberedProducers; ++id) {
+  for (std::uint32_t id = 0; id < kProducers; ++id) {
     ProducerPage& page = s.producers[id];
-    const std::uint64_t next = (is_plain(id) ? s.audit_plain : s.audit_numbered).next[id].load();
+    const std::uint64_t next = s.audits.of(id).next[id].load();
     records_before_ += page.returned.load() - std::min(next, page.returned.load());
     for (auto* mark : {&page.attempted, &page.returned, &page.durable}) mark->store(next);
     truth_.forget(id, next);
   }
+  Readings& r = s.readers;
+  Readings& a = s.audits;
   for (const auto& [page, audit] :
-       {std::pair{&s.plain, &s.audit_plain}, std::pair{&s.numbered, &s.audit_numbered}}) {
+       {std::pair{&r.plain, &a.plain}, std::pair{&r.lone, &a.lone}, std::pair{&r.numbered, &a.numbered}}) {
     for (std::uint32_t p = 0; p < kPartitions; ++p) page->next_offset[p].store(audit->next_offset[p].load());
     for (std::uint32_t id = 0; id < kMaxProducers; ++id) page->next[id].store(audit->next[id].load());
     page->gap_count.store(0);
   }
-  checked_gaps_ = 0;
+  checked_gaps_ = {};
   ++s.names.life;
-  s.copies.clear();
+  r.copies.clear();
   for (std::uint32_t p = 0; p < kPartitions; ++p) {
     s.workers.acknowledged[p].store(0);
     s.workers.processed[p].store(0);
@@ -304,18 +321,17 @@ void Soak::go_back_to_audit() {
 // --- The end -------------------------------------------------------------------------------------
 
 bool Soak::has_all_been_read() const {
-  const Shared& s = *shared_;
-  for (std::uint32_t id = 0; id < kPlainProducers + kNumberedProducers; ++id) {
-    const ProducerPage& page = s.producers[id];
+  Readings& r = shared_->readers;
+  for (std::uint32_t id = 0; id < kProducers; ++id) {
+    const ProducerPage& page = shared_->producers[id];
     if (!page.done.load()) return false;
     const std::uint64_t sent = page.returned.load();
+    const std::uint64_t read = r.of(id).next[id].load();
     // Who died last may have left a number in doubt, and have been told to send no more.
-    if (is_plain(id)) {
-      const std::uint64_t read = s.plain.next[id].load();
-      if (read != sent && !truth_.is_in_doubt(id, read, sent)) return false;
-    } else {
-      const std::uint64_t read = s.numbered.next[id].load();
-      if (read < sent || read > page.attempted.load() || s.copies.next[id].load() != read) return false;
+    if (is_numbered(id)) {
+      if (read < sent || read > page.attempted.load() || r.copies.next[id].load() != read) return false;
+    } else if (read != sent && !truth_.is_in_doubt(id, read, sent)) {
+      return false;
     }
   }
   return true;
@@ -352,10 +368,16 @@ std::uint64_t Soak::records() const {
   for (const ProducerPage& page : shared_->producers) sum += page.returned.load();
   return sum;
 }
+std::uint64_t Soak::lone_records() const {
+  std::uint64_t sum = 0;
+  for (std::uint32_t id = 0; id < kProducers; ++id)
+    if (!is_plain(id) && !is_numbered(id)) sum += shared_->producers[id].returned.load();
+  return sum;
+}
 std::uint64_t Soak::progress() const {
-  const Shared& s = *shared_;
-  return records() + s.plain.records.load() + s.numbered.records.load() + s.copies.records.load() +
-         s.workers.records.load();
+  const Readings& r = shared_->readers;
+  return records() + r.plain.records.load() + r.lone.records.load() + r.numbered.records.load() +
+         r.copies.records.load() + shared_->workers.records.load();
 }
 
 void Soak::tell_progress() {

@@ -44,14 +44,15 @@ class Soak {
   std::string run();
 
   const SoakCounts& counts() const { return counts_; }
-  std::uint64_t records() const;  // sent so far
+  std::uint64_t records() const;       // sent so far
+  std::uint64_t lone_records() const;  // of those that are left, sent by who had his topic for himself
   const Scene& scene() const { return scene_; }
 
  private:
   using Clock = std::chrono::steady_clock;
   using Process = test::Process;
 
-  enum class Kind : std::uint8_t { keeper, plain, numbered, reader, copier, worker };
+  enum class Kind : std::uint8_t { keeper, plain, lone, numbered, reader, copier, worker };
   struct Actor {
     Kind kind;
     std::uint32_t number;  // of its kind; of producers, their id
@@ -61,12 +62,18 @@ class Soak {
     Process process;
     std::optional<Clock::time_point> stopped_until;
   };
+  // By topic.
+  struct Readings {
+    ReaderPage plain, lone, numbered, copies;
+
+    // Of the topic that a producer sends to.
+    ReaderPage& of(std::uint32_t producer);
+  };
   struct Shared {
     Names names;
     std::atomic<bool> enough{false};
     std::array<ProducerPage, kMaxProducers> producers;
-    ReaderPage plain, numbered, copies;
-    ReaderPage audit_plain, audit_numbered, audit_copies;
+    Readings readers, audits;
     GroupPage workers;
     std::atomic<std::uint64_t> copied{0};
     std::array<char[512], 8> errors{};
@@ -86,6 +93,7 @@ class Soak {
   void kill_everybody();
   void look_for_defects();
   void check_gaps(ReaderPage& page, std::uint32_t& checked);
+  void check_gaps(Readings& readings, std::array<std::uint32_t, 2>& checked);
   void audit(bool lost_memory);
   void compare(bool lost_memory);
   void go_back_to_audit();
@@ -110,8 +118,8 @@ class Soak {
   Clock::time_point next_line_ = begin_;
   Clock::time_point moved_ = begin_;
   std::uint64_t last_progress_ = 0;
-  std::uint32_t checked_gaps_ = 0;
-  std::uint64_t records_before_ = 0;  // taken back with lost memory
+  std::array<std::uint32_t, 2> checked_gaps_{};  // of plain and lone
+  std::uint64_t records_before_ = 0;             // taken back with lost memory
 };
 
 }  // namespace ringtail::soak
