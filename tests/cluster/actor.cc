@@ -66,8 +66,13 @@ int give_up(const ringtail::Error& error) {
   return 1;
 }
 
+// Another has the topic, or there was no keeper to give it.
+bool is_passing(ringtail::Code code) {
+  return code == ringtail::Code::held_exclusively || code == ringtail::Code::timed_out;
+}
+
 // An actor's producer. One that wants the topic for itself is opened anew every so often, so that others have their
-// turn; until they have, or as long as another has the topic, there is none.
+// turn; until they have, or as long as it cannot have the topic, there is none.
 class Turns {
  public:
   Turns(const Actor& actor, ringtail::ProducerOptions options) : actor_(actor), options_(std::move(options)) {
@@ -83,7 +88,7 @@ class Turns {
     }
     if (producer_) return &*producer_;
     auto opened = ringtail::Producer::open(actor_.log, options_);
-    if (!opened && opened.error().code == ringtail::Code::held_exclusively) {
+    if (!opened && is_passing(opened.error().code)) {
       std::this_thread::sleep_for(kBetweenSends);
       return nullptr;
     }

@@ -138,6 +138,7 @@ struct Way {
   const char* ack;
   const char* manner = "";
 };
+void PrintTo(const Way& way, std::ostream* out) { *out << way.name; }
 
 class RandomFaultsTest : public ClusterTest, public ::testing::WithParamInterface<Way> {
  protected:
