@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/logger.h"
 #include "shm/doorbell.h"
@@ -171,6 +172,7 @@ MessageHeader LeadingPartition::frames_header(const Stream& stream) const {
 
 void LeadingPartition::send_unchecked(NodeId node, Stream& stream, io::FileBytes bytes, const LogPoint& end) {
   context_.bytes_shipped += bytes.size();
+  shipped_ = true;
   context_.network->link(node)->send_unchecked(frames_header(stream), std::move(bytes));
   stream.sent = end;
   stream.told = true;
@@ -180,6 +182,7 @@ void LeadingPartition::send_frames(NodeId node, Stream& stream, std::span<const 
                                    const LogPoint& end) {
   context_.network->link(node)->send(frames_header(stream), bytes);
   context_.bytes_shipped += bytes.size();
+  shipped_ |= !bytes.empty();
   stream.sent = end;
   stream.told = true;
 }
@@ -195,7 +198,7 @@ bool LeadingPartition::pump() {
       stream.reader.reset();  // it has come to where the head is, or began there
   }
   tell_watermark();
-  return progress;
+  return std::exchange(shipped_, false) || progress;
 }
 
 // The head waits while all who are where it is have enough on their way, and one of them is in sync: the watermark

@@ -74,7 +74,8 @@ class LeadingPartition {
   // More of this host's own copy has been synced.
   void on_synced();
 
-  // Ships what there is, as far as followers take it. True when there was something.
+  // Ships what there is, as far as followers take it. True when there was something, or has been since the last call: what
+  // was fetched is shipped as soon as it is there.
   bool pump();
   // Before sleeping: has producers ring. True: something came meanwhile.
   bool arm_bell();
@@ -150,6 +151,7 @@ class LeadingPartition {
   std::map<NodeId, Stream> streams_;
   log::LogPoint watermark_;
   bool held_up_ = false;
+  bool shipped_ = false;  // since the last pump
   bool resting_ = false;
   std::optional<Error> failure_;
   std::string trouble_;  // that was told last

@@ -21,6 +21,9 @@ namespace {
 constexpr std::chrono::milliseconds kTick{100};
 constexpr std::chrono::microseconds kRest{250};  // between looks, while records come
 constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more come
+// The same while a follower is read for from files: that wakes this thread anyway, and producers may have to wait for
+// their CPU, so that their records come less evenly.
+constexpr std::int64_t kRestBesideCatchUpNs = 4'000'000;
 constexpr std::size_t kLookAgain = 50;    // ticks: something may have been told unheard, as a bell may ring
 constexpr std::size_t kLookAtPeers = 10;  // ticks
 constexpr std::size_t kMostOfTrouble = 200;
@@ -64,10 +67,7 @@ Status Node::open() {
                              restless_.insert(replica.get());
                            }
                          },
-                     .writable =
-                         [this](Link&) {
-                           for (auto& [replica, since] : active_) replica->pump();
-                         },
+                     .writable = [this](Link&) { pump_all(); },
                      .refused = [this](NodeId peer) { on_refused(peer); }});
   if (!network) return std::unexpected(network.error());
   network_ = std::move(*network);
@@ -119,19 +119,27 @@ void Node::run() {
   }
 }
 
+// Notes who had something to ship, whoever called: who takes a record has to say so, or it counts as none.
+void Node::pump_all() {
+  const std::int64_t now_ns = monotonic_ns();
+  for (auto& [replica, since_ns] : active_)
+    if (replica->pump()) since_ns = now_ns;
+}
+
 // Whether there is nothing to do but to wait.
 bool Node::pump_active() {
+  pump_all();
   const std::int64_t spin_ns = std::chrono::nanoseconds(options_.spin).count();
   const std::int64_t now_ns = monotonic_ns();
   bool waits = true;
   for (auto it = active_.begin(); it != active_.end();) {
     auto& [replica, since_ns] = *it;
-    if (replica->pump()) since_ns = now_ns;
     LeadingPartition* const leading = replica->leading();
     const std::int64_t idle_ns = now_ns - since_ns;
+    const std::int64_t rest_ns = leading != nullptr && leading->is_behind() ? kRestBesideCatchUpNs : kRestNs;
     if (leading != nullptr && idle_ns <= spin_ns) {
       waits = false;
-    } else if (leading == nullptr || !(leading->is_held_up() || (idle_ns < kRestNs && leading->rest()))) {
+    } else if (leading == nullptr || !(leading->is_held_up() || (idle_ns < rest_ns && leading->rest()))) {
       if (leading == nullptr || !leading->arm_bell()) {
         it = active_.erase(it);
         continue;

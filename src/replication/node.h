@@ -77,6 +77,7 @@ class Node final : public Replicator, public ReplicaHost {
   template <class Result>
   std::optional<Result> ask(std::function<Result()> question);
   void run();
+  void pump_all();
   bool pump_active();
   void listen_to_bell();
   void activate(Replica& replica);
