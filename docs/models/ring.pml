@@ -400,7 +400,7 @@ proctype Producer(byte p) {
        :: outcome == FULL -> /* Appender::wait_for_space */
           atomic { (term_limit[ring] > term + 1 || sealed[ring]); outcome = 0; goto next_term }
        :: outcome == SEALED -> goto next_ring
-       :: outcome == UNKNOWN_END -> /* Appender::yield_to_keeper */
+       :: outcome == UNKNOWN_END -> /* Appender::leave_to_keeper */
           (end_lap[LINE(ring, term)] == LAP(term) || tail_fence[LINE(ring, term)] || active_term[ring] > term);
           atomic {
             outcome = 0;

@@ -23,7 +23,8 @@ namespace ringtail {
 // How poll waits for records.
 enum class WaitStrategy {
   busy_spin,  // lowest latency, one CPU
-  yield,      // spins and yields the CPU between looks
+  yield,  // spins and yields the CPU between looks; every 10 ms of it sleeps for a moment (some 50 µs), for there
+          // are schedulers that let nobody else have a CPU that is yielded all the time
   futex,  // sleeps; producers pay a wake call only while somebody sleeps. While records come within 20 µs of each
           // other, it looks for so long before it does
 };

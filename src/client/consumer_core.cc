@@ -4,6 +4,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <tuple>
 
 #include "base/clock.h"
@@ -27,7 +29,8 @@ constexpr std::size_t kManyRecords = 400;
 constexpr unsigned kMostPauses = 100;  // at most 2 to 5 microseconds, as long as this CPU's instruction takes
 constexpr unsigned kPausesForOne = 2;
 constexpr unsigned kPausesForRecord = 8;
-constexpr unsigned kDistantPauses = 4;  // from here on it keeps its distance
+constexpr unsigned kDistantPauses = 4;         // from here on it keeps its distance
+constexpr std::int64_t kYieldNs = 10'000'000;  // then it sleeps for a moment
 
 }  // namespace
 
@@ -290,7 +293,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
       linger_.end(now, false);
       return std::span<const Record>();
     }
-    if (options_.wait == WaitStrategy::yield) ::sched_yield();
+    if (options_.wait == WaitStrategy::yield) yield(now);
     if (sleeps && !linger_.goes_on(now)) sleep(deadline_ns);
     if (membership_) {
       membership_->beat();
@@ -298,6 +301,18 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
         if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
     }
   }
+}
+
+// Lets others have the CPU. There are schedulers under which some of them never get it from one that only yields: with
+// Linux 6.18 the kernel's own thread that completes direct writes, for a minute and more, so that nothing came to disk
+// (docs/performance.md, "Yielding"). Who sleeps for as short as can be, now and then, leaves it to all.
+void ConsumerCore::yield(std::int64_t now_ns) {
+  if (now_ns - slept_ns_ < kYieldNs) {
+    ::sched_yield();
+    return;
+  }
+  std::this_thread::sleep_for(std::chrono::nanoseconds(1));
+  slept_ns_ = monotonic_ns();
 }
 
 // Sleeps until a producer commits to one of the partitions, wake(), a change in the group, or the deadline.

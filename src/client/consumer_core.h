@@ -65,6 +65,7 @@ class ConsumerCore {
   Status mend(log::PartitionReader& reader, const Error& error);
   Status reset(log::PartitionReader& reader);
   Status go_to_reset(log::PartitionReader& reader);
+  void yield(std::int64_t now_ns);
   void sleep(std::int64_t deadline_ns);
   bool take_wake();
   void hold_back();
@@ -100,6 +101,7 @@ class ConsumerCore {
   std::int64_t sure_from_ns_ = 0;
   unsigned pauses_ = 0;  // before the first look of a poll
   Linger linger_;
+  std::int64_t slept_ns_ = 0;  // when one that yields last slept
 
   std::unique_ptr<groups::Membership> membership_;  // none: partitions are assigned by hand
   groups::Subscription subscription_;

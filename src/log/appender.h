@@ -279,7 +279,7 @@ class Appender {
   void attach_term(std::uint64_t term);
   std::optional<SendError> next_term(Patience& patience);
   std::optional<SendError> next_ring(Patience& patience);
-  std::optional<SendError> yield_to_keeper(Patience& patience);
+  std::optional<SendError> leave_to_keeper(Patience& patience);
   std::optional<SendError> wait_for_space(Patience& patience);
   Status open_ring();
   void limit_records();

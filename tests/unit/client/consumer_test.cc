@@ -1,5 +1,7 @@
 #include "ringtail/consumer.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -94,6 +96,25 @@ TEST_F(ConsumerTest, NobodySleepsThroughARecord) {
     ASSERT_EQ(polled->size(), 1u);
   }
   other.join();
+}
+
+// Some schedulers let nobody else have a CPU that is only yielded.
+TEST_F(ConsumerTest, WhoYieldsSleepsNowAndThen) {
+  create("t");
+  const auto sleeps = [&](WaitStrategy wait) {
+    Consumer c = consumer("t", {.wait = wait});
+    const auto count = [] {
+      ::rusage usage = {};
+      ::getrusage(RUSAGE_THREAD, &usage);
+      return usage.ru_nvcsw;
+    };
+    EXPECT_TRUE(c.poll(std::chrono::milliseconds(1)));  // what opens files may wait for them
+    const long before = count();
+    EXPECT_TRUE(c.poll(std::chrono::milliseconds(100)));
+    return count() - before;
+  };
+  EXPECT_GE(sleeps(WaitStrategy::yield), 2);
+  EXPECT_EQ(sleeps(WaitStrategy::busy_spin), 0);
 }
 
 TEST_F(ConsumerTest, ReadsAllPartitionsInTurn) {
