@@ -230,6 +230,8 @@ int main(int argc, char** argv) {
         "usage: cluster_actor produce|insist|produce-alone|insist-alone|read DIR TOPIC NAME HISTORY\n");
     return 2;
   }
+  // What it says is kept beside its history: its node's file begins anew with each daemon.
+  if (std::freopen((argv[5] + std::string(".errors")).c_str(), "a", stderr) == nullptr) return 1;
   const int history = ::open(argv[5], O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (history < 0) return std::perror(argv[5]), 1;
   auto log = open_log(argv[2]);

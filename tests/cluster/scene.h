@@ -95,12 +95,12 @@ class ClusterTest : public ::testing::Test {
   // Waits until so many more records have been acknowledged.
   void wait_for_acks(std::size_t more) {
     const std::size_t aim = acks() + more;
-    ASSERT_TRUE(Cluster::wait_until([&] {
+    const bool reached = Cluster::wait_until([&] {
       pause_for(milliseconds(50));
       return acks() >= aim;
-    })) << acks()
-        << " of " << aim << " were acknowledged\n"
-        << cluster_.describe();
+    });
+    if (!reached) expect_actors_alive();
+    ASSERT_TRUE(reached) << acks() << " of " << aim << " were acknowledged\n" << cluster_.describe();
   }
 
   // What a host's log has for its readers, from the first record to the last.
@@ -133,13 +133,19 @@ class ClusterTest : public ::testing::Test {
     return topic ? topic->partitions.front() : PartitionDescription{};
   }
 
+  std::string errors_of(const Actor& actor) const {
+    std::ifstream file(history_file(actor.name).string() + ".errors");
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   // None of them has given up.
   void expect_actors_alive() const {
     for (const Actor& actor : actors_) {
       siginfo_t ended{};
       EXPECT_EQ(::waitid(P_PID, static_cast<id_t>(actor.process->pid()), &ended, WEXITED | WNOHANG | WNOWAIT),
                 0);
-      EXPECT_EQ(ended.si_pid, 0) << actor.name << " has ended\n" << cluster_.describe();
+      EXPECT_EQ(ended.si_pid, 0) << actor.name << " has ended with " << ended.si_status << ": "
+                                 << errors_of(actor) << '\n'
+                                 << cluster_.describe();
     }
   }
 
