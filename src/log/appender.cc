@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <thread>
 
 #include "base/clock.h"
@@ -27,13 +28,25 @@ Result<Appender> Appender::open(const PartitionRef& partition, shm::OwnedSlot& s
   return std::unexpected(opened.error());
 }
 
+// While a ring is replaced there is none in its place, for as long as a keeper that dies just then leaves it so.
+Status Appender::open_first_ring(Patience& patience) {
+  for (;;) {
+    auto opened = open_ring();
+    if (opened || opened.error().code != Code::not_found || is_late(patience, monotonic_ns())) return opened;
+    if (auto error = check_entry(); error && *error != SendError::not_leader)
+      return std::unexpected(describe(*error));
+    partition_.control->wake_keeper();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 Status Appender::begin() {
   const auto error = reload_entry();
   // Where another host leads, sends are refused until this one does.
   if (error && *error != SendError::not_leader) return std::unexpected(describe(*error));
-  if (auto opened = open_ring(); !opened) return opened;
-  if (!exclusive_ || error) return {};
   Patience patience;
+  if (auto opened = open_first_ring(patience); !opened) return opened;
+  if (!exclusive_ || error) return {};
   if (auto late = wait_for_grant(patience)) return std::unexpected(describe(*late));
   return {};
 }

@@ -282,6 +282,7 @@ class Appender {
   std::optional<SendError> leave_to_keeper(Patience& patience);
   std::optional<SendError> wait_for_space(Patience& patience);
   Status open_ring();
+  Status open_first_ring(Patience& patience);
   void limit_records();
 
   std::uint64_t frame_length(const ProducerRecord& record, std::optional<SendError>& error) const {

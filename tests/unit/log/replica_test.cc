@@ -150,6 +150,27 @@ TEST_P(Replicated, ARecordOfAllReplicasIsConfirmedByTheWatermark) {
   EXPECT_EQ((*producer)->check_replicas().error(), SendError::not_enough_replicas);
 }
 
+// Between the seal and the next ring: for long, if the keeper dies or stands still just then.
+TEST_P(Replicated, WhoOpensWhileARingIsReplacedWaitsForTheNextOne) {
+  a_.lead(1);
+  auto owner = a_.new_producer();
+  const auto open = [&](milliseconds max_block) {
+    return Appender::open(a_.ref(), owner->slot, owner->clock, max_block, false);
+  };
+  const auto path = ring_path(a_.ref().shm_dir, a_.ref().topic, a_.ref().partition);
+  const auto away = path.string() + ".away";
+  std::filesystem::rename(path, away);
+  EXPECT_EQ(open(milliseconds(5)).error().code, Code::not_found);
+  std::thread keeper([&] {
+    std::this_thread::sleep_for(milliseconds(20));
+    std::filesystem::rename(away, path);
+  });
+  auto appender = open(milliseconds(60'000));
+  keeper.join();
+  ASSERT_TRUE(appender) << to_string(appender.error());
+  EXPECT_TRUE(appender->append({.value = "v"}));
+}
+
 // The one who ships looks again by himself, but not soon enough for a producer that waits for him.
 TEST_P(Replicated, WhoWaitsForTheReplicasRingsForTheOneWhoRests) {
   const auto bell = shm::Doorbell::open(a_.ref().shm_dir);
