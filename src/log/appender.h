@@ -59,8 +59,8 @@ class Appender {
   };
 
   // `exclusive`: it is to have the partition for itself, until release_exclusive, which whoever opened it has to
-  // call; where this host may append it blocks until it has. Errors: held_exclusively, unsupported
-  // (transactions), timed_out.
+  // call; where this host may append it blocks until it has. While a ring is replaced it blocks, too; at most
+  // `max_block`. Errors: held_exclusively, unsupported (transactions), timed_out, not_found (no ring).
   static Result<Appender> open(const PartitionRef& partition, shm::OwnedSlot& slot, WallClock& clock,
                                std::chrono::milliseconds max_block, bool exclusive = false);
   // Others may append again. Lock-free.

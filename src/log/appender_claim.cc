@@ -168,7 +168,8 @@ std::optional<SendError> Appender::next_term(Patience& patience) {
   }
 }
 
-// Lets the keeper find out about a tripper that says nothing. By a sleep, not by yielding: see ConsumerCore::yield.
+// Lets the keeper find out about a tripper that says nothing. By a sleep, not by yielding:
+// docs/performance.md, "Yielding".
 std::optional<SendError> Appender::leave_to_keeper(Patience& patience) {
   if (auto error = check_entry()) return error;
   if (is_late(patience, monotonic_ns())) return SendError::timed_out;
