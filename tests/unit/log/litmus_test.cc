@@ -134,8 +134,7 @@ TEST_P(Litmus, ATermIsOpenedOnce) {
   Offset next{0};
   std::uint64_t term = 0;
   const auto fill = [&] {
-    if (!ring_ || ring_.header().active_term.load() + 2 >= ring_.term_count())
-      renew(64, kLongEnough);
+    if (!ring_ || ring_.header().active_term.load() + 2 >= ring_.term_count()) renew(64, kLongEnough);
     term = ring_.header().active_term.load();
     for (;;) {
       const std::uint64_t room = ring_.usable_term_bytes() - tail_bytes(ring_.line(term).tail.load());
