@@ -37,20 +37,6 @@ std::string_view to_string(SendError error) {
 namespace {
 
 constexpr std::chrono::milliseconds kLongestBlock = std::chrono::hours(24 * 365);
-constexpr LeaderEpoch kNeverRecalled{~std::uint32_t{0}};
-
-// Of a partition that is not replicated: 0.
-LeaderEpoch epoch_of(const shm::Partition& entry) {
-  // SYNC: role before epoch, as in Appender::check_replicas.
-  const auto role = static_cast<shm::ReplicaRole>(entry.role.load(std::memory_order_acquire));
-  const LeaderEpoch epoch(entry.leader_epoch.load(std::memory_order_acquire));
-  return role == shm::ReplicaRole::alone ? LeaderEpoch(0) : epoch;
-}
-
-bool may_append(const shm::Partition& entry) {
-  const auto role = static_cast<shm::ReplicaRole>(entry.role.load(std::memory_order_relaxed));
-  return role == shm::ReplicaRole::alone || role == shm::ReplicaRole::leader;
-}
 
 }  // namespace
 
@@ -149,7 +135,7 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
   enlisted_.push_back(0);
   // One with an id of its own has sent nothing; what others have sent under a given id, the log knows.
   const bool given = !share_->has_id() && options_.producer_id != 0;
-  numbered_.push_back({.epoch = given ? kNeverRecalled : epoch_of(ref->entry())});
+  numbered_.push_back({.epoch = given ? Numbered::kNeverRecalled : epoch_of(ref->entry())});
   return {};
 }
 
@@ -213,50 +199,6 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
                                                      : epoch_of(appender.partition().entry()));
 }
 
-// Since another epoch began, the log may have lost records of this producer, and got some of another that goes by
-// its id: what it has counts. Nothing to do within an epoch.
-std::optional<SendError> ProducerCore::recall(log::Appender& appender, LeaderEpoch epoch) {
-  const shm::Partition& entry = appender.partition().entry();
-  Numbered& numbered = numbered_[appender.partition().partition.value()];
-  if (numbered.epoch == epoch) [[likely]]
-    return std::nullopt;
-  if (!may_append(entry)) return SendError::not_leader;
-  if (auto recalled = read_back(appender); !recalled) {
-    logger().warn("a producer cannot read what it has sent: {}", to_string(recalled.error()));
-    return recalled.error().code == Code::timed_out ? SendError::timed_out : SendError::storage_failed;
-  }
-  if (!may_append(entry) || epoch_of(entry) != epoch) return SendError::not_leader;
-  numbered.epoch = epoch;
-  return std::nullopt;
-}
-
-// At the beginning, so that what is in the way of it is told then. A host that leads or is alone is through with
-// it; another one reads again when it leads.
-Status ProducerCore::recall_given(log::Appender& appender) {
-  const shm::Partition& entry = appender.partition().entry();
-  Numbered& numbered = numbered_[appender.partition().partition.value()];
-  if (numbered.epoch != kNeverRecalled) return {};
-  const LeaderEpoch epoch = epoch_of(entry);
-  const bool may = may_append(entry);
-  auto recalled = read_back(appender);
-  if (recalled && may && may_append(entry) && epoch_of(entry) == epoch) numbered.epoch = epoch;
-  return recalled;
-}
-
-Status ProducerCore::read_back(log::Appender& appender) {
-  Numbered& numbered = numbered_[appender.partition().partition.value()];
-  const bool given = !share_->has_id() && options_.producer_id != 0;
-  if (!given && appender.next_sequence() == 0) return {};  // it has sent nothing
-  const std::uint64_t id = share_->has_id() ? share_->stamp().producer_id : own_stamp_.producer_id;
-  const auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), id,
-                                             options_.max_block, numbered.known_until);
-  if (!recalled) return std::unexpected(recalled.error());
-  numbered.known = recalled->next.has_value();
-  numbered.known_until = recalled->known_until;
-  if (recalled->next) appender.set_next_sequence(*recalled->next);
-  return {};
-}
-
 // Before the first append of a transaction to a partition.
 std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
   const std::uint64_t transaction = share_->transaction();
@@ -310,26 +252,6 @@ SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& recor
     return refuse(*error, to);
   if (numbers_) return send_numbered(*to, record);
   return after_append(*to, to->append(record));
-}
-
-// A number that was sent before gives what it gave then.
-SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const ProducerRecord& record) {
-  Numbered& numbered = numbered_[to.partition().partition.value()];
-  if (!numbered.known && record.sequence) to.set_next_sequence(*record.sequence);
-  const std::uint64_t next = to.next_sequence();
-  const std::uint64_t sequence = record.sequence.value_or(next);
-  if (sequence > next) return refuse(SendError::out_of_order_sequence, &to);
-  if (sequence < next) {
-    const RecordMetadata* const sent = numbered.sent.find(sequence);
-    return sent != nullptr ? after_append(to, *sent) : refuse(SendError::out_of_order_sequence, &to);
-  }
-  auto appended = to.append(record);
-  if (appended) {
-    numbered.sent.note(sequence, *appended);
-    numbered.known = true;
-    numbered.known_until = appended->offset;
-  }
-  return after_append(to, appended);
 }
 
 SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
@@ -399,15 +321,6 @@ SendResult<void> ProducerCore::flush() {
     if (auto durable = sender.wait_durable(sender.sent()); !durable) return refuse(durable.error(), &sender);
   }
   return {};
-}
-
-std::uint64_t ProducerCore::next_sequence(PartitionId partition) {
-  log::Appender* const of = appender(partition);
-  if (of == nullptr || !is_mine()) return 0;
-  // Too few replicas are no hindrance: a host leads before the first follower is in sync with it. What a send would
-  // be refused for, the send will tell.
-  if (numbers_) recall(*of, epoch_of(of->partition().entry()));
-  return of->next_sequence();
 }
 
 PartitionId ProducerCore::partition_for(std::string_view key) {

@@ -75,7 +75,20 @@ class ProducerCore {
   }
   std::optional<SendError> before_append(log::Appender& appender);
   SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
-  std::optional<SendError> recall(log::Appender& appender, LeaderEpoch epoch);
+  // Of a partition that is not replicated: 0.
+  static LeaderEpoch epoch_of(const shm::Partition& entry) {
+    // SYNC: role before epoch, as in Appender::check_replicas.
+    const auto role = static_cast<shm::ReplicaRole>(entry.role.load(std::memory_order_acquire));
+    const LeaderEpoch epoch(entry.leader_epoch.load(std::memory_order_acquire));
+    return role == shm::ReplicaRole::alone ? LeaderEpoch(0) : epoch;
+  }
+  // Nothing to do within an epoch.
+  std::optional<SendError> recall(log::Appender& appender, LeaderEpoch epoch) {
+    if (numbered_of(appender).epoch == epoch) [[likely]]
+      return std::nullopt;
+    return recall_again(appender, epoch);
+  }
+  std::optional<SendError> recall_again(log::Appender& appender, LeaderEpoch epoch);
   Status recall_given(log::Appender& appender);
   Status read_back(log::Appender& appender);
   std::optional<SendError> enlist(const log::Appender& appender);
@@ -99,12 +112,14 @@ class ProducerCore {
   log::Stamp own_stamp_;
   bool numbers_ = false;
   struct Numbered {
+    static constexpr LeaderEpoch kNeverRecalled{~std::uint32_t{0}};
     log::SentRecords sent = {};
     LeaderEpoch epoch{0};  // under which `sent` and the next number are what the log says
     bool known = true;     // otherwise the next number is whatever it is given
     Offset known_until = log::SentRecords::kUnknown;  // in the log, it has read or sent
   };
   std::vector<Numbered> numbered_;  // by partition
+  Numbered& numbered_of(const log::Appender& of) { return numbered_[of.partition().partition.value()]; }
   // By partition: the last transaction that has records there, by ProducerShare::transaction.
   std::vector<std::uint64_t> enlisted_;
 
