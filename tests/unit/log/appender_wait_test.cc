@@ -12,6 +12,72 @@ namespace ringtail::log {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+// --- Space ---------------------------------------------------------------------------------------
+
+class FullRing : public RingScene {
+ protected:
+  Ring make_full() {
+    Ring ring = make_ring();
+    ring.header().term_limit.store(1);
+    auto producer = new_producer();
+    for (int i = 0; i < 7; ++i) EXPECT_TRUE((*producer)->append({.value = value_of_eighth()}));
+    return ring;
+  }
+};
+
+TEST_F(FullRing, RefusesAtOnceUnderFailAndAppendsWhenThereIsSpace) {
+  const Ring ring = make_full();
+  set_on_full(OnFull::fail);
+  auto producer = new_producer();
+  for (int i = 0; i < 3; ++i)
+    EXPECT_EQ((*producer)->append({.value = value_of_eighth()}).error(), SendError::would_block);
+  EXPECT_THAT((*producer)->describe(SendError::would_block).message, HasSubstr("on.full=fail"));
+  EXPECT_EQ(producer->slot.phase(), shm::Phase::idle);
+  ring.header().term_limit.store(2);
+  EXPECT_EQ((*producer)->append({.value = value_of_eighth()})->offset, Offset(7));
+}
+
+TEST_F(FullRing, TimesOutUnderBlock) {
+  make_full();
+  auto producer = new_producer(milliseconds(20));
+  EXPECT_EQ((*producer)->append({.value = value_of_eighth()}).error(), SendError::timed_out);
+  EXPECT_EQ(producer->slot.phase(), shm::Phase::idle);
+  EXPECT_THAT((*producer)->describe(SendError::timed_out).message, HasSubstr("20 ms"));
+}
+
+TEST_F(FullRing, WaitsForATripperWhoIsGoneNoLongerThanForSpace) {
+  const Ring ring = make_ring();
+  {
+    auto producer = new_producer();
+    for (int i = 0; i < 7; ++i) ASSERT_TRUE((*producer)->append({.value = value_of_eighth()}));
+  }
+  HandClaim(ring, new_slot(), kEighth);
+  auto producer = new_producer(milliseconds(20));
+  EXPECT_EQ((*producer)->append({.value = "v"}).error(), SendError::timed_out);
+  EXPECT_EQ(producer->slot.phase(), shm::Phase::idle);
+}
+
+TEST_F(FullRing, WaitsForTheNextRingNoLongerThanForSpace) {
+  const Ring ring = make_ring();
+  ring.fence();
+  auto producer = new_producer(milliseconds(20));
+  EXPECT_EQ((*producer)->append({.value = "v"}).error(), SendError::timed_out);
+}
+
+TEST_F(FullRing, ADeletedTopicEndsEveryWait) {
+  make_full();
+  auto producer = new_producer();
+  std::thread deleter([this] {
+    while (entry().space_waiters.load() == 0) std::this_thread::yield();
+    entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::deleted));
+    entry().hot.fetch_add(shm::kHotVersion);
+    shm::notify_waiters(entry().space_seq, entry().space_waiters);
+  });
+  EXPECT_EQ((*producer)->append({.value = value_of_eighth()}).error(), SendError::closed);
+  deleter.join();
+}
 
 // --- Handshakes: nobody sleeps through what he waits for -----------------------------------------
 //

@@ -1,6 +1,7 @@
 // A host with one replicated partition, and the way of frames from one such host to another, without a network.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -239,5 +240,39 @@ class ReplicaHost {
   RoleOutcome outcome_;
   std::unique_ptr<PartitionKeeper> keeper_;
 };
+
+// Two hosts with the same partition, of either storage.
+class ReplicaPairTest : public ::testing::TestWithParam<Storage> {
+ protected:
+  ReplicaPairTest() : a_(GetParam()), b_(GetParam()) {}
+  // b has all that a has, and may be read to its end.
+  void expect_same(ReplicaHost& a, ReplicaHost& b) {
+    ASSERT_EQ(a.end(), b.end());
+    a.set_watermark(a.end());
+    b.set_watermark(b.end());
+    const auto of_a = a.records();
+    const auto of_b = b.records();
+    ASSERT_FALSE(a.failed());
+    ASSERT_FALSE(b.failed());
+    // A memory topic's readers may begin later in one ring than in the other.
+    const std::size_t common = std::min(of_a.size(), of_b.size());
+    if (GetParam() == Storage::disk) {
+      ASSERT_EQ(of_a.size(), of_b.size());
+    }
+    ASSERT_TRUE(std::equal(of_a.end() - static_cast<std::ptrdiff_t>(common), of_a.end(),
+                           of_b.end() - static_cast<std::ptrdiff_t>(common)));
+  }
+  void follow_and_expect_same(ReplicaHost& follower, ReplicaHost& leader, std::uint32_t epoch) {
+    follower.follow(leader, epoch);
+    follower.fetch_from(leader);
+    expect_same(leader, follower);
+  }
+
+  ReplicaHost a_;
+  ReplicaHost b_;
+};
+inline std::string storage_name(const ::testing::TestParamInfo<Storage>& info) {
+  return info.param == Storage::disk ? "Disk" : "Memory";
+}
 
 }  // namespace ringtail::log

@@ -10,8 +10,6 @@
 
 namespace ringtail::log {
 
-inline constexpr std::uint32_t kEighth = kTestTerm / 8;
-
 class RingKeeperTest : public RingScene {
  protected:
   // A record of `bytes` in all, committed by somebody who goes on living.

@@ -124,7 +124,6 @@ TEST_F(RingFile, RetiredRingsAreThoseOfThisPartitionOnly) {
 // --- Rotation ------------------------------------------------------------------------------------
 
 using RingRotation = RingScene;
-constexpr std::uint32_t kEighth = kTestTerm / 8;
 
 // Seven eighths of the active term, committed; the next eighth trips over the reserve at its end.
 void fill(RingScene&, const Ring& ring, shm::OwnedSlot slot) {

@@ -24,6 +24,7 @@
 namespace ringtail::log {
 
 inline constexpr std::uint64_t kTestTerm = 64 << 10;
+inline constexpr std::uint32_t kEighth = kTestTerm / 8;
 inline constexpr std::array<std::uint64_t, 2> kTestLogId{0x0123456789abcdef, 0xfedcba9876543210};
 
 // One frame as a reader would find it.
@@ -132,6 +133,15 @@ class RingScene : public ::testing::Test {
     producer->slot = new_slot();
     producer->appender = Appender::open(ref_, producer->slot, producer->clock, max_block).value();
     return producer;
+  }
+
+  static Record record_at(const Ring& ring, std::uint64_t at) {
+    return format::decode_record(ring.data() + at, nullptr);
+  }
+  // Of a record that takes an eighth of a term.
+  static std::string_view value_of_eighth() {
+    static const std::string value(kEighth - format::kFrameHeaderBytes, 'e');
+    return value;
   }
 
   void set_on_full(OnFull on_full) { entry().on_full.store(static_cast<std::uint8_t>(on_full)); }

@@ -24,8 +24,6 @@ constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
 // Where a test would fail, the append does not return, and ctest ends it.
 class ScribbledAppender : public RingScene {
  protected:
-  static constexpr std::uint64_t kEighth = kTestTerm / 8;
-
   void expect_timed_out(Producer& producer) {
     EXPECT_EQ(producer->append({.value = "v"}).error(), SendError::timed_out);
     EXPECT_EQ(producer.slot.phase(), shm::Phase::idle);

@@ -1,0 +1,219 @@
+// What the leadership is to producers of a replicated partition: to have it, to lose it, and to wait for the others.
+#include <gmock/gmock.h>
+
+#include "shm/doorbell.h"
+#include "unit/log/replica_test_support.h"
+
+namespace ringtail::log {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+
+class ReplicatedLeader : public ReplicaPairTest {};
+INSTANTIATE_TEST_SUITE_P(, ReplicatedLeader, ::testing::Values(Storage::disk, Storage::memory), storage_name);
+
+TEST_P(ReplicatedLeader, NobodyAppendsBeforeItIsDecidedWhoLeads) {
+  auto producer = a_.new_producer();
+  const auto sent = (*producer)->append({.value = "early"});
+  ASSERT_FALSE(sent);
+  EXPECT_EQ(sent.error(), SendError::not_leader);
+  EXPECT_THAT((*producer)->describe(sent.error()).message, HasSubstr("no host leads"));
+  a_.lead(3);
+  const auto now = (*producer)->append({.value = "now"});
+  ASSERT_TRUE(now);
+  EXPECT_EQ(now->offset, Offset(0));
+  EXPECT_EQ(a_.entry().leader_epoch.load(), 3u);
+}
+
+TEST_P(ReplicatedLeader, ARecordOfAllReplicasIsConfirmedByTheWatermark) {
+  a_.lead(1);
+  a_.entry().in_sync.store(1);
+  auto producer = a_.new_producer(milliseconds(30));
+  ASSERT_TRUE((*producer)->check_replicas());
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::timed_out);
+  a_.set_watermark({sent->end, sent->offset + 1});
+  EXPECT_TRUE((*producer)->wait_replicated(sent->end));
+  a_.entry().min_insync_replicas.store(2);
+  a_.entry().hot.fetch_add(shm::kHotVersion);
+  EXPECT_EQ((*producer)->check_replicas().error(), SendError::not_enough_replicas);
+}
+
+// Between the seal and the next ring: for long, if the keeper dies or stands still just then.
+TEST_P(ReplicatedLeader, WhoOpensWhileARingIsReplacedWaitsForTheNextOne) {
+  a_.lead(1);
+  auto owner = a_.new_producer();
+  const auto open = [&](milliseconds max_block) {
+    return Appender::open(a_.ref(), owner->slot, owner->clock, max_block, false);
+  };
+  const auto path = ring_path(a_.ref().shm_dir, a_.ref().topic, a_.ref().partition);
+  const auto away = path.string() + ".away";
+  std::filesystem::rename(path, away);
+  EXPECT_EQ(open(milliseconds(5)).error().code, Code::not_found);
+  std::thread keeper([&] {
+    std::this_thread::sleep_for(milliseconds(20));
+    std::filesystem::rename(away, path);
+  });
+  auto appender = open(milliseconds(60'000));
+  keeper.join();
+  ASSERT_TRUE(appender) << to_string(appender.error());
+  EXPECT_TRUE(appender->append({.value = "v"}));
+}
+
+// The one who ships looks again by himself, but not soon enough for a producer that waits for him.
+TEST_P(ReplicatedLeader, WhoWaitsForTheReplicasRingsForTheOneWhoRests) {
+  const auto bell = shm::Doorbell::open(a_.ref().shm_dir);
+  ASSERT_TRUE(bell) << to_string(bell.error());
+  a_.lead(1);
+  a_.entry().in_sync.store(1);
+  auto producer = a_.new_producer(milliseconds(30));
+  ASSERT_TRUE((*producer)->check_replicas());
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  std::uint32_t index = 99;
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::timed_out);
+  EXPECT_FALSE(bell->next(index));
+  a_.entry().replicated_waiters.store(shm::kShipperRests);
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::timed_out);
+  EXPECT_TRUE(bell->next(index));
+  EXPECT_EQ(index, a_.ref().index);
+  a_.set_watermark({sent->end, sent->offset + 1});
+  EXPECT_EQ(a_.entry().replicated_waiters.load(), shm::kShipperRests);
+  EXPECT_TRUE((*producer)->wait_replicated(sent->end));
+  EXPECT_FALSE(bell->next(index));
+}
+
+TEST_P(ReplicatedLeader, NothingIsConfirmedOnceTheLeadershipIsLost) {
+  a_.lead(1);
+  a_.entry().in_sync.store(1);
+  auto producer = a_.new_producer(milliseconds(10'000));
+  ASSERT_TRUE((*producer)->check_replicas());
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  std::thread waiting(
+      [&] { EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::lost_leadership); });
+  std::this_thread::sleep_for(milliseconds(10));
+  a_.fence();
+  waiting.join();
+  a_.set_watermark({sent->end, sent->offset + 1});
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::lost_leadership);
+  a_.lead(2);  // the same host, but another epoch
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::lost_leadership);
+}
+
+// Its daemon stands still: the lease's end alone tells.
+TEST_P(ReplicatedLeader, NothingIsConfirmedBehindTheEndOfTheLease) {
+  a_.lead(1);
+  a_.entry().in_sync.store(1);
+  auto producer = a_.new_producer();
+  ASSERT_TRUE((*producer)->check_replicas());
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  a_.set_watermark({sent->end, sent->offset + 1});
+  a_.entry().lease_deadline_ns.store(boottime_ns() - 1);
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::lost_leadership);
+  a_.turn();
+  EXPECT_EQ((*producer)->append({.value = "late"}).error(), SendError::not_leader);
+}
+
+TEST_P(ReplicatedLeader, AnOpenClaimIsGivenUpWhenTheLeadershipIs) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  auto slow = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  auto claim = (*slow)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  a_.append(*producer, "two ", 3);
+  const RoleOutcome fenced = a_.fence();
+  EXPECT_EQ(fenced.end.offset, Offset(7));
+  EXPECT_EQ((*slow)->commit(*claim).error(), SendError::claim_expired);
+  b_.lead(2);
+  auto second = b_.new_producer();
+  b_.append(*second, "other ", 2);
+  follow_and_expect_same(a_, b_, 2);
+}
+
+TEST_P(ReplicatedLeader, AnExclusiveProducerHasItsRingAgainWhenItsHostLeadsAgain) {
+  auto alone = a_.new_producer(milliseconds(1), true);
+  a_.lead(1);
+  a_.append(*alone, "one ", 40);
+  EXPECT_EQ(a_.ring().owner(), alone->slot.owner());
+  follow_and_expect_same(b_, a_, 1);
+  a_.fence();
+  EXPECT_EQ((*alone)->append({.value = "not now"}).error(), SendError::not_leader);
+  a_.lead(2);
+  a_.append(*alone, "two ", 40);
+  EXPECT_EQ(a_.ring().owner(), alone->slot.owner());
+  follow_and_expect_same(b_, a_, 2);
+}
+
+TEST_P(ReplicatedLeader, AnExclusiveProducerThatStandsStillIsGivenUpWhenTheLeadershipIs) {
+  auto alone = a_.new_producer(milliseconds(1), true);
+  a_.lead(1);
+  a_.append(*alone, "one ", 3);
+  auto claim = (*alone)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  const RoleOutcome fenced = a_.fence();
+  EXPECT_EQ(fenced.end.offset, Offset(3));
+  EXPECT_EQ((*alone)->commit(*claim).error(), SendError::claim_expired);
+  b_.lead(2);
+  auto second = b_.new_producer();
+  b_.append(*second, "other ", 2);
+  follow_and_expect_same(a_, b_, 2);
+}
+
+// The next keeper must not take the ring for one at rest, in which nobody writes any more.
+TEST_P(ReplicatedLeader, AKeeperMayDieWhenItHasGivenUpAnExclusiveProducer) {
+  auto alone = a_.new_producer(milliseconds(1), true);
+  a_.lead(1);
+  a_.append(*alone, "one ", 3);
+  auto claim = (*alone)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  const Ring before = a_.ring();
+  a_.keeper().request_role({.role = ReplicaRole::fenced});
+  a_.turn_until([&] { return before.scribbled() == Scribbled::by_owner; });
+  a_.restart_keeper();
+  a_.fence();
+  EXPECT_NE(a_.ring().generation(), before.generation());
+  a_.lead(2);
+  std::memset(claim->value, 'z', 100);
+  EXPECT_EQ((*alone)->commit(*claim).error(), SendError::claim_expired);
+  a_.append(*alone, "two ", 10);
+  follow_and_expect_same(b_, a_, 2);
+}
+
+// Of any ring: it was sealed, and the next one not in its place yet.
+TEST_P(ReplicatedLeader, AKeeperMayDieBetweenTheSealAndTheNextRing) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  const Ring sealed = a_.ring();
+  sealed.fence();
+  const Ring::SealPoint seal = sealed.seal_point();
+  ASSERT_TRUE(seal.known);
+  sealed.finish_seal(seal.position, seal.offset);
+  a_.restart_keeper();
+  a_.lead(2);
+  EXPECT_NE(a_.ring().generation(), sealed.generation());
+  a_.append(*producer, "two ", 10);
+  follow_and_expect_same(b_, a_, 2);
+}
+
+TEST_P(ReplicatedLeader, AProducerThatDiesInTheMiddleOfAClaimDoesNotHoldUpTheFence) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  auto dying = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  ASSERT_TRUE((*dying)->claim({}, 100));
+  dying.reset();
+  const RoleOutcome fenced = a_.fence();
+  EXPECT_EQ(fenced.end.offset, Offset(4));
+  a_.lead(2);
+  a_.append(*producer, "two ", 3);
+  follow_and_expect_same(b_, a_, 2);
+}
+
+}  // namespace
+}  // namespace ringtail::log
