@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <mutex>
 
 #include "base/descriptor.h"
 #include "ringtail/error.h"
@@ -16,7 +18,7 @@ namespace ringtail::shm {
 // another, because a description does not see its own locks.
 // Thread safety: const members may be called from any thread. Process safety: any number of processes.
 // In a forked child it holds no lock, gets none, and can only look.
-// Nothing here blocks, but open on the file system.
+// Nothing here blocks, but open on the file system, and one_at_a_time.
 class ByteLockFile {
  public:
   // The file is made when missing. Errors: not_found (no such directory), permission_denied, read_only,
@@ -28,6 +30,13 @@ class ByteLockFile {
   Result<bool> lock(std::uint32_t index) const { return holder_.try_lock(index); }
   void unlock(std::uint32_t index) const { holder_.unlock(index); }
 
+  // To be held over what takes or gives back a byte together with something else: threads that share this do not
+  // exclude each other by the lock.
+  [[nodiscard]] std::unique_lock<std::mutex> one_at_a_time() const {
+    // In a forked child it may be held by a thread that is not there.
+    return holder_.fd() < 0 ? std::unique_lock<std::mutex>() : std::unique_lock(*mutex_);
+  }
+
   // Whether any ByteLockFile, this one included, holds the byte's lock. Errors: system.
   Result<bool> is_locked(std::uint32_t index) const;
 
@@ -37,6 +46,7 @@ class ByteLockFile {
 
   LockFile holder_;
   Descriptor checker_;
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();
 };
 
 }  // namespace ringtail::shm

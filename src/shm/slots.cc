@@ -14,7 +14,7 @@ namespace ringtail::shm {
 namespace {
 
 // A claimer that dies between taking a slot and locking its byte looks like one that is slow there.
-// It is given this long; if it was only slow, its last step fails and it takes another slot.
+// It is given this long; if it was only slow, it finds the word changed and takes another slot.
 constexpr std::int64_t kTakenGraceNs = 1'000'000'000;
 
 void write_name(Slot& slot) {
@@ -30,15 +30,28 @@ void write_name(Slot& slot) {
 }  // namespace
 
 Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks, SlotRole role) {
+  const auto alone = locks.one_at_a_time();
   for (std::uint32_t index = 0; index < kMaxSlots; ++index) {
     Slot& slot = control.slot(index);
     std::uint64_t word = slot.word.load(std::memory_order_acquire);  // SYNC: pairs with free_dead
     if (slot_state(word) != SlotState::free) continue;
     const std::uint64_t generation = slot_generation(word) + 1;
-    const std::uint64_t taken = slot_word(generation, SlotState::taken);
+    std::uint64_t taken = slot_word(generation, SlotState::taken);
     // SYNC: decides between claimers of the slot.
     if (!slot.word.compare_exchange_strong(word, taken, std::memory_order_acq_rel)) continue;
     control.use_slot(index);
+    const auto locked = locks.lock(index);
+    // Whoever stood still until here was taken for dead perhaps, and the slot has another owner: it is touched only
+    // as the one that was taken, and with the lock, without which nobody else writes to it.
+    // SYNC: pairs with the keeper's CAS.
+    if (!locked || !*locked || slot.word.load(std::memory_order_acquire) != taken) {
+      // SYNC: gives it back, unless it was taken away.
+      slot.word.compare_exchange_strong(taken, slot_word(generation, SlotState::free),
+                                        std::memory_order_acq_rel);
+      if (!locked) return std::unexpected(locked.error());
+      if (*locked) locks.unlock(index);
+      continue;  // the last owner's process has not quite ended
+    }
     // The sequence goes on from the last owner's: no op ever recurs.
     const std::uint64_t sequence = op_sequence(slot.op.load(std::memory_order_relaxed));
     slot.op.store(op_word(sequence, Phase::idle, 0), std::memory_order_relaxed);
@@ -49,15 +62,8 @@ Result<OwnedSlot> OwnedSlot::acquire(const Control& control, ByteLockFile& locks
     slot.start_ns.store(static_cast<std::uint64_t>(wall_clock_ns()), std::memory_order_relaxed);
     slot.token.store(random_token().value_or(1), std::memory_order_relaxed);
     write_name(slot);
-    if (auto locked = locks.lock(index); !locked || !*locked) {
-      slot.word.store(slot_word(generation, SlotState::free),
-                      std::memory_order_release);  // SYNC: gives it back
-      if (!locked) return std::unexpected(locked.error());
-      continue;  // the last owner's process has not quite ended
-    }
-    std::uint64_t expected = taken;
-    // SYNC: publishes the fields above; fails if the keeper took us for dead.
-    if (!slot.word.compare_exchange_strong(expected, slot_word(generation, SlotState::active),
+    // SYNC: publishes the fields above; fails if the keeper took us for dead just before the lock.
+    if (!slot.word.compare_exchange_strong(taken, slot_word(generation, SlotState::active),
                                            std::memory_order_acq_rel)) {
       locks.unlock(index);
       continue;
@@ -95,6 +101,7 @@ OwnedSlot& OwnedSlot::operator=(OwnedSlot&& other) noexcept {
 void OwnedSlot::release() {
   if (slot_ == nullptr) return;
   Slot* slot = std::exchange(slot_, nullptr);
+  const auto alone = locks_->one_at_a_time();  // between the word and the lock nobody else may take both
   if (op_phase(op_) == Phase::idle) {
     std::uint64_t expected = slot_word(generation_, SlotState::active);
     // SYNC: gives the slot to the next claimer.

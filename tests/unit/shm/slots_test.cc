@@ -3,8 +3,10 @@
 #include <set>
 #include <thread>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include "support/tracer.h"
 #include "unit/shm/shm_test_support.h"
 
 namespace ringtail::shm {
@@ -189,19 +191,97 @@ TEST_F(Slots, WhenAllAreTakenSayWhatToDo) {
   EXPECT_EQ(acquire().index(), kMaxSlots - 1);
 }
 
-TEST_F(Slots, ManyThreadsNeverShareOne) {
+// Threads share the lock file, and a keeper looks on.
+TEST_F(Slots, ManyThreadsNeverShareOneAndNobodyIsTakenForDead) {
   std::array<std::atomic<int>, kMaxSlots> users{};
   std::vector<std::thread> threads;
+  std::atomic<bool> ended{false};
+  std::thread keeper([&] {
+    while (!ended.load()) EXPECT_THAT(monitor_.find_deaths(), IsEmpty());
+  });
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
-      for (int i = 0; i < 200; ++i) {
+      for (int i = 0; i < 2'000; ++i) {
         OwnedSlot owned = acquire();
         ASSERT_EQ(users[owned.index()].fetch_add(1), 0);
+        ASSERT_EQ(monitor_.state(owned.index()), SlotState::active);
         users[owned.index()].fetch_sub(1);
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
+  ended.store(true);
+  keeper.join();
+}
+
+// They do not exclude each other by the lock: one that takes a slot between another's word and its unlocking would
+// have the slot without the lock.
+TEST_F(Slots, ThreadsThatShareTheLockFileTakeAndGiveBackOneBehindTheOther) {
+  auto owned = std::make_unique<OwnedSlot>(acquire());
+  const std::uint32_t index = owned->index();
+  auto alone = locks_.one_at_a_time();
+  std::atomic<int> done{0};
+  std::thread giving([&] { owned.reset(), ++done; });
+  std::thread taking([&] { acquire(), ++done; });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(done.load(), 0);
+  EXPECT_EQ(monitor_.state(index), SlotState::active);
+  EXPECT_EQ(monitor_.state(index + 1), SlotState::free);
+  alone.unlock();
+  giving.join();
+  taking.join();
+}
+
+// One that takes a slot and is stopped at the `stop`-th beginning or end of a system call of that.
+struct Sleeper {
+  explicit Sleeper(std::uint64_t stop) { came = tracer.lead(stop) == stop; }
+
+  TempDir dir;
+  Control control = Control::open_or_create(dir.path(), kLogId, dir.path()).value();
+  ByteLockFile locks = ByteLockFile::open(dir / "slots.lock").value();
+  SlotMonitor monitor{control, locks};
+  test::SharedPage<std::atomic<std::uint32_t>> taken;
+  test::Process process{"sleeper", [this] {
+                          auto own = ByteLockFile::open(dir / "slots.lock").value();
+                          test::offer_calls(std::array<long, 4>{SYS_openat, SYS_read, SYS_close, SYS_fcntl});
+                          const auto slot = OwnedSlot::acquire(control, own, SlotRole::consumer).value();
+                          taken->store(slot.owner());
+                          return 0;
+                        }};
+  test::Tracer tracer{process};
+  bool came = false;
+};
+
+// For longer than a claimer is waited for.
+TEST_F(Slots, WhoStandsStillWhileTakingOneTakesNothingFromTheNextOwner) {
+  std::vector<std::unique_ptr<Sleeper>> sleepers;
+  do sleepers.push_back(std::make_unique<Sleeper>(sleepers.size() + 1));
+  while (sleepers.back()->came);
+  sleepers.pop_back();
+  ASSERT_GE(sleepers.size(), 4u);
+  for (const auto& sleeper : sleepers) EXPECT_THAT(sleeper->monitor.find_deaths(), IsEmpty());
+  std::this_thread::sleep_for(std::chrono::milliseconds(1'100));
+  for (std::size_t i = 0; i < sleepers.size(); ++i) {
+    Sleeper& sleeper = *sleepers[i];
+    SCOPED_TRACE(fmt::format("stop {}", i + 1));
+    EXPECT_THAT(sleeper.monitor.find_deaths(), IsEmpty());
+    const OwnedSlot next = OwnedSlot::acquire(sleeper.control, sleeper.locks, SlotRole::producer).value();
+    const auto is_its_own = [&] {
+      const Slot& slot = sleeper.control.slot(next.index());
+      return slot.word.load() == next.word() &&
+             slot.role.load() == static_cast<std::uint32_t>(SlotRole::producer) &&
+             slot.pid.load() == static_cast<std::uint32_t>(::getpid()) &&
+             *sleeper.locks.is_locked(next.index());
+    };
+    EXPECT_TRUE(is_its_own());
+    while (sleeper.tracer.next()) {
+    }
+    EXPECT_EQ(sleeper.tracer.exit_code(), 0);
+    EXPECT_TRUE(is_its_own());
+    EXPECT_NE(sleeper.taken->load(), 0u);
+    EXPECT_NE(sleeper.taken->load(), next.owner());
+    EXPECT_THAT(sleeper.monitor.find_deaths(), IsEmpty());  // it has given back what it took
+  }
 }
 
 }  // namespace
