@@ -441,7 +441,10 @@ void Ring::unfence(const End& end) const {
   for (std::uint32_t i = term_count_; i-- > 0;) {
     TermLine& l = header_->terms[i];
     const std::uint64_t tail = tail_of(i);
-    l.fenced.store(0, memory_order_relaxed);
+    // While one alone filled the ring, the tail stood still: it holds again before `fenced` does not any more.
+    l.tail.store(tail | kFence, memory_order_relaxed);
+    l.fenced.store(
+        0, memory_order_release);  // SYNC: behind the tail, for who comes behind a death; see claimed_tail
     // SYNC: claims are read-modify-writes of this word: each came before, and failed, or finds this and what
     // stands before it.
     l.tail.store(tail, memory_order_release);
