@@ -69,9 +69,11 @@ Status PartitionKeeper::recover() {
     begin_replicated();
     return {};
   }
-  // A keeper died while it replaced the current ring, or gave it to another: go on with it.
+  // A keeper died while it replaced the current ring, or gave it to another, or before, when it had given up a claim
+  // whose owner may still write there: go on with it.
   const Ring& ring = current().ring();
-  if (tail_fenced(ring.line(0).tail.load(memory_order_acquire)) && ring.owner() == 0)  // SYNC: see fence
+  const bool fenced = tail_fenced(ring.line(0).tail.load(memory_order_acquire));  // SYNC: see fence
+  if ((fenced && ring.owner() == 0) || ring.scribbled() != Scribbled::no)
     begin_retire("its replacement was begun");
   return {};
 }

@@ -105,9 +105,12 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
                 role() == shm::ReplicaRole::fenced
                     ? std::string("while the partition changes its role")
                     : fmt::format("for more than claim.timeout.ms={}", config_.claim_timeout_ms));
-  for (RingKeeper& ring : rings_) {
-    const Scribbled by = ring.ring().is_owned() ? Scribbled::by_owner : Scribbled::by_claimer;
-    ring.ring().header().scribbled.store(static_cast<std::uint32_t>(by), memory_order_relaxed);
+  for (const RingKeeper& keeper : rings_) {
+    const Ring& ring = keeper.ring();
+    // Nobody else writes into one that somebody has for himself; and what is marked stays as it was marked.
+    if (ring.owner() != 0 || ring.scribbled() != Scribbled::no) continue;
+    const Scribbled by = ring.is_owned() ? Scribbled::by_owner : Scribbled::by_claimer;
+    ring.header().scribbled.store(static_cast<std::uint32_t>(by), memory_order_relaxed);
   }
   // SYNC: before the look at the frame; pairs with OwnedSlot::given_up after the commit.
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);

@@ -149,9 +149,9 @@ bool PartitionKeeper::settle(std::int64_t now_ns) {
 // Whether nobody is at work in the fenced ring any more, and the frontier is where its frames end.
 bool PartitionKeeper::come_to_rest(std::int64_t now_ns) {
   if (retire_ != Retire::no) return false;
-  // A keeper before this one was about to replace it. One that is sealed takes no more; in one whose owner was given up
-  // he may write at any time.
-  if (current().ring().sealed() || current().ring().scribbled() == Scribbled::by_owner) {
+  // A keeper before this one was about to replace it. One that is sealed takes no more; in one in which a claim was
+  // given up its owner may write at any time.
+  if (current().ring().sealed() || current().ring().scribbled() != Scribbled::no) {
     begin_retire("its replacement was begun");
     return false;
   }

@@ -226,6 +226,23 @@ TEST_P(GivenUpTest, HisLateCommitIsNoRecordAndHeIsTold) {
   expect_rest(*third, Offset(0));
 }
 
+// Nobody else can write there, so readers have nothing to doubt, however long the next ring takes to be made.
+TEST_P(GivenUpTest, TheRingOfOneIsNotDoubtedForAnotherWhoStandsStill) {
+  auto owner = new_owner();
+  append(*owner, 20);
+  const Ring first = ring();
+  keeper_->on_slot_stuck(300, shm::op_word(1, shm::Phase::claiming, ref_.index));
+  EXPECT_EQ(first.scribbled(), Scribbled::no);
+  append(*owner, 20);
+  auto reader = new_reader();
+  expect_rest(*reader, Offset(0));
+  EXPECT_TRUE(first.exact_end());
+  kill_keeper();
+  open_keeper();
+  append_while_turning(*owner, 20);
+  expect_rest(*reader, Offset(40));
+}
+
 // Between the keeper's last look and the seal.
 TEST_P(GivenUpTest, ACommitThatTheLastLookHasSeenCounts) {
   auto owner = new_owner();

@@ -141,6 +141,25 @@ TEST_F(DiskPartition, AClaimThatStandsStillIsGivenUpAndItsOwnerHearsOfIt) {
   expect_rest(*reader, Offset(0));
 }
 
+// The next one knows by the ring alone that somebody may still write there.
+TEST_F(DiskPartition, AKeeperMayDieBeforeItHasFencedTheRingOfAClaimThatItGaveUp) {
+  open_keeper();
+  auto producer = new_producer();
+  auto sleeper = new_producer(std::chrono::milliseconds(20));
+  append(*producer, 5);
+  auto claim = (*sleeper)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  append(*producer, 5);
+  keeper_->on_slot_stuck(sleeper->slot.index(), control_.slot(sleeper->slot.index()).op.load());
+  kill_keeper();
+  EXPECT_EQ((*sleeper)->commit(*claim).error(), SendError::timed_out);  // nobody has said what became of it
+  open_keeper();
+  for (int i = 0; i < 1'000 && generation() == 1; ++i)
+    turn(), std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(generation(), 2u);
+  append_while_turning(*producer, 100);
+}
+
 // He is as still as before when the next rings need repair, and space.
 TEST_F(DiskPartition, AClaimerThatStandsStillForEverHoldsUpNothing) {
   open_keeper();
