@@ -100,12 +100,15 @@ void Ring::set_base(Position first, Offset first_offset, std::int64_t last_appen
     header.terms[i].end.store(make_tail(kLapMask, 0, 0), memory_order_relaxed);
   }
   if (!before.empty()) std::memcpy(at(first) - before.size(), before.data(), before.size());
-  // Who walks through the first term finds its frames from its start, or a pad in their place.
+  // Who walks through the first term finds its frames from its start, or a pad in the place of those that are not
+  // here. A log may begin in the midst of the block: before that there is nothing.
+  std::uint64_t missing = before.size() == used ? 0 : used;
+  while (missing < used && format::load_state_word(before.data() + missing, memory_order_relaxed) == 0)
+    missing += format::kFrameAlignment;
   Offset base_offset = first_offset;
-  if (before.size() == used && used > 0)
-    base_offset = Offset(format::load_header(before.data()).offset);
-  else if (used > 0)
-    format::write_filler(data_, FrameType::pad, static_cast<std::uint32_t>(used), first_offset, 0);
+  if (missing < used) base_offset = Offset(format::load_header(before.data() + missing).offset);
+  if (missing > 0)
+    format::write_filler(data_, FrameType::pad, static_cast<std::uint32_t>(missing), base_offset, 0);
   TermLine& opened = header.terms[0];
   opened.tail.store(make_tail(0, first_offset - base_offset, used), memory_order_relaxed);
   opened.base_offset.store(base_offset.value(), memory_order_relaxed);

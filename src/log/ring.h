@@ -160,7 +160,8 @@ class Ring {
  public:
   Ring() = default;
 
-  // Makes a ring in memory reserved, zeroed and prefaulted, without a name; publishing gives it `path`. Blocks for the time of the prefault (about 0.3 ms a MiB).
+  // Makes a ring in memory reserved, zeroed and prefaulted, without a name; publishing gives it `path`. Blocks for the
+  // time of the prefault (about 0.3 ms a MiB).
   // Errors: shared_memory_full, permission_denied.
   static Result<Ring> create(const std::filesystem::path& path, const RingSpec& spec);
   // Sets where the log goes on; only before publishing. A position that is no multiple of 4096 comes with the

@@ -108,6 +108,32 @@ TEST_F(RingFile, CutShortIsCorrupt) {
   EXPECT_EQ(Ring::open_header(path()).error().code, Code::corrupt);
 }
 
+// A replica's log may begin anywhere, also in the first block of a term, with an offset of any size.
+TEST_F(RingFile, BeginsInTheMidstOfABlockThatHasNothingBefore) {
+  constexpr std::uint64_t kBegin = 96;  // of the log, from the start of a term
+  const Offset offset(5ull << 24);
+  alignas(8) std::array<std::byte, kBegin + 32> block{};
+  const auto ends_at = [&](std::uint64_t used, Offset end) {
+    auto ring = Ring::create(path(), {.log_id = kTestLogId,
+                                      .topic_id = ref_.topic_id,
+                                      .term_bytes = kTestTerm,
+                                      .term_count = 4,
+                                      .generation = 1});
+    ASSERT_TRUE(ring);
+    const Position first(7 * kTestTerm + used);
+    ring->set_base(first, end, 0, std::span(block).first(used));
+    const Ring::End claimed = ring->claimed_end();
+    EXPECT_EQ(claimed.position, first);
+    EXPECT_EQ(claimed.offset, end);
+    EXPECT_EQ(ring->line(0).base_offset.load(), offset.value());
+    EXPECT_EQ(format::word_extent(format::load_state_word(ring->data(), std::memory_order_relaxed)), kBegin);
+  };
+  ends_at(kBegin, offset);
+  // One record behind the beginning is there already.
+  format::write_filler(block.data() + kBegin, format::FrameType::aborted, 32, offset, 1);
+  ends_at(kBegin + 32, offset + 1);
+}
+
 TEST_F(RingFile, MissingIsNotFound) { EXPECT_EQ(Ring::open(path(), true).error().code, Code::not_found); }
 
 TEST_F(RingFile, RetiredRingsAreThoseOfThisPartitionOnly) {
