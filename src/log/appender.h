@@ -251,7 +251,7 @@ class Appender {
     alone_.used += claimed;
     alone_.next += records;
     // SYNC: pairs with claimed_tail: the frames are there.
-    line_->fenced.store(tail_alone(), std::memory_order_release);
+    alone_.line->fenced.store(tail_alone(), std::memory_order_release);
     // SYNC: between the commit and the looks at given_up and hot; pairs with the waits of who gives up
     // (PartitionKeeper::owner_rests), and of who raises a flag and looks once more before he sleeps
     // (exclusive.pml, COMMIT, WAKE).
@@ -369,6 +369,7 @@ class Appender {
     std::uint64_t base = 0;   // offset of the term's first record
     std::uint64_t next = 0;   // of the next record
     std::uint64_t lap = 0;
+    TermLine* line = nullptr;  // of the term; of an open claim also when line_ has been forgotten meanwhile
   };
   Alone alone_;
   bool exclusive_ = false;

@@ -115,6 +115,7 @@ std::optional<SendError> Appender::adopt_alone() {
   alone_.base = line.base_offset.load(memory_order_relaxed);
   alone_.next = alone_.base + tail_records(tail);
   alone_.lap = ring_.lap(term);
+  alone_.line = line_;
   return std::nullopt;
 }
 

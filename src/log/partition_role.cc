@@ -126,9 +126,14 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   if (request.done) request.done(RoleOutcome{partition_, end_point(), epochs_, replica_});
 }
 
-// Whether nobody else is at work in the files that are to be cut off, and all that earlier rings hold is in them.
+// Whether nobody else is at work in the files that are to be cut off, and all that earlier rings hold is in them, and
+// what is kept of this one: a full disk is waited for.
 bool PartitionKeeper::may_cut(std::int64_t now_ns) {
   if (!is_disk()) return true;
+  if (!role_request_->restart && writer_->durable_position() < role_request_->cut->position) {
+    writer_->request_sync();
+    return false;
+  }
   const bool drained = rings_.size() == 1;
   // Whoever still has a claim in an earlier ring had the same time to finish it.
   if (!drained && now_ns - fenced_since_ns_ >= kClaimGraceNs) give_up_claims();

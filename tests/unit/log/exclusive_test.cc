@@ -127,6 +127,29 @@ TEST_P(ExclusiveTest, BatchesAndClaimsAndWhatIsGivenUpByTheOwnerHimself) {
   EXPECT_EQ(records[1].offset, Offset(5)) << "the offset of the aborted one stays unused";
 }
 
+// The topic was altered, or another keeper has come, and the owner asks for something else before he commits.
+TEST_P(ExclusiveTest, AClaimIsCommittedThoughItsOwnerHasLookedAtTheTopicAnew) {
+  auto owner = new_owner(std::chrono::milliseconds(5));
+  for (const bool commits : {true, false}) {
+    append(*owner, 3);
+    const auto open = (*owner)->claim({}, 100);
+    ASSERT_TRUE(open);
+    entry().hot.fetch_add(shm::kHotVersion);
+    std::ignore = (*owner)->wait_durable(open->metadata.end);
+    std::ignore = (*owner)->check_replicas();
+    if (commits)
+      ASSERT_TRUE((*owner)->commit(*open));
+    else
+      (*owner)->abort(*open);
+  }
+  const auto sent = (*owner)->append({.value = "next"});
+  ASSERT_TRUE(sent);
+  EXPECT_EQ(sent->offset, Offset(8));
+  auto reader = new_reader();
+  std::vector<Record> records(16);
+  EXPECT_EQ(reader->poll(records).value(), 8u) << "of nine, one was aborted";
+}
+
 TEST_P(ExclusiveTest, NumbersItsRecords) {
   auto owner = new_owner();
   const Stamp stamp{.producer_id = 4711};

@@ -179,6 +179,43 @@ TEST(ReplicatedOnDisk, AfterACrashOfItsHostAFollowerGoesOnFromWhatItHasSynced) {
   EXPECT_EQ(a.records(), b.records());
 }
 
+// What it keeps of its ring comes to the files first.
+TEST(ReplicatedOnDisk, AFollowerWhoseDiskIsFullWaitsForRoomBeforeItCutsOffItsLog) {
+  ReplicaHost a(Storage::disk), b(Storage::disk), c(Storage::disk);
+  a.lead(1);
+  auto producer = a.new_producer();
+  b.follow(a, 1);
+  c.follow(a, 1);
+  a.append(*producer, "one ", 2'600);  // most of a segment
+  b.fetch_from(a);
+  b.turn_until_durable();
+  b.set_disk_full(true);
+  a.append(*producer, "two ", 200);
+  c.fetch_from(a);
+  a.append(*producer, "lost ", 100);
+  b.fetch_from(a);
+  c.lead(2);
+  ASSERT_LT(b.entry().durable_position.load(), c.end().position.value());
+  auto second = c.new_producer();
+  c.append(*second, "three ", 20);
+  std::optional<Result<RoleOutcome>> taken;
+  RoleRequest request = b.to_follow(c, 2);
+  request.done = [&](Result<RoleOutcome> outcome) { taken = std::move(outcome); };
+  b.keeper().request_role(std::move(request));
+  for (int i = 0; i < 200 && !taken; ++i) b.turn(), std::this_thread::sleep_for(milliseconds(1));
+  ASSERT_FALSE(taken) << to_string(taken->error());
+  ASSERT_FALSE(b.failed());
+  b.set_disk_full(false);
+  b.turn_until([&] { return taken.has_value(); });
+  ASSERT_TRUE(*taken) << to_string(taken->error());
+  b.outcome() = std::move(**taken);
+  b.fetch_from(c);
+  b.set_watermark(b.end());
+  c.set_watermark(c.end());
+  EXPECT_EQ(b.records(), c.records());
+  EXPECT_FALSE(b.failed());
+}
+
 // A reader that stands still in the follower's ring gets to keep it.
 TEST_P(Replicated, AFollowersRingIsReplacedWhereItStands) {
   a_.lead(1);

@@ -15,6 +15,7 @@
 #include "log/attachment.h"
 #include "log/partition_keeper.h"
 #include "log/partition_reader.h"
+#include "support/faulty_backend.h"
 #include "unit/log/ring_test_support.h"
 
 namespace ringtail::log {
@@ -27,8 +28,8 @@ class ReplicaHost {
       : control_(shm::Control::open_or_create(dir_.path(), kTestLogId, dir_.path()).value()),
         locks_(shm::ByteLockFile::open(dir_ / "slots.lock").value()),
         monitor_(control_, locks_),
-        backend_(io::make_backend(IoBackend::pwrite, 16).value()),
-        workshop_(io::make_backend(IoBackend::pwrite, 4).value()),
+        backend_(new_disk(16)),
+        workshop_(new_disk(4)),
         cleaner_(io::make_backend(IoBackend::pwrite, 4).value()),
         ref_{.control = &control_,
              .index = 0,
@@ -110,7 +111,8 @@ class ReplicaHost {
   }
   RoleOutcome fence() { return take({.role = ReplicaRole::fenced}); }
   // Follows `leader`, which leads in `epoch`, from the last place that both have.
-  RoleOutcome follow(ReplicaHost& leader, std::uint32_t epoch) {
+  RoleOutcome follow(ReplicaHost& leader, std::uint32_t epoch) { return take(to_follow(leader, epoch)); }
+  RoleRequest to_follow(ReplicaHost& leader, std::uint32_t epoch) {
     const RoleOutcome mine = fence();
     const RoleOutcome& theirs = leader.outcome_;
     const LogPoint their_end = leader.end();
@@ -120,12 +122,12 @@ class ReplicaHost {
     const Position head(ring.header().head.load());
     const bool restart = config_.storage == Storage::memory && from.position < head;
     if (restart) from = {head, *ring.offset_at(head)};
-    return take({.role = ReplicaRole::follower,
-                 .epoch = LeaderEpoch(epoch),
-                 .leader_node = 1,
-                 .epochs = theirs.epochs,
-                 .cut = from,
-                 .restart = restart});
+    return {.role = ReplicaRole::follower,
+            .epoch = LeaderEpoch(epoch),
+            .leader_node = 1,
+            .epochs = theirs.epochs,
+            .cut = from,
+            .restart = restart};
   }
   // Everything that `leader` has and this host has not, in pieces of about `bytes`.
   void fetch_from(ReplicaHost& leader, std::size_t bytes = 8 << 10) {
@@ -215,10 +217,19 @@ class ReplicaHost {
     turn_until([&] { return failed() || entry().durable_position.load() >= end().position.value(); });
     ASSERT_FALSE(failed());
   }
+  // No file can be given more room.
+  void set_disk_full(bool full) {
+    for (testing::FaultyBackend* disk : disks_) disk->set_disk_full(full);
+  }
   RoleOutcome& outcome() { return outcome_; }
   PartitionKeeper& keeper() { return *keeper_; }
 
  private:
+  std::unique_ptr<io::Backend> new_disk(unsigned depth) {
+    auto disk = std::make_unique<testing::FaultyBackend>(io::make_backend(IoBackend::pwrite, depth).value());
+    disks_.push_back(disk.get());
+    return disk;
+  }
   void forget_entry() {
     entry().high_watermark.store(shm::kNoWatermark);
     entry().role.store(0);
@@ -232,6 +243,7 @@ class ReplicaHost {
   shm::Control control_;
   shm::ByteLockFile locks_;
   shm::SlotMonitor monitor_;
+  std::vector<testing::FaultyBackend*> disks_;
   std::unique_ptr<io::Backend> backend_;
   Workshop workshop_;
   Workshop cleaner_;
