@@ -153,7 +153,8 @@ class Producer {
  public:
   // With a producer_id it reads the end of each partition. Waits while a ring is replaced, and for an exclusive
   // producer's partitions, at most max_block each time. Errors: not_found, limit_exceeded (all slots taken), closed,
-  // no_keeper, held_exclusively, timed_out, unsupported, invalid_argument, and with a producer_id those of reading.
+  // no_keeper, held_exclusively, timed_out, unsupported, invalid_argument, with a transactional_id fenced (another
+  // has taken it while this one was opened), and with a producer_id those of reading.
   static Result<Producer> open(const Log& log, ProducerOptions options);
 
   // Another producer, of another topic, with the same options, that shares this one's liveness slot, and its

@@ -27,7 +27,8 @@ class ProducerCore;
 class ProducerShare {
  public:
   // Takes a slot, and the transactional id if there is one; blocks until what its last holder left open is
-  // aborted. Errors: limit_exceeded, invalid_argument, no_keeper, timed_out.
+  // aborted. Errors: limit_exceeded, invalid_argument, no_keeper, timed_out, fenced (another has taken the id
+  // meanwhile).
   static Result<std::shared_ptr<ProducerShare>> open(std::shared_ptr<LogCore> log,
                                                      const ProducerOptions& options);
   ProducerShare(const ProducerShare&) = delete;

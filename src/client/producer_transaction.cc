@@ -8,6 +8,7 @@
 #include "client/producer_share.h"
 #include "groups/membership.h"
 #include "groups/tenure.h"
+#include "groups/transactional_id.h"
 #include "log/wide_cas.h"
 #include "shm/futex.h"
 
@@ -73,18 +74,14 @@ Status ProducerShare::take_id(bool durable) {
                 fmt::format("the transactional id has {} bytes, at most {} are allowed", name_.size(),
                             shm::kMaxTransactionalIdBytes));
   if (timeout_.count() <= 0) return fail(Code::invalid_argument, "transaction_timeout must be at least 1 ms");
-  if (auto taken = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::take_id, name_, "");
-      !taken)
-    return taken;
-  id_index_ = log_->control().member(slot_.index()).reply.load(memory_order_relaxed);
-  if (id_index_ >= shm::kMaxTransactionalIds)
-    return fail(Code::corrupt, "the coordinator gave an impossible answer");
+  const groups::TransactionTerms terms{
+      static_cast<std::uint32_t>(std::min<std::int64_t>(timeout_.count(), ~0u)), durable};
+  const auto held = groups::take_id(log_->attachment(), slot_, name_, terms);
+  if (!held) return std::unexpected(held.error());
+  id_index_ = held->index;
   id_ = &log_->control().transactional_id(id_index_);
-  id_->timeout_ms.store(static_cast<std::uint32_t>(std::min<std::int64_t>(timeout_.count(), ~0u)),
-                        memory_order_relaxed);
-  id_->durable.store(durable ? 1 : 0, memory_order_relaxed);
-  word_ = id_->word.load(memory_order_acquire);  // SYNC: pairs with take_id's store
-  stamp_.producer_id = id_->producer_id.load(memory_order_relaxed);
+  word_ = held->word;
+  stamp_.producer_id = held->producer_id;
   stamp_.producer_epoch = shm::transaction_epoch(word_);
   return {};
 }

@@ -9,6 +9,7 @@
 #include "base/parse.h"
 #include "base/random.h"
 #include "base/topic_config.h"
+#include "groups/transactional_id.h"
 #include "shm/futex.h"
 
 namespace ringtail::groups {
@@ -89,8 +90,9 @@ std::optional<std::uint32_t> Transactions::find_or_make_id(const std::string& id
 
 std::optional<Status> Transactions::take_id(std::uint32_t slot) {
   shm::Member& asked = control_.member(slot);
-  const std::string id = asked.group_id.load();
-  const auto index = find_or_make_id(id);
+  const auto terms = decode_terms(asked.subscription.load());
+  if (!terms) return std::unexpected(terms.error());
+  const auto index = find_or_make_id(asked.group_id.load());
   if (!index)
     return fail(Code::limit_exceeded,
                 fmt::format("all {} transactional ids are held by producers", shm::kMaxTransactionalIds));
@@ -99,18 +101,25 @@ std::optional<Status> Transactions::take_id(std::uint32_t slot) {
   if (shm::transaction_state(word) == TransactionState::ongoing)
     entry.word.compare_exchange_strong(word, shm::with_state(word, TransactionState::aborting),
                                        std::memory_order_seq_cst);  // SYNC: pairs with Guard::holds
-  if (shm::transaction_state(entry.word.load(memory_order_relaxed)) != TransactionState::ready) {
+  const auto epoch = static_cast<std::uint16_t>(shm::transaction_epoch(word) + 1);
+  // From here on whoever had the id is fenced. If he begins a transaction before that, it has to be ended first.
+  // An entry that is left so is free: who asked has no answer, and is given another, with another producer_id.
+  // SYNC: pairs with his CASes.
+  if (shm::transaction_state(word) != TransactionState::ready ||
+      !entry.word.compare_exchange_strong(word, shm::transaction_word(epoch, 0, TransactionState::none),
+                                          std::memory_order_seq_cst)) {
     busy_ = true;
     return std::nullopt;
   }
-  const auto epoch = static_cast<std::uint16_t>(shm::transaction_epoch(word) + 1);
   if (epoch == 0)
     if (auto fresh = random_token()) entry.producer_id.store(*fresh, memory_order_relaxed);
   entry.slot.store(slot, memory_order_relaxed);
   entry.slot_word.store(asked.asker.load(memory_order_relaxed), memory_order_relaxed);
+  entry.timeout_ms.store(terms->timeout_ms, memory_order_relaxed);
+  entry.durable.store(terms->durable ? 1 : 0, memory_order_relaxed);
   entry.ended_number.store(0, memory_order_relaxed);
-  // SYNC: from here on whoever had the id is fenced; pairs with his Guard and his CASes.
-  entry.word.store(shm::transaction_word(epoch, 0, TransactionState::ready), std::memory_order_seq_cst);
+  // SYNC: publishes the fields above; pairs with held_id.
+  entry.word.store(shm::transaction_word(epoch, 0, TransactionState::ready), memory_order_release);
   asked.reply.store(*index, memory_order_relaxed);
   return Status{};
 }

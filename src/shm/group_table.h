@@ -34,7 +34,8 @@ enum class GroupRequest : std::uint32_t {
   prepare = 3,  // have entries for the topic named as subscription, in a group that exists
   remove = 4,   // delete the group
   forget = 5,   // delete the group's positions in the topic named as subscription
-  take_id = 6,  // hold the transactional id named as group id; the answer is its index
+  take_id = 6,  // hold the transactional id named as group id, with the terms that the subscription says
+                // ("<timeout_ms> <durable>"); the answer is its index
   enlist = 7,   // note on disk that the partition (number of its entry) has transactions
 };
 

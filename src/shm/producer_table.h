@@ -18,7 +18,7 @@ inline constexpr std::uint32_t kMaxTransactionalIds = 128;
 inline constexpr std::size_t kMaxTransactionalIdBytes = 255;
 
 enum class TransactionState : std::uint8_t {
-  none = 0,        // the entry is free
+  none = 0,        // the entry is free, or being handed over
   ready = 1,       // no transaction is open
   ongoing = 2,     // records may be sent
   committing = 3,  // decided; markers and positions are being written

@@ -1,4 +1,5 @@
 // Transactions: all of it or nothing, for readers of committed records and for the positions of groups.
+#include <algorithm>
 #include <set>
 
 #include "unit/client/transaction_test_support.h"
@@ -63,6 +64,44 @@ TEST_F(TransactionTest, ANewHolderOfTheIdFencesTheOld) {
   expect(young.commit());
   Consumer reader = committed_reader("out");
   EXPECT_THAT(take(reader, 1), ElementsAre("of the young"));
+  EXPECT_THAT(drain(reader), IsEmpty());
+}
+
+// It is whom the coordinator takes for the holder: the others may come and go.
+TEST_F(TransactionTest, OfManyThatOpenAnIdAtOnceOneHoldsIt) {
+  create("out", small());
+  warm_up("out");
+  for (int round = 0; round < 10; ++round) {
+    std::vector<std::optional<Producer>> rivals(8);
+    std::vector<std::thread> threads;
+    for (std::optional<Producer>& rival : rivals)
+      threads.emplace_back([&] {
+        auto opened = Producer::open(*log_, {.topic = "out", .transactional_id = "t"});
+        if (opened)
+          rival.emplace(std::move(*opened));
+        else
+          EXPECT_EQ(opened.error().code, Code::fenced) << to_string(opened.error());
+      });
+    for (std::thread& thread : threads) thread.join();
+    int holders = 0;
+    for (std::optional<Producer>& rival : rivals) {
+      const Status begun = rival ? rival->begin() : Status{};
+      if (rival && begun)
+        ++holders;
+      else
+        rival.reset();
+      if (!begun) {
+        EXPECT_EQ(begun.error().code, Code::fenced) << to_string(begun.error());
+      }
+    }
+    ASSERT_EQ(holders, 1) << "in round " << round;
+    for (int i = 0; i < 2; ++i) transactional("other", "out");  // the coordinator has looked who is there
+    const auto holder = std::ranges::find_if(rivals, &std::optional<Producer>::has_value);
+    ASSERT_TRUE((*holder)->send(std::to_string(round))) << "in round " << round;
+    expect((*holder)->commit());
+  }
+  Consumer reader = committed_reader("out");
+  EXPECT_EQ(take(reader, 10).size(), 10u);
   EXPECT_THAT(drain(reader), IsEmpty());
 }
 

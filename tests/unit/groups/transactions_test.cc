@@ -2,6 +2,7 @@
 // made of the topic of decisions after a reboot.
 #include "groups/transactions.h"
 
+#include "groups/transactional_id.h"
 #include "log/partition_reader.h"
 #include "unit/groups/groups_test_support.h"
 #include "unit/groups/log_capture.h"
@@ -18,7 +19,7 @@ class TransactionsTest : public GroupsTest {
     return shm::OwnedSlot::acquire(control(), attachment_->locks(), shm::SlotRole::producer).value();
   }
   Status take_id(const shm::OwnedSlot& slot, const std::string& id) {
-    return ask_coordinator(*attachment_, slot, shm::GroupRequest::take_id, id, "");
+    return ask_coordinator(*attachment_, slot, shm::GroupRequest::take_id, id, encode_terms(terms_));
   }
   std::uint32_t index_of(const shm::OwnedSlot& slot) const {
     return control().member(slot.index()).reply.load();
@@ -41,6 +42,8 @@ class TransactionsTest : public GroupsTest {
     auto reader = log::PartitionReader::open(ref(topic), slot.index(), 1 << 20).value();
     return reader->log_end()->offset.value();
   }
+
+  TransactionTerms terms_{.timeout_ms = 60'000, .durable = false};
 
   // --- Records of the topic ---
 
@@ -117,7 +120,6 @@ TEST_F(TransactionsTest, AnIdWhoseTransactionIsOpenIsNoRoomBeforeItIsAborted) {
     index = index_of(gone);
     stop_coordinator();
     id_of(gone).word.store(shm::transaction_word(1, 1, TransactionState::ongoing));
-    id_of(gone).timeout_ms.store(60'000);
   }
   start_coordinator();
   const auto slot = sit_as_producer();
@@ -149,6 +151,71 @@ TEST_F(TransactionsTest, BehindTheLastEpochTheProducerIdIsAnother) {
   ASSERT_TRUE(take_id(slot, "t"));
   EXPECT_EQ(shm::transaction_epoch(id_of(slot).word.load()), 0u);
   EXPECT_NE(id_of(slot).producer_id.load(), producer_id);
+}
+
+// The answer is there, but by the time it is looked at the id is another's.
+TEST_F(TransactionsTest, WhoseIdWasTakenBeforeItSawTheAnswerDoesNotHoldIt) {
+  const auto first = sit_as_producer(), second = sit_as_producer();
+  ASSERT_TRUE(take_id(first, "t"));
+  ASSERT_TRUE(take_id(second, "t"));
+  const auto lost = held_id(control(), first);
+  ASSERT_FALSE(lost);
+  EXPECT_EQ(lost.error().code, Code::fenced);
+  EXPECT_THAT(lost.error().message, HasSubstr("another producer has taken the transactional id 't'"));
+  const auto held = held_id(control(), second);
+  ASSERT_TRUE(held) << to_string(held.error());
+  EXPECT_EQ(held->index, index_of(second));
+  EXPECT_EQ(held->word, id_of(second).word.load());
+  EXPECT_EQ(held->producer_id, id_of(second).producer_id.load());
+}
+
+TEST_F(TransactionsTest, AnIdThatIsBeingHandedOverIsNobodys) {
+  const auto slot = sit_as_producer();
+  ASSERT_TRUE(take_id(slot, "t"));
+  const std::uint64_t word = id_of(slot).word.load();
+  id_of(slot).word.store(shm::with_state(word, TransactionState::none));
+  const auto held = held_id(control(), slot);
+  ASSERT_FALSE(held);
+  EXPECT_EQ(held.error().code, Code::fenced);
+}
+
+// Of a coordinator that died within it.
+TEST_F(TransactionsTest, AnInterruptedHandOverIsDoneAnewAndFencesTheOldHolder) {
+  const auto old = sit_as_producer(), young = sit_as_producer();
+  ASSERT_TRUE(take_id(old, "t"));
+  const HeldId before = held_id(control(), old).value();
+  stop_coordinator();
+  id_of(old).word.store(shm::transaction_word(
+      static_cast<std::uint16_t>(shm::transaction_epoch(before.word) + 1), 0, TransactionState::none));
+  id_of(old).slot.store(young.index());  // and no further
+  start_coordinator();
+  ASSERT_TRUE(take_id(young, "t"));
+  const auto held = held_id(control(), young);
+  ASSERT_TRUE(held) << to_string(held.error());
+  EXPECT_NE(held->producer_id, before.producer_id);
+  EXPECT_NE(control().transactional_id(before.index).word.load(), before.word);
+}
+
+TEST_F(TransactionsTest, TermsAreThoseOfTheHolder) {
+  const auto first = sit_as_producer(), second = sit_as_producer();
+  terms_ = {.timeout_ms = 7, .durable = true};
+  ASSERT_TRUE(take_id(first, "t"));
+  EXPECT_EQ(id_of(first).timeout_ms.load(), 7u);
+  EXPECT_EQ(id_of(first).durable.load(), 1u);
+  terms_ = {.timeout_ms = ~0u, .durable = false};
+  ASSERT_TRUE(take_id(second, "t"));
+  EXPECT_EQ(id_of(second).timeout_ms.load(), ~0u);
+  EXPECT_EQ(id_of(second).durable.load(), 0u);
+}
+
+TEST_F(TransactionsTest, TermsThatCannotBeAreRefused) {
+  const auto slot = sit_as_producer();
+  for (const char* terms : {"", " ", "60000", "60000 ", "60000 2", "60000  1", "60000 1 ", "x 1", "0 1",
+                            "-1 1", "4294967296 1", "1.5 0", " 1 1"}) {
+    const Status refused = ask_coordinator(*attachment_, slot, shm::GroupRequest::take_id, "t", terms);
+    ASSERT_FALSE(refused) << terms;
+    EXPECT_EQ(refused.error().code, Code::invalid_argument);
+  }
 }
 
 // --- Partitions ----------------------------------------------------------------------------------
