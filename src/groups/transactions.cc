@@ -46,8 +46,7 @@ bool is_memory(const shm::Partition& entry) {
 }
 
 void Transactions::announce(const Error& error) {
-  if (error.message == announced_) return;
-  announced_ = error.message;
+  if (!announced_.insert(error.message).second) return;
   logger().error("transactions: {}", to_string(error));
 }
 
@@ -161,6 +160,7 @@ void Transactions::round(std::int64_t now_ns) {
     if (state == TransactionState::committing || state == TransactionState::aborting)
       busy_ = !finish(i) || busy_;
   }
+  if (!busy_) announced_.clear();
   close_decisions();
 }
 
@@ -276,30 +276,39 @@ bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
   return topic_.is_synced(*progress.decision_end);
 }
 
+// What stands in the way of one partition's marker keeps none from the others, whose readers wait for it.
 bool Transactions::write_markers(std::uint32_t index, Progress& progress) {
   const shm::TransactionalId& entry = control_.transactional_id(index);
   const std::uint64_t word = entry.word.load(memory_order_relaxed);
   const bool commits = shm::transaction_state(word) == TransactionState::committing;
+  const format::MarkerKind kind = commits ? format::MarkerKind::commit : format::MarkerKind::abort;
   const format::Extension of{entry.producer_id.load(memory_order_relaxed), shm::transaction_epoch(word),
                              shm::transaction_number(word), 0};
-  for (const std::uint32_t partition : partitions_of(entry)) {
-    if (progress.markers_end.contains(partition)) continue;
-    auto to = appender(partition);
-    if (!to && to.error().code == Code::closed) continue;  // the topic was deleted
-    if (!to) return announce(to.error()), false;
-    auto sent = (*to)->append_marker(commits ? format::MarkerKind::commit : format::MarkerKind::abort, of);
-    if (!sent && sent.error() == SendError::closed) {
-      appenders_.erase(partition);
-      return false;
-    }
-    if (!sent && (sent.error() == SendError::timed_out || sent.error() == SendError::would_block)) {
-      (*to)->wake_readers();  // of a memory topic: they may pass what is decided, which makes space
-      return false;
-    }
-    if (!sent) return announce((*to)->describe(sent.error())), false;
-    progress.markers_end[partition] = {(*to)->partition().topic_id, sent->end};
+  bool complete = true;
+  for (const std::uint32_t partition : partitions_of(entry))
+    if (!progress.markers_end.contains(partition))
+      complete = write_marker(partition, kind, of, progress.markers_end) && complete;
+  return complete;
+}
+
+// True: it is there, or the topic was deleted.
+bool Transactions::write_marker(std::uint32_t partition, format::MarkerKind kind, const format::Extension& of,
+                                Ends& ends) {
+  auto to = appender(partition);
+  if (!to && to.error().code == Code::closed) return true;
+  if (!to) return announce(to.error()), false;
+  const auto sent = (*to)->append_marker(kind, of);
+  if (sent) {
+    ends[partition] = {(*to)->partition().topic_id, sent->end};
+    return true;
   }
-  return true;
+  if (sent.error() == SendError::closed)
+    appenders_.erase(partition);
+  else if (sent.error() == SendError::timed_out || sent.error() == SendError::would_block)
+    (*to)->wake_readers();  // of a memory topic: they may pass what is decided, which makes space
+  else
+    announce((*to)->describe(sent.error()));
+  return false;
 }
 
 Result<log::Appender*> Transactions::appender(std::uint32_t index) {

@@ -104,6 +104,8 @@ class Transactions {
   bool is_quiet(const shm::TransactionalId& entry, Progress& progress) const;
   bool decide_durably(std::uint32_t index, Progress& progress);
   bool write_markers(std::uint32_t index, Progress& progress);
+  bool write_marker(std::uint32_t partition, format::MarkerKind kind, const format::Extension& of,
+                    Ends& ends);
   std::set<std::uint32_t> apply_positions(std::uint32_t index, std::uint64_t word);
   std::string encode_decision(std::uint32_t index) const;
   void close_decisions();
@@ -136,7 +138,7 @@ class Transactions {
   std::set<std::string> decided_;  // keys of decisions that another coordinator wrote
   std::vector<Closing> closing_;
   bool busy_ = false;
-  std::string announced_;
+  std::set<std::string> announced_;  // each is said once, until all has ended
 };
 
 std::string decision_key(const shm::TransactionalId& entry, std::uint64_t word);

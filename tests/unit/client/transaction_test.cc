@@ -337,49 +337,6 @@ TEST_F(TransactionTest, ADecisionIsClosedByTheNextCoordinatorWhenTheLastOneDidNo
   }
 }
 
-// The marker finds no room while the reader stands in front of the transaction.
-class TransactionThatFillsARingTest : public TransactionTest {
- protected:
-  // Sends until the ring is full, then lets `end` end it beside a reader that sleeps.
-  std::vector<std::string> read_beside(const std::function<Status(Producer&)>& end) {
-    create("out", {{"storage", "memory"}, {"on.full", "fail"}, {"term.bytes", "64KiB"}, {"ring.terms", "4"}});
-    Consumer reader = committed_reader("out");
-    EXPECT_TRUE(reader.assign("out"));
-    Producer writer = transactional("t", "out");
-    expect(writer.begin());
-    const std::string value(4000, 'v');
-    sent_ = 0;
-    while (writer.send(value)) ++sent_;
-    EXPECT_GT(sent_, 10u);
-    std::vector<std::string> values;
-    std::atomic<bool> ended{false};
-    std::thread reading([&] {
-      while (!ended.load()) {
-        auto polled = reader.poll(seconds(1));
-        ASSERT_TRUE(polled) << to_string(polled.error());
-        for (const Record& record : *polled) values.emplace_back(record.value);
-      }
-    });
-    expect(end(writer));
-    ended.store(true);
-    reader.wake();
-    reading.join();
-    for (const std::string& more : drain(reader)) values.push_back(more);
-    send("out", "plain");
-    EXPECT_THAT(take(reader, 1), ElementsAre("plain"));
-    return values;
-  }
-  std::size_t sent_ = 0;
-};
-
-TEST_F(TransactionThatFillsARingTest, CanBeAborted) {
-  EXPECT_THAT(read_beside([](Producer& writer) { return writer.abort(); }), IsEmpty());
-}
-
-TEST_F(TransactionThatFillsARingTest, CanBeCommitted) {
-  EXPECT_EQ(read_beside([](Producer& writer) { return writer.commit(); }).size(), sent_);
-}
-
 TEST_F(TransactionTest, ARepeatedNumberIsNoSecondRecord) {
   create("out", small());
   Producer writer = producer("out", {.enable_idempotence = true});
