@@ -188,7 +188,9 @@ class Producer {
   // The same for everything this producer has sent.
   SendResult<void> flush();
 
-  // Begins a transaction. Lock-free. Errors: invalid_argument (no transactional id, or one is open), fenced.
+  // Begins a transaction. Lock-free, unless the end of the one before is still to come, because commit or abort
+  // ended with timed_out: that is waited for, at most max_block. Errors: invalid_argument (no transactional id, or
+  // one is open), fenced, timed_out and no_keeper (that end has not come: nothing is begun; try again).
   Status begin();
   // Adds positions of the group whose member `group` is: they move when this transaction commits. Call it
   // with the offset behind the last record that this transaction's records were made of. Lock-free.

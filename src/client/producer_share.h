@@ -78,6 +78,7 @@ class ProducerShare {
   bool is_mine() const { return log_->is_mine(); }
   Status take_id(bool durable);
   Status check_transaction() const;
+  bool is_ending(std::uint64_t word) const;
   Status wait_ended(std::uint32_t number);
   Status add_offset(const OffsetCommit& offset, std::uint32_t group, const GroupMetadata& member);
 

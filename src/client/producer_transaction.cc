@@ -109,6 +109,13 @@ Status ProducerShare::check_transaction() const {
   return {};
 }
 
+// Whether it is their last transaction, whose end was not waited for until it had come.
+bool ProducerShare::is_ending(std::uint64_t word) const {
+  const TransactionState state = shm::transaction_state(word);
+  return (state == TransactionState::committing || state == TransactionState::aborting) &&
+         shm::with_state(word, TransactionState::ready) == word_;
+}
+
 Status ProducerShare::begin() {
   if (auto open = check_transaction(); !open && (id_ == nullptr || !log_->is_mine())) return open;
   if (in_transaction_)
@@ -116,10 +123,15 @@ Status ProducerShare::begin() {
   const std::uint32_t number = std::max(shm::transaction_number(word_) + 1, 1u);  // 0: none
   const std::uint64_t ongoing = shm::transaction_word(static_cast<std::uint16_t>(stamp_.producer_epoch),
                                                       number, TransactionState::ongoing);
-  std::uint64_t expected = word_;
+  std::uint64_t seen = word_;
   // SYNC: pairs with the coordinator's loads and with its change of hands.
-  if (!id_->word.compare_exchange_strong(expected, ongoing, std::memory_order_acq_rel))
-    return std::unexpected(fenced_error());
+  bool begun = id_->word.compare_exchange_strong(seen, ongoing, std::memory_order_acq_rel);
+  if (!begun && is_ending(seen)) {
+    if (auto ended = wait_ended(shm::transaction_number(word_)); !ended) return ended;
+    seen = word_;
+    begun = id_->word.compare_exchange_strong(seen, ongoing, std::memory_order_acq_rel);  // SYNC: as above
+  }
+  if (!begun) return std::unexpected(fenced_error());
   word_ = ongoing;
   stamp_.transaction = number;
   stamp_.guard = {.word = &id_->word, .expected = ongoing};

@@ -94,5 +94,26 @@ TEST_F(TransactionBesideAFullRingTest, TheOtherPartitionsHaveTheirMarkers) {
   EXPECT_EQ(take(*reader_, sent_).size(), sent_);
 }
 
+TEST_F(TransactionBesideAFullRingTest, TheNextTransactionWaitsForTheEndOfTheLast) {
+  for (const bool commits : {true, false}) {
+    ASSERT_NO_FATAL_FAILURE(fill());
+    expect_timed_out(commits ? writer_->commit() : writer_->abort());
+    expect_timed_out(writer_->begin());
+    EXPECT_EQ(writer_->commit().error().code, Code::invalid_argument);  // nothing was begun
+    if (commits) {
+      EXPECT_EQ(take(*reader_, sent_).size(), sent_);
+    } else {
+      EXPECT_THAT(drain(*reader_), IsEmpty());
+    }
+    Status begun = writer_->begin();
+    while (!begun && begun.error().code == Code::timed_out) {
+      EXPECT_THAT(drain(*reader_), IsEmpty());
+      begun = writer_->begin();
+    }
+    expect(begun);
+    expect(writer_->abort());
+  }
+}
+
 }  // namespace
 }  // namespace ringtail
