@@ -252,12 +252,15 @@ void Transactions::request_sync(const Ends& ends) const {
 bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
   const shm::TransactionalId& entry = control_.transactional_id(index);
   if (!progress.records_synced) {
-    if (progress.records_end.empty())
+    if (progress.records_end.empty()) {
+      Ends ends;  // of all, or of none: those that are missing would not be waited for
       for (const std::uint32_t partition : partitions_of(entry)) {
         auto end = claimed_end(partition);
         if (!end && end.error().code != Code::closed) return announce(end.error()), false;
-        if (end) progress.records_end[partition] = *end;
+        if (end) ends[partition] = *end;
       }
+      progress.records_end = std::move(ends);
+    }
     request_sync(progress.records_end);
     progress.records_synced = are_synced(progress.records_end);
     if (!progress.records_synced) return false;

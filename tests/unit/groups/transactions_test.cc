@@ -280,6 +280,28 @@ TEST_F(TransactionsTest, ATopicInThePlaceOfADeletedOneIsNotedItself) {
   EXPECT_TRUE(is_transactional("in-its-place"));
 }
 
+// Of two partitions with its records the second has failed: they will not come to the disk.
+TEST_F(TransactionsTest, ADurableCommitIsNotDecidedWhileRecordsOfItCannotComeToTheDisk) {
+  create("good");
+  create("bad");
+  terms_.durable = true;
+  const auto slot = sit_as_producer();
+  ASSERT_TRUE(take_id(slot, "t"));
+  for (const char* topic : {"good", "bad"}) {
+    const std::uint32_t index = ref(topic).index;
+    ASSERT_TRUE(enlist(slot, std::to_string(index)));
+    id_of(slot).partitions[index / 64].fetch_or(std::uint64_t{1} << index % 64);
+  }
+  ref("bad").entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  const std::uint16_t epoch = shm::transaction_epoch(id_of(slot).word.load());
+  const std::uint64_t committing = shm::transaction_word(epoch, 1, TransactionState::committing);
+  id_of(slot).word.store(committing);
+  const auto other = sit_as_producer();
+  for (int round = 0; round < 20; ++round) ASSERT_TRUE(take_id(other, "other"));
+  EXPECT_EQ(log_end(std::string(kTransactionsTopic)), 2u);
+  EXPECT_EQ(id_of(slot).word.load(), committing);
+}
+
 // --- After a reboot ------------------------------------------------------------------------------
 
 TEST_F(TransactionsTest, ADecisionIsCompletedOnce) {
