@@ -143,8 +143,8 @@ Status ProducerShare::begin() {
 
 // The coordinator must find the partition when it writes the markers.
 std::optional<SendError> ProducerShare::enlist(std::uint32_t index) {
-  // SYNC: pairs with the coordinator's store once that is on disk.
-  if (log_->control().partition(index).transactional.load(memory_order_acquire) == 0) {
+  // SYNC: pairs with the coordinator's store once that is on disk, and what was open before a reboot has ended.
+  if (log_->control().partition(index).transactional.load(memory_order_acquire) != shm::kTransactions) {
     auto noted = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::enlist, "",
                                          std::to_string(index));
     if (!noted)

@@ -32,6 +32,11 @@ std::vector<std::uint32_t> partitions_of(const shm::TransactionalId& entry) {
   return partitions;
 }
 
+format::Extension extension_of(const shm::TransactionalId& entry, std::uint64_t word) {
+  return {entry.producer_id.load(memory_order_relaxed), shm::transaction_epoch(word),
+          shm::transaction_number(word), 0};
+}
+
 }  // namespace
 
 // One for each transaction: its decision must outlive the next one's beginning.
@@ -129,7 +134,13 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
     return fail(Code::invalid_argument, "no partition's number");
   const auto index = static_cast<std::uint32_t>(*number);
   shm::Partition& partition = control_.partition(index);
-  if (!is_memory(partition) && partition.transactional.load(memory_order_relaxed) == 0) {
+  const std::uint32_t known = partition.transactional.load(memory_order_relaxed);
+  if (known == shm::kUnendedTransactions) {
+    if (auto failure = log::Attachment::failure_of(partition)) return std::unexpected(*failure);
+    busy_ = true;
+    return end_left_open(index) ? std::optional(Status{}) : std::nullopt;
+  }
+  if (!is_memory(partition) && known == shm::kNoTransactions) {
     const std::pair key{partition.topic_id.load(memory_order_relaxed),
                         partition.partition.load(memory_order_relaxed)};
     if (!enlisting_.contains(key)) {
@@ -144,7 +155,8 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
     if (!topic_.is_synced(enlisting_.at(key))) return std::nullopt;
     enlisting_.erase(key);
   }
-  partition.transactional.store(1, memory_order_release);  // SYNC: pairs with the producer's load
+  // SYNC: pairs with the producer's load.
+  partition.transactional.store(shm::kTransactions, memory_order_release);
   return Status{};
 }
 
@@ -152,6 +164,7 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
 
 void Transactions::round(std::int64_t now_ns) {
   busy_ = false;
+  end_all_left_open();
   for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
     const shm::TransactionalId& entry = control_.transactional_id(i);
     // SYNC: pairs with the producer's CASes.
@@ -197,7 +210,9 @@ bool Transactions::finish(std::uint32_t index) {
   if (!write_markers(index, progress)) return false;
   const std::set<std::uint32_t> moved = apply_positions(index, word);
   if (durable) {
-    Closing closing{decision_key(entry, word), progress.markers_end, {}, {}};
+    Closing closing{.key = decision_key(entry, word),
+                    .of = extension_of(entry, word),
+                    .markers_end = progress.markers_end};
     if (!progress.inherited) closing.moved = moved;
     closing_.push_back(std::move(closing));
   } else {
@@ -255,6 +270,8 @@ bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
     if (progress.records_end.empty()) {
       Ends ends;  // of all, or of none: those that are missing would not be waited for
       for (const std::uint32_t partition : partitions_of(entry)) {
+        if (auto failure = log::Attachment::failure_of(control_.partition(partition)))
+          return announce(*failure), false;
         auto end = claimed_end(partition);
         if (!end && end.error().code != Code::closed) return announce(end.error()), false;
         if (end) ends[partition] = *end;
@@ -285,8 +302,7 @@ bool Transactions::write_markers(std::uint32_t index, Progress& progress) {
   const std::uint64_t word = entry.word.load(memory_order_relaxed);
   const bool commits = shm::transaction_state(word) == TransactionState::committing;
   const format::MarkerKind kind = commits ? format::MarkerKind::commit : format::MarkerKind::abort;
-  const format::Extension of{entry.producer_id.load(memory_order_relaxed), shm::transaction_epoch(word),
-                             shm::transaction_number(word), 0};
+  const format::Extension of = extension_of(entry, word);
   bool complete = true;
   for (const std::uint32_t partition : partitions_of(entry))
     if (!progress.markers_end.contains(partition))
@@ -314,6 +330,17 @@ bool Transactions::write_marker(std::uint32_t partition, format::MarkerKind kind
   return false;
 }
 
+// Errors: closed: the topic was deleted.
+Result<log::PartitionRef> Transactions::find_ref(std::uint32_t index) const {
+  const shm::Partition& partition = control_.partition(index);
+  const std::uint64_t topic_id = partition.topic_id.load(memory_order_relaxed);
+  auto topics = attachment_.catalog().list_topics();
+  if (!topics) return std::unexpected(topics.error());
+  const auto topic = std::ranges::find(*topics, topic_id, &log::TopicEntry::topic_id);
+  if (topic == topics->end()) return fail(Code::closed, "the topic was deleted");
+  return attachment_.find_partition(*topic, PartitionId(partition.partition.load(memory_order_relaxed)));
+}
+
 Result<log::Appender*> Transactions::appender(std::uint32_t index) {
   if (const auto known = appenders_.find(index); known != appenders_.end()) {
     if (known->second.partition().is_current()) return &known->second;
@@ -324,13 +351,7 @@ Result<log::Appender*> Transactions::appender(std::uint32_t index) {
     if (!slot) return std::unexpected(slot.error());
     slot_ = std::move(*slot);
   }
-  const shm::Partition& partition = control_.partition(index);
-  const std::uint64_t topic_id = partition.topic_id.load(memory_order_relaxed);
-  auto topics = attachment_.catalog().list_topics();
-  if (!topics) return std::unexpected(topics.error());
-  const auto topic = std::ranges::find(*topics, topic_id, &log::TopicEntry::topic_id);
-  if (topic == topics->end()) return fail(Code::closed, "the topic was deleted");
-  auto ref = attachment_.find_partition(*topic, PartitionId(partition.partition.load(memory_order_relaxed)));
+  auto ref = find_ref(index);
   if (!ref) return std::unexpected(ref.error());
   auto opened = log::Appender::open(*ref, slot_, clock_, std::chrono::milliseconds(0));
   if (!opened) return std::unexpected(opened.error());

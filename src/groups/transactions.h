@@ -7,7 +7,8 @@
 //
 // After a host crash the control segment is gone. What was decided for a durable producer stands in the
 // internal topic, and is completed; whatever else is open in a partition with transactions is aborted by
-// one marker there.
+// one marker there. A partition that has failed gets these markers when it is opened again, ahead of any new
+// transaction, and until then the decisions that name it stand; it holds up no others.
 //
 //   {"producer_id":"<hex>","epoch":e,"transaction":n}  ->  a durable producer's commit, until it is complete:
 //       {"producer_id":…,"epoch":…,"transaction":…,"revision":r,"partitions":[…],"offsets":[…]}
@@ -92,9 +93,13 @@ class Transactions {
   // A decided commit whose record may go once everything that follows from it is on disk.
   struct Closing {
     std::string key;
-    Ends markers_end;
-    std::optional<std::set<std::uint32_t>> moved;  // entries; not known of another coordinator's
-    std::optional<Position> positions_end;         // in the topic of positions, once they stand there
+    format::Extension of;
+    Ends markers_end = {};
+    // Where no marker is yet: entries, and the ids of their topics.
+    std::map<std::uint32_t, std::uint64_t> unmarked = {};
+    std::optional<std::set<std::uint32_t>> moved = {};  // entries; not known of another coordinator's
+    std::optional<Position> positions_end = {};         // in the topic of positions, once they stand there
+    bool is_rest = false;                               // the record names what is unmarked, and nothing else
   };
 
   std::optional<std::uint32_t> find_or_make_id(const std::string& id);
@@ -111,11 +116,17 @@ class Transactions {
   void close_decisions();
   bool are_synced(const Ends& ends) const;
   void request_sync(const Ends& ends) const;
+  Result<log::PartitionRef> find_ref(std::uint32_t partition) const;
   Result<log::Appender*> appender(std::uint32_t partition);
   // transactions_restore.cc
   Status read_topic(std::map<std::string, Decision>& decisions,
                     std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional);
-  Result<End> claimed_end(std::uint32_t partition);
+  Result<End> claimed_end(std::uint32_t partition) const;
+  Status survey(std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint32_t>& index_of);
+  void forget();
+  void end_all_left_open();
+  bool end_left_open(std::uint32_t partition);
+  std::string encode_rest(const Closing& closing) const;
   void announce(const Error& error);
 
   log::Attachment& attachment_;
@@ -137,6 +148,8 @@ class Transactions {
   std::map<std::pair<std::uint64_t, std::uint32_t>, Position> enlisting_;
   std::set<std::string> decided_;  // keys of decisions that another coordinator wrote
   std::vector<Closing> closing_;
+  // Where what was open before the reboot has not ended yet: entries, and the ids of their topics.
+  std::map<std::uint32_t, std::uint64_t> left_open_;
   bool busy_ = false;
   std::set<std::string> announced_;  // each is said once, until all has ended
 };

@@ -1,6 +1,7 @@
 // The positions that go with transactions: how they move, and when they may come to the disk.
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/logger.h"
@@ -105,18 +106,25 @@ void Transactions::note_written(const std::set<std::uint32_t>& left) {
   }
 }
 
+// Of a decision whose marker a failed partition does not have, the rest stands for that partition alone: its positions
+// must not come again after the next reboot, whatever has become of the group by then.
 void Transactions::close_decisions() {
-  std::vector<KeyValue> complete;
-  std::erase_if(closing_, [&](const Closing& closing) {
-    if (!closing.positions_end || !offsets_.is_synced(*closing.positions_end) ||
-        !are_synced(closing.markers_end))
-      return false;
-    complete.push_back({closing.key, {}});
-    return true;
-  });
-  if (complete.empty()) return;
+  std::vector<KeyValue> changed;
+  std::vector<Closing> open;
+  for (Closing& closing : closing_) {
+    const bool done = closing.positions_end && offsets_.is_synced(*closing.positions_end) &&
+                      are_synced(closing.markers_end);
+    if (done && closing.unmarked.empty()) {
+      changed.push_back({closing.key, {}});
+      continue;
+    }
+    if (done && !std::exchange(closing.is_rest, true)) changed.push_back({closing.key, encode_rest(closing)});
+    open.push_back(std::move(closing));
+  }
+  closing_ = std::move(open);
+  if (changed.empty()) return;
   // Should this fail, they are completed once more after a reboot: no harm, but for markers of nothing.
-  if (auto appended = topic_.append(complete); !appended) announce(appended.error());
+  if (auto appended = topic_.append(changed); !appended) announce(appended.error());
 }
 
 }  // namespace ringtail::groups

@@ -129,6 +129,20 @@ std::string Transactions::encode_decision(std::uint32_t index) const {
   return value.dump();
 }
 
+std::string Transactions::encode_rest(const Closing& closing) const {
+  Json value{{"producer_id", to_hex(closing.of.producer_id)},
+             {"epoch", closing.of.producer_epoch},
+             {"transaction", closing.of.transaction},
+             {"revision", 0},
+             {"partitions", Json::array()},
+             {"offsets", Json::array()}};
+  for (const auto& [index, topic_id] : closing.unmarked)
+    value["partitions"].push_back(
+        {{"topic_id", to_hex(topic_id)},
+         {"partition", control_.partition(index).partition.load(memory_order_relaxed)}});
+  return value.dump();
+}
+
 Status Transactions::read_topic(std::map<std::string, Decision>& decisions,
                                 std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional) {
   return topic_.restore([&](const Record& record) {
@@ -144,31 +158,56 @@ Status Transactions::read_topic(std::map<std::string, Decision>& decisions,
   });
 }
 
-// The end of what has been claimed in a partition. Errors: closed: it was deleted.
-Result<Transactions::End> Transactions::claimed_end(std::uint32_t partition) {
-  auto to = appender(partition);
-  if (!to) return std::unexpected(to.error());
-  const log::PartitionRef& ref = (*to)->partition();
-  auto ring = log::Ring::open(log::ring_path(ref.shm_dir, ref.topic, ref.partition), true);
+// The end of what has been claimed in a partition. Errors: closed: it was deleted; not_found: it has no ring now.
+Result<Transactions::End> Transactions::claimed_end(std::uint32_t partition) const {
+  auto ref = find_ref(partition);
+  if (!ref) return std::unexpected(ref.error());
+  auto ring = log::Ring::open(log::ring_path(ref->shm_dir, ref->topic, ref->partition), true);
   if (!ring) return std::unexpected(ring.error());
-  return End{ref.topic_id, ring->claimed_end().position};
+  return End{ref->topic_id, ring->claimed_end().position};
+}
+
+// Of an attempt that came to nothing.
+void Transactions::forget() {
+  decided_.clear();
+  closing_.clear();
+  left_open_.clear();
+  taken_up_.clear();
+}
+
+// --- After the death of a coordinator ------------------------------------------------------------
+
+// Which partitions have transactions, and up to where they must come to the disk. What one that has failed has on
+// disk will not change, and nobody knows whose positions stand for the rest: it holds none back.
+Status Transactions::survey(std::map<PartitionKey, std::uint32_t>& index_of) {
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
+    const shm::Partition& partition = control_.partition(i);
+    const std::uint32_t transactional = partition.transactional.load(memory_order_relaxed);
+    if (transactional == shm::kNoTransactions || is_memory(partition)) continue;
+    const PartitionKey key{partition.topic_id.load(memory_order_relaxed),
+                           partition.partition.load(memory_order_relaxed)};
+    if (!log::Attachment::failure_of(partition)) {
+      auto end = claimed_end(i);
+      if (!end && end.error().code == Code::closed) continue;
+      if (!end && end.error().code != Code::not_found) return std::unexpected(end.error());
+      if (end) taken_up_[i] = *end;
+    }
+    if (transactional == shm::kUnendedTransactions) left_open_[i] = key.first;
+    index_of[key] = i;
+  }
+  return {};
 }
 
 // Decisions that are not followed by their tombstones are of transactions that are still being ended, or not
 // closed yet; positions may have moved with transactions whose markers are not on disk.
 Status Transactions::take_up() {
+  forget();
   std::map<std::string, Decision> decisions;
-  std::set<std::pair<std::uint64_t, std::uint32_t>> transactional;
+  std::set<PartitionKey> transactional;
   if (auto read = read_topic(decisions, transactional); !read) return read;
   if (auto included = topic_.include_others(); !included) return included;
-  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
-    const shm::Partition& partition = control_.partition(i);
-    if (partition.transactional.load(memory_order_relaxed) == 0 || is_memory(partition)) continue;
-    auto end = claimed_end(i);
-    if (!end && end.error().code != Code::closed && end.error().code != Code::not_found)
-      return std::unexpected(end.error());
-    if (end) taken_up_[i] = *end;
-  }
+  std::map<PartitionKey, std::uint32_t> index_of;
+  if (auto surveyed = survey(index_of); !surveyed) return surveyed;
   for (std::uint32_t i = 0; i < shm::kMaxTransactionalIds; ++i) {
     const shm::TransactionalId& entry = control_.transactional_id(i);
     // SYNC: pairs with the producer's CASes.
@@ -177,13 +216,31 @@ Status Transactions::take_up() {
     std::string key = decision_key(entry, word);
     if (decisions.erase(key) > 0) decided_.insert(std::move(key));
   }
-  for (const auto& [key, decision] : decisions) closing_.push_back({key, taken_up_, {}, {}});
+  for (const auto& [key, decision] : decisions) {
+    Closing closing{.key = key, .of = decision.of};
+    for (const PartitionKey& partition : decision.partitions) {
+      const auto found = index_of.find(partition);
+      if (found == index_of.end()) continue;  // deleted since
+      const std::uint32_t index = found->second;
+      if (left_open_.contains(index))
+        closing.unmarked[index] = partition.first;
+      else if (const auto end = taken_up_.find(index); end != taken_up_.end())
+        closing.markers_end[index] = end->second;
+      else  // where its marker ends nobody knows: not closed as long as the partition has failed
+        closing.markers_end[index] = {partition.first, Position(~std::uint64_t{0})};
+    }
+    closing.is_rest = decision.offsets.empty() && closing.unmarked.size() == decision.partitions.size();
+    closing_.push_back(std::move(closing));
+  }
   return {};
 }
 
+// --- After a reboot ------------------------------------------------------------------------------
+
 Result<std::vector<StoredOffset>> Transactions::restore() {
+  forget();
   std::map<std::string, Decision> decisions;
-  std::set<std::pair<std::uint64_t, std::uint32_t>> transactional;
+  std::set<PartitionKey> transactional;
   if (auto read = read_topic(decisions, transactional); !read) return std::unexpected(read.error());
 
   std::map<PartitionKey, std::uint32_t> index_of;
@@ -195,32 +252,59 @@ Result<std::vector<StoredOffset>> Transactions::restore() {
         auto ref = attachment_.find_partition(topic, PartitionId(p));
         if (!ref) return std::unexpected(ref.error());
         index_of[{topic.topic_id, p}] = ref->index;
+        left_open_[ref->index] = topic.topic_id;
+        ref->entry().transactional.store(shm::kUnendedTransactions, memory_order_relaxed);
       }
   std::vector<StoredOffset> offsets;
   for (const auto& [key, decision] : decisions) {
-    Closing closing{key, {}, {}, {}};
-    for (const auto& partition : decision.partitions) {
-      const auto index = index_of.find(partition);
-      if (index == index_of.end()) continue;  // deleted since
-      auto to = appender(index->second);
-      if (!to) return std::unexpected(to.error());
-      auto sent = (*to)->append_marker(format::MarkerKind::commit, decision.of);
-      if (!sent) return std::unexpected((*to)->describe(sent.error()));
-      closing.markers_end[index->second] = {partition.first, sent->end};
-    }
+    Closing closing{.key = key, .of = decision.of};
+    for (const PartitionKey& partition : decision.partitions)
+      if (const auto index = index_of.find(partition); index != index_of.end())  // otherwise deleted since
+        closing.unmarked[index->second] = partition.first;
     offsets.insert(offsets.end(), decision.offsets.begin(), decision.offsets.end());
     closing_.push_back(std::move(closing));
   }
-  for (const auto& [partition, index] : index_of) {
-    auto to = appender(index);
-    if (!to) return std::unexpected(to.error());
-    auto sent = (*to)->append_marker(format::MarkerKind::abort_all, {format::kEveryProducer, 0, 0, 0});
-    if (!sent) return std::unexpected((*to)->describe(sent.error()));
-    control_.partition(index).transactional.store(1, memory_order_relaxed);
-  }
-  if (!decisions.empty())
-    logger().info("transactions: {} decided before the reboot were completed", decisions.size());
+  end_all_left_open();
+  for (const auto& [index, topic_id] : left_open_)
+    if (auto failure = log::Attachment::failure_of(control_.partition(index)))
+      logger().warn("transactions of before the reboot are ended once it can be opened: {}",
+                    to_string(*failure));
+  const auto complete =
+      std::ranges::count_if(closing_, [](const Closing& one) { return one.unmarked.empty(); });
+  if (complete > 0) logger().info("transactions: {} decided before the reboot were completed", complete);
   return offsets;
+}
+
+void Transactions::end_all_left_open() {
+  std::vector<std::uint32_t> left;
+  for (const auto& [index, topic_id] : left_open_) left.push_back(index);
+  for (const std::uint32_t index : left)
+    if (!log::Attachment::failure_of(control_.partition(index))) busy_ = !end_left_open(index) || busy_;
+}
+
+// Ends what was open in a partition when the host went down: first what was decided, then all else. True: done, or
+// the topic was deleted.
+bool Transactions::end_left_open(std::uint32_t index) {
+  shm::Partition& partition = control_.partition(index);
+  const auto left = left_open_.find(index);
+  const bool is_there =
+      left == left_open_.end() || partition.topic_id.load(memory_order_relaxed) == left->second;
+  for (Closing& closing : closing_) {
+    if (!closing.unmarked.contains(index)) continue;
+    if (is_there && !write_marker(index, format::MarkerKind::commit, closing.of, closing.markers_end))
+      return false;
+    closing.unmarked.erase(index);
+  }
+  Ends end;
+  if (is_there && !write_marker(index, format::MarkerKind::abort_all, {format::kEveryProducer, 0, 0, 0}, end))
+    return false;
+  // The entry may be another topic's by now, of which nothing is noted.
+  std::uint32_t expected = shm::kUnendedTransactions;
+  // SYNC: pairs with the producer's load, which comes before its append: that is behind the markers.
+  partition.transactional.compare_exchange_strong(expected, shm::kTransactions, std::memory_order_release,
+                                                  memory_order_relaxed);
+  left_open_.erase(index);
+  return true;
 }
 
 }  // namespace ringtail::groups

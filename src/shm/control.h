@@ -143,6 +143,12 @@ std::string_view to_string(ReplicaRole role);
 // Where readers may go in a partition that is not replicated: anywhere.
 inline constexpr std::uint64_t kNoWatermark = ~std::uint64_t{0};
 
+// Whether a partition has transactions.
+inline constexpr std::uint32_t kNoTransactions = 0;
+inline constexpr std::uint32_t kTransactions = 1;  // and that is on disk
+// The same, and what was open when the host went down has no end there yet: the coordinator is to be asked first.
+inline constexpr std::uint32_t kUnendedTransactions = 2;
+
 struct alignas(kLine) Partition {
   // By the keeper. Read when a handle is opened and on the slow path.
   Shared<std::uint64_t> topic_id;
@@ -151,8 +157,7 @@ struct alignas(kLine) Partition {
   Shared<std::uint64_t> ring_generation;  // of the ring file that is current
   Shared<std::uint32_t> failure_code;     // Code, valid in state failed
   Shared<std::int32_t> failure_errno;
-  Shared<std::uint32_t>
-      transactional;  // by the coordinator: 1 once it is on disk that there are transactions
+  Shared<std::uint32_t> transactional;  // kNoTransactions and so on; by the coordinator
   // Configuration in effect, for producers.
   Shared<std::uint32_t> max_message_bytes;
   Shared<std::uint32_t> min_insync_replicas;

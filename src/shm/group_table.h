@@ -36,7 +36,8 @@ enum class GroupRequest : std::uint32_t {
   forget = 5,   // delete the group's positions in the topic named as subscription
   take_id = 6,  // hold the transactional id named as group id, with the terms that the subscription says
                 // ("<timeout_ms> <durable>"); the answer is its index
-  enlist = 7,   // note on disk that the partition (number of its entry) has transactions
+  enlist = 7,   // note on disk that the partition (number of its entry) has transactions, and end there what was
+                // open before a reboot
 };
 
 enum class MemberStatus : std::uint32_t {
