@@ -95,6 +95,8 @@ class Node final : public Replicator, public ReplicaHost {
   void remove_topics();
   void update_replicas();
   void hold_elections();
+  std::optional<PartitionRecord> elect_next(const Replica& replica, const ClusterState& state) const;
+  bool give_away(Replica& replica, const ClusterState& drained);
   void carry_out_wishes(Replica& replica);
   void commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected);
   bool is_registered() const;

@@ -18,39 +18,56 @@ constexpr std::size_t kChangesAtOnce = 32;
 void Node::hold_elections() {
   if (!is_registered() || boottime_ns() >= lease_deadline_ns()) return;
   std::vector<std::pair<PartitionRecord, std::int64_t>> elected;
+  // It is about to end, or a tool has asked for that: it leads nothing that another node could lead.
+  const NodeRecord* const self = find_live(*state_, options_.node.id);
+  const bool told = self != nullptr && self->draining;
+  const bool drains = draining_ || told;
   const bool gives_away =
-      draining_ || std::ranges::any_of(replicas_, [](const auto& one) { return one.second->is_stuck(); });
-  ClusterState drained;  // as if this node were
-  if (gives_away) {
+      drains || std::ranges::any_of(replicas_, [](const auto& one) { return one.second->is_stuck(); });
+  std::optional<ClusterState> drained;  // as if this node's record said so, where it does not
+  if (gives_away && !told) {
     drained = *state_;
-    drained.nodes[options_.node.id].record.draining = true;
+    drained->nodes[options_.node.id].record.draining = true;
   }
   for (auto& [id, replica] : replicas_) {
     const PartitionRecord& record = replica->record();
     if (electing_.contains(replica->name())) continue;
     const bool led = is_led(record, *state_);
-    const bool mine = led && record.leader == options_.node.id;
-    const bool given_away = mine && (draining_ || replica->is_stuck());
-    if (mine && !given_away) carry_out_wishes(*replica);
-    if (led && !given_away) continue;
-    if (mine && replica->is_handing_over()) continue;
-    const TopicConfig config = config_of(replica->name().topic);
-    auto next = elect(record, mine ? drained : *state_, config.unclean_election == UncleanElection::allowed);
-    if (!next || !next->leader) continue;
-    // Of this node, that life counts which the topic's replicas vouch with.
-    for (IsrMember& member : next->isr)
-      if (const auto life = life_of(member.node, config.acks_synced());
-          life && member.node == options_.node.id)
-        member.life = *life;
-    if (mine) {
-      if (*next->leader != options_.node.id) replica->hand_over(*next);
-    } else if (*next->leader == options_.node.id) {
+    if (led && record.leader == options_.node.id) {
+      const bool given_away = drains || replica->is_stuck();
+      // What nobody else can lead is moved all the same, when somebody wishes for that.
+      if (!given_away || !give_away(*replica, drained ? *drained : *state_)) carry_out_wishes(*replica);
+    } else if (!led) {
+      auto next = elect_next(*replica, *state_);
+      if (!next || next->leader != options_.node.id) continue;
       elected.emplace_back(std::move(*next), replica->revision());
       electing_.insert(replica->name());
     }
   }
   if (!elected.empty())
     decide_.submit([this, elected = std::move(elected)]() mutable { commit_elections(std::move(elected)); });
+}
+
+std::optional<PartitionRecord> Node::elect_next(const Replica& replica, const ClusterState& state) const {
+  const TopicConfig config = config_of(replica.name().topic);
+  auto next = elect(replica.record(), state, config.unclean_election == UncleanElection::allowed);
+  if (!next) return next;
+  // Of this node, that life counts which the topic's replicas vouch with.
+  for (IsrMember& member : next->isr)
+    if (const auto life = life_of(member.node, config.acks_synced()); life && member.node == options_.node.id)
+      member.life = *life;
+  return next;
+}
+
+// False: nobody else can lead it.
+bool Node::give_away(Replica& replica, const ClusterState& drained) {
+  if (!replica.is_handing_over()) {
+    const auto next = elect_next(replica, drained);
+    if (!next || next->leader == options_.node.id) return false;
+    replica.hand_over(*next);
+  }
+  elections_due_ = true;  // until it is done
+  return true;
 }
 
 // Of a partition that this node leads: the next step of moving it to other replicas, or to the leader that somebody
@@ -67,7 +84,7 @@ void Node::carry_out_wishes(Replica& replica) {
     const bool in_sync =
         std::ranges::find(record.isr, *record.wanted_leader, &IsrMember::node) != record.isr.end();
     if (*record.wanted_leader != options_.node.id) {
-      if (wanted == nullptr || !in_sync) return;  // it cannot lead yet
+      if (wanted == nullptr || wanted->draining || !in_sync) return;  // it cannot lead yet
       next->leader = record.wanted_leader;
       next->leader_incarnation = wanted->incarnation;
       next->leader_epoch = record.leader_epoch + 1;

@@ -59,6 +59,30 @@ TEST_F(FailoverTest, ALeaderThatIsToldToEndHandsOver) {
   expect_promises_kept();
 }
 
+// As an operator does before he restarts a host.
+TEST_F(FailoverTest, ANodeThatIsDrainedLeadsNothingUntilThatIsUndone) {
+  const int first = *cluster_.leader(kTopic);
+  ASSERT_TRUE(cluster_.create_topic("more", first, configs())) << cluster_.trouble();
+  const auto run = [&](std::vector<std::string> command) {
+    const std::vector<std::string> at = {"--etcd", cluster_.etcd().endpoint(), "--cluster", "test"};
+    command.insert(command.begin(), {"timeout", "90", RINGTAIL_BINARY, "cluster"});
+    command.insert(command.end(), at.begin(), at.end());
+    return run_command(command);
+  };
+  const CommandResult drained = run({"drain", std::to_string(first), "--wait"});
+  EXPECT_EQ(drained.exit_code, 0) << drained.out << drained.err << cluster_.describe();
+  for (const char* const topic : {kTopic, "more"})
+    EXPECT_THAT(cluster_.leader(topic), Optional(Ne(first))) << topic << cluster_.describe();
+  wait_for_acks(100);
+  const CommandResult undone = run({"drain", std::to_string(first), "--undo"});
+  EXPECT_EQ(undone.exit_code, 0) << undone.out << undone.err;
+  const CommandResult elected = run({"elect", "--topic", kTopic});
+  EXPECT_EQ(elected.exit_code, 0) << elected.out << elected.err;
+  EXPECT_TRUE(Cluster::wait_until([&] { return cluster_.leader(kTopic) == first; })) << cluster_.describe();
+  wait_for_acks(100);
+  expect_promises_kept();
+}
+
 TEST_F(FailoverTest, NobodyAcknowledgesAnythingWithoutEtcdForLongAndAllGoOnWhenItIsBack) {
   cluster_.etcd().kill();
   pause_for(milliseconds(4'000));  // the lease has run out
