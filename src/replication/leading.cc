@@ -71,6 +71,12 @@ void LeadingPartition::confirm(std::set<NodeId> isr, std::size_t replicas) {
   update_watermark();
 }
 
+void LeadingPartition::require(std::uint32_t min_insync, bool synced) {
+  progress_.set_min_insync(min_insync);
+  progress_.count_synced(synced);
+  update_watermark();
+}
+
 LogPoint LeadingPartition::end() {
   const auto end = head_->claimed_end();
   return end ? *end : head_->place();

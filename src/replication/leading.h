@@ -66,6 +66,8 @@ class LeadingPartition {
   const log::PartitionRef& partition() const { return partition_; }
   // What its record says of the in-sync replicas.
   void confirm(std::set<NodeId> isr, std::size_t replicas);
+  // What it takes for a record to be confirmed, from now on.
+  void require(std::uint32_t min_insync, bool synced);
 
   // A follower asks to be shipped this partition.
   void on_follow(Link& link, const Message& message);

@@ -81,10 +81,15 @@ bool LeaderProgress::is_lagging(NodeId node, std::int64_t now_ns, std::int64_t p
 std::vector<NodeId> LeaderProgress::caught_up() const {
   std::vector<NodeId> nodes;
   for (const auto& [node, follower] : followers_)
-    if (node != self_ && follower.streaming && !isr_.contains(node) &&
-        has(node) >= std::max(watermark_, start_) && follower.end >= mark_before_.end && mark_.at_ns > 0)
+    if (node != self_ && !isr_.contains(node) && has_all(node) && follower.end >= mark_before_.end &&
+        mark_.at_ns > 0)
       nodes.push_back(node);
   return nodes;
+}
+
+bool LeaderProgress::has_all(NodeId node) const {
+  const Follower* const follower = find(node);
+  return follower != nullptr && follower->streaming && has(*follower) >= std::max(watermark_, start_);
 }
 
 const LeaderProgress::Follower* LeaderProgress::find(NodeId node) const {

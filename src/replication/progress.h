@@ -16,7 +16,7 @@ namespace ringtail::replication {
 
 class LeaderProgress {
  public:
-  // `synced`: a replica has a record when it has synced it; otherwise when it is in its ring.
+  // `synced`: see count_synced.
   // `start`: where the leader's epoch begins in its log.
   LeaderProgress(NodeId self, std::uint32_t min_insync, bool synced, log::LogPoint start = {})
       : self_(self), min_insync_(min_insync), synced_(synced), start_(start) {}
@@ -33,6 +33,9 @@ class LeaderProgress {
   const std::set<NodeId>& isr() const { return isr_; }
 
   void set_min_insync(std::uint32_t min_insync) { min_insync_ = min_insync; }
+  // Whether a replica has a record when it has synced it; otherwise when it is in its ring.
+  void count_synced(bool synced) { synced_ = synced; }
+  bool counts_synced() const { return synced_; }
 
   // A follower has all up to `end`, and has synced all up to `synced`. Those of the leader itself likewise.
   void on_ack(NodeId node, const log::LogPoint& end, const log::LogPoint& synced);
@@ -60,6 +63,8 @@ class LeaderProgress {
   // Replicas out of sync that have come up to the watermark, and to where this leader's epoch begins: its watermark
   // may lag behind what was acknowledged in the epoch before (KIP-101).
   std::vector<NodeId> caught_up() const;
+  // Whether a replica, or the leader itself, has what that takes, by what it has said over its present stream.
+  bool has_all(NodeId node) const;
   // Where a follower is; null if it has never said.
   struct Follower {
     log::LogPoint end;

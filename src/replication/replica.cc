@@ -36,7 +36,11 @@ void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<No
   if (news) {
     await_record_ = false;
     proposed_.clear();
-    if (leading_ && wanted_ == reached_) confirm();
+    proposed_synced_ = false;
+  }
+  if (leading_ && wanted_ == reached_) {
+    if (news) confirm();
+    require();  // the topic may have been altered
   }
   approach();
   // Who died is not waited for any longer.
@@ -46,8 +50,25 @@ void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<No
 void Replica::confirm() {
   std::set<NodeId> isr;
   for (const IsrMember& member : record_.isr) isr.insert(member.node);
-  leading_->progress().set_min_insync(static_cast<std::uint32_t>(config_.min_insync_replicas));
   leading_->confirm(std::move(isr), record_.replicas.size());
+}
+
+void Replica::require() {
+  leading_->require(static_cast<std::uint32_t>(config_.min_insync_replicas), counts_synced());
+}
+
+// Whether a record counts only when it is synced. A topic may be altered to replica.ack=memory; but who is in the
+// record with the life of his disk may be elected when he has lost his memory, so until all are there with the life of
+// that, it takes what it took before. A change on its way counts as the record does.
+bool Replica::counts_synced() const {
+  if (config_.acks_synced() || config_.storage == Storage::memory) return config_.acks_synced();
+  return proposed_synced_ || !std::ranges::all_of(record_.isr, [this](const IsrMember& member) {
+           return is_there_by_memory(member);
+         });
+}
+
+bool Replica::is_there_by_memory(const IsrMember& member) const {
+  return member.life == host_.life_of(member.node, false);
 }
 
 void Replica::begin_commit() {
@@ -125,7 +146,7 @@ void Replica::ask_lead() {
                           }
                           reached_ = aim;
                           auto leading =
-                              LeadingPartition::open(context_, *outcome, aim.epoch, config_.acks_synced(),
+                              LeadingPartition::open(context_, *outcome, aim.epoch, counts_synced(),
                                                      static_cast<std::uint32_t>(config_.min_insync_replicas));
                           if (!leading) {
                             logger().error("replication: {}", to_string(leading.error()));
@@ -260,10 +281,26 @@ void Replica::look_at_disk(std::int64_t now_ns) {
 bool Replica::isr_stands(std::int64_t now_ns) const {
   const LeaderProgress& progress = leading_->progress();
   return !progress.is_proposing() && progress.isr().size() == record_.replicas.size() &&
-         progress.isr().contains(context_.self) && std::ranges::all_of(progress.isr(), [&](NodeId node) {
-           return node == context_.self ||
-                  (lives_on(node) && !progress.is_lagging(node, now_ns, patience_ns()));
-         });
+         progress.isr().contains(context_.self) &&
+         std::ranges::all_of(progress.isr(),
+                             [&](NodeId node) {
+                               return node == context_.self ||
+                                      (lives_on(node) && !progress.is_lagging(node, now_ns, patience_ns()));
+                             }) &&
+         !some_join_anew();
+}
+
+// Whether a replica in sync is there with the life that counted before replica.ack was altered, and has all that it
+// takes to be there with the one that counts now: as if it had left, and come back.
+bool Replica::may_join_anew(const IsrMember& member) const {
+  const auto life = host_.life_of(member.node, config_.acks_synced());
+  return life && member.life != *life && lives_on(member.node) &&
+         (member.node == context_.self || host_.is_met(member.node)) &&
+         leading_->progress().has_all(member.node);
+}
+
+bool Replica::some_join_anew() const {
+  return std::ranges::any_of(record_.isr, [this](const IsrMember& member) { return may_join_anew(member); });
 }
 
 // Whether a replica in sync has the life that the record has it with: in another it may have lost what it had.
@@ -285,7 +322,7 @@ void Replica::look_at_isr(std::int64_t now_ns) {
     if (std::ranges::find(record_.replicas, node) != record_.replicas.end() && host_.is_met(node))
       isr.insert(node);
   // Of a change whose outcome is not known, the next one tells.
-  if (isr == before && !leading_->progress().is_proposing()) return;
+  if (isr == before && !leading_->progress().is_proposing() && !some_join_anew()) return;
   tell_change(before, isr, now_ns);
   propose(isr);
 }
@@ -316,13 +353,15 @@ void Replica::propose(const std::set<NodeId>& isr) {
   for (const NodeId node : isr) {
     // Who stays does so in the life in which he was in sync.
     if (const auto member = std::ranges::find(record_.isr, node, &IsrMember::node);
-        member != record_.isr.end())
+        member != record_.isr.end() && !may_join_anew(*member))
       next.isr.push_back(*member);
     else if (auto life = host_.life_of(node, config_.acks_synced()))
       next.isr.push_back({node, *life});
   }
   ++next.partition_epoch;
   begin_commit();
+  proposed_synced_ |=
+      !std::ranges::all_of(next.isr, [this](const IsrMember& member) { return is_there_by_memory(member); });
   proposed_.insert(isr.begin(), isr.end());
   leading_->progress().propose(isr);
   host_.commit(next, [this, alive = alive_](std::optional<bool> made) {

@@ -99,6 +99,11 @@ class Replica {
   void ask_lead();
   void tell_replicas() const;
   void confirm();
+  void require();
+  bool counts_synced() const;
+  bool is_there_by_memory(const IsrMember& member) const;
+  bool may_join_anew(const IsrMember& member) const;
+  bool some_join_anew() const;
   void begin_commit();
   void on_committed(std::optional<bool> made);
   void refuse(Link& link, LeaderEpoch epoch, std::string_view why, std::uint8_t flags = 0) const;
@@ -134,6 +139,7 @@ class Replica {
   bool stuck_ = false;
   bool committing_ = false;
   std::set<NodeId> proposed_;          // since the record was seen last: all who may have come into the ISR
+  bool proposed_synced_ = false;       // some of them with the life of their disks
   std::int64_t commit_revision_ = -1;  // of the record that the commit changes
   bool await_record_ = false;  // a change of the record was made, by this node or another: it will be told
   std::int64_t retry_ns_ = 0;

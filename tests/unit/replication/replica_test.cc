@@ -99,9 +99,12 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
     replica_.on_follow(*network_.link(node), {header(MessageType::follow), epochs});
     acknowledge(node, {});
   }
-  void acknowledge(NodeId node, const log::LogPoint& at) {
+  void acknowledge(NodeId node, const log::LogPoint& at, const log::LogPoint& synced = {}) {
     replica_.pump();
-    replica_.on_ack(node, {header(MessageType::ack, at), {}});
+    MessageHeader ack = header(MessageType::ack, at);
+    ack.mark_position = synced.position.value();
+    ack.mark_offset = synced.offset.value();
+    replica_.on_ack(node, {ack, {}});
   }
   log::LogPoint append() {
     auto producer = host_.new_producer();
@@ -218,6 +221,93 @@ TEST_F(ReplicaTest, OneChangeAtATime) {
     done_(false);
     boots_[kTwo] = "boot-2";
   }
+}
+
+// --- A topic is altered while it is led ----------------------------------------------------------
+
+TEST_F(ReplicaTest, AnAlteredMinInsyncCountsForALeaderThatSits) {
+  config_.min_insync_replicas = 3;
+  lead();
+  catch_up(kTwo);
+  const Position before = watermark();
+  const log::LogPoint end = append();
+  acknowledge(kTwo, end);
+  ASSERT_EQ(watermark(), before);
+  config_.min_insync_replicas = 2;
+  see(1);  // its record is the same
+  EXPECT_EQ(watermark(), end.position);
+}
+
+// Both replicas are there with the lives of their memory.
+class ReplicaOfAlteredAckTest : public ReplicaTest {
+ protected:
+  ReplicaOfAlteredAckTest() : ReplicaTest(Storage::disk) {
+    config_.replica_ack = ReplicaAck::memory;
+    record_.replicas = {kOne, kTwo};
+  }
+  log::LogPoint append_durably() {
+    const log::LogPoint end = append();
+    host_.turn_until_durable();
+    replica_.pump();
+    replica_.on_progress();
+    return end;
+  }
+  void take_up_last_commit() {
+    ++record_.partition_epoch;
+    record_.isr = commits_.back().isr;
+    done_(true);
+    see(static_cast<std::int64_t>(record_.partition_epoch));
+  }
+};
+
+TEST_F(ReplicaOfAlteredAckTest, WhatMustBeSyncedFromNowOnIsNotConfirmedBefore) {
+  lead();
+  catch_up(kTwo);
+  const log::LogPoint first = append_durably();
+  acknowledge(kTwo, first);
+  ASSERT_EQ(watermark(), first.position);
+  config_.replica_ack = ReplicaAck::durable;
+  see(1);
+  const log::LogPoint second = append_durably();
+  acknowledge(kTwo, second);
+  EXPECT_EQ(watermark(), first.position) << "node 2 has not synced it";
+  tick();
+  ASSERT_EQ(commits_.size(), 1u) << "the leader has synced all";
+  EXPECT_THAT(commits_[0].isr, ElementsAre(IsrMember{kOne, "log-1"}, IsrMember{kTwo, "boot-2"}));
+  take_up_last_commit();
+  acknowledge(kTwo, second, second);
+  EXPECT_EQ(watermark(), second.position);
+  tick();
+  ASSERT_EQ(commits_.size(), 2u) << "and so has node 2, which need not have its memory any more";
+  EXPECT_THAT(commits_[1].isr, ElementsAre(IsrMember{kOne, "log-1"}, IsrMember{kTwo, "log-2"}));
+}
+
+// Whoever is in sync with his disk may be elected without what was in his memory.
+TEST_F(ReplicaOfAlteredAckTest, MemoryIsNotEnoughBeforeAllAreInSyncWithTheirMemory) {
+  config_.replica_ack = ReplicaAck::durable;
+  record_.isr = {{kOne, "log-1"}, {kTwo, "log-2"}};
+  lead();
+  catch_up(kTwo);
+  met_.erase(kTwo);  // of the daemon that is registered now, nothing is known
+  config_.replica_ack = ReplicaAck::memory;
+  see(1);
+  tick();
+  const Position before = watermark();
+  const log::LogPoint end = append_durably();
+  acknowledge(kTwo, end);
+  EXPECT_EQ(watermark(), before);
+  ASSERT_EQ(commits_.size(), 1u);
+  EXPECT_THAT(commits_[0].isr, ElementsAre(IsrMember{kOne, "boot-1"}, IsrMember{kTwo, "log-2"}));
+  take_up_last_commit();
+  EXPECT_EQ(watermark(), before);
+  met_.insert(kTwo);
+  tick();
+  ASSERT_EQ(commits_.size(), 2u);
+  EXPECT_THAT(commits_[1].isr, ElementsAre(IsrMember{kOne, "boot-1"}, IsrMember{kTwo, "boot-2"}));
+  EXPECT_EQ(watermark(), before);
+  take_up_last_commit();
+  EXPECT_EQ(watermark(), end.position);
+  EXPECT_EQ(commits_.size(), 2u);
 }
 
 // What another thread reads from files is shipped where it arrives, between two calls of pump. To whoever pumps it has
