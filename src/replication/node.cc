@@ -372,14 +372,17 @@ void Node::on_refused(NodeId peer) {
 
 // --- The keeper and the coordinator --------------------------------------------------------------
 
+// The keeper outlives this node, and may have been at something else meanwhile.
 void Node::take_role(const StreamId& id, log::RoleRequest request) {
   if (auto done = std::move(request.done)) {
-    request.done = [this, id, done = std::move(done)](Result<log::RoleOutcome> outcome) {
-      if (stop_.load(std::memory_order_relaxed)) return;
-      asio::post(context_, [this, id, done, outcome = std::move(outcome)] {
-        if (Replica* const replica = find(id); replica != nullptr) {
-          restless_.insert(replica);
-          if (outcome) by_index_[outcome->partition.index] = replica;
+    request.done = [gate = gate_, id, done = std::move(done)](Result<log::RoleOutcome> outcome) {
+      std::lock_guard lock(gate->mutex);
+      Node* const node = gate->node;
+      if (node == nullptr) return;
+      asio::post(node->context_, [node, id, done, outcome = std::move(outcome)] {
+        if (Replica* const replica = node->find(id); replica != nullptr) {
+          node->restless_.insert(replica);
+          if (outcome) node->by_index_[outcome->partition.index] = replica;
         }
         done(outcome);
       });

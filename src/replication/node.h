@@ -145,7 +145,7 @@ class Node final : public Replicator, public ReplicaHost {
   bool telling_ = false;                     // they are on their way into this node's record
   bool elections_due_ = true;                // something has changed that they depend on, or did not come off
 
-  // By which the coordinator's thread finds this node while it is there.
+  // By which the threads of coordinator and keeper find this node while it is there.
   struct Gate {
     std::mutex mutex;
     Node* node;

@@ -1,0 +1,146 @@
+// A node of a cluster of one: what it makes of the records, and how it ends. Its log, its keeper and its threads are
+// real.
+#include "replication/replicator.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <thread>
+
+#include "base/logger.h"
+#include "replication/local_coordinator.h"
+#include "replication/node.h"
+#include "unit/base/scratch_dir.h"
+#include "unit/replication/replication_test_support.h"
+#include "unit/shm/shm_test_support.h"
+
+namespace ringtail::replication {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::ScratchDir;
+
+constexpr const char* kTopic = "orders";
+
+// Keeps the keeper's thread at something else until it is let go.
+class KeeperHold {
+ public:
+  explicit KeeperHold(LogCore& log) {
+    log.request_role(~std::uint64_t{0}, PartitionId(0), {.done = [hold = hold_](const auto&) {
+      std::unique_lock lock(hold->mutex);
+      hold->held = true;
+      hold->changed.notify_all();
+      hold->changed.wait(lock, [&] { return hold->let_go; });
+    }});
+    std::unique_lock lock(hold_->mutex);
+    hold_->changed.wait(lock, [this] { return hold_->held; });
+  }
+  ~KeeperHold() { let_go(); }
+  void let_go() {
+    std::lock_guard lock(hold_->mutex);
+    hold_->let_go = true;
+    hold_->changed.notify_all();
+  }
+
+ private:
+  struct Hold {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool held = false;
+    bool let_go = false;
+  };
+  std::shared_ptr<Hold> hold_ = std::make_shared<Hold>();
+};
+
+class ReplicatorTest : public ::testing::Test {
+ protected:
+  ReplicatorTest() {
+    logger().set_level(spdlog::level::off);
+    log_ = LogCore::open({.dir = dir_ / "log",
+                          .keeper = KeeperMode::daemon,
+                          .io = IoBackend::pwrite,
+                          .shared_memory_dir = memory_.path()})
+               .value();
+    coordinator_ = LocalCoordinator::open(dir_ / "log").value();
+    ReplicatorOptions options;
+    options.node = node_record(1);
+    options.node.replication = {"127.0.0.1", 0};
+    options.network.cluster = "test";
+    options.network.listen = {"127.0.0.1", 0};
+    replicator_ = Replicator::start(log_, coordinator_, std::move(options)).value();
+  }
+
+  // A topic whose partitions this node leads, as it is to be from now on.
+  void put(const TopicRecord& topic) {
+    const auto seen = coordinator_->state();
+    const auto before = seen->topics.find(topic.name);
+    std::vector<Change> changes{{topic, before == seen->topics.end() ? 0 : before->second.revision}};
+    for (std::uint32_t i = 0; i < topic.partitions; ++i) {
+      const auto stored = seen->partitions.find({topic.name, PartitionId(i)});
+      if (stored != seen->partitions.end() && stored->second.record.topic_id == topic.topic_id) continue;
+      PartitionRecord record = partition_record(topic.name, i, {1});
+      record.topic_id = topic.topic_id;
+      changes.push_back({record, stored == seen->partitions.end() ? 0 : stored->second.revision});
+    }
+    ASSERT_EQ(coordinator_->commit(changes), true);
+    ASSERT_TRUE(wait_until([&] {
+      const auto cluster = replicator_->status().cluster;
+      const auto found = cluster->topics.find(topic.name);
+      return found != cluster->topics.end() && found->second.record == topic;
+    }));
+  }
+  static TopicRecord topic(std::uint32_t partitions, TopicConfigs configs = {}) {
+    TopicRecord record = topic_record(kTopic);
+    record.partitions = partitions;
+    record.replication_factor = 1;
+    configs.insert({{"ring.terms", "4"}, {"term.bytes", "64KiB"}, {"segment.bytes", "1MiB"}});
+    configs.insert({"max.message.bytes", "4KiB"});
+    record.configs = std::move(configs);
+    return record;
+  }
+  std::size_t led() {
+    const ReplicatorStatus status = replicator_->status();
+    return static_cast<std::size_t>(std::ranges::count(status.partitions, "leader", &ReplicaStatus::role));
+  }
+  // A bound against hanging, not a measurement.
+  static bool wait_until(const std::function<bool()>& done) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (!done()) {
+      if (std::chrono::steady_clock::now() > until) return false;
+      std::this_thread::sleep_for(milliseconds(1));
+    }
+    return true;
+  }
+
+  ScratchDir dir_;
+  shm::TempDir memory_;
+  std::shared_ptr<LogCore> log_;
+  std::shared_ptr<Coordinator> coordinator_;
+  std::unique_ptr<Replicator> replicator_;
+};
+
+// What it finds where the node was is not that any more.
+TEST_F(ReplicatorTest, AnAnswerOfTheKeeperThatComesLateHasNobodyToGoTo) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  KeeperHold hold(*log_);
+  auto [record, revision] = coordinator_->state()->partitions.at({kTopic, PartitionId(0)});
+  ++record.leader_epoch;
+  ++record.partition_epoch;
+  ASSERT_EQ(coordinator_->commit(std::vector<Change>{{record, revision}}), true);
+  ASSERT_TRUE(wait_until([&] {  // and it has asked the keeper
+    const auto status = replicator_->status();
+    return std::ranges::any_of(status.partitions,
+                               [&](const ReplicaStatus& one) { return one.epoch == record.leader_epoch; });
+  }));
+  replicator_.reset();
+  const std::vector<std::vector<std::byte>> in_its_place(10'000, std::vector<std::byte>(sizeof(Node)));
+  hold.let_go();
+  std::atomic<bool> answered{false};
+  log_->request_role(~std::uint64_t{0}, PartitionId(0), {.done = [&](const auto&) { answered = true; }});
+  EXPECT_TRUE(wait_until([&] { return answered.load(); }));
+}
+
+}  // namespace
+}  // namespace ringtail::replication
