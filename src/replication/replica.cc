@@ -94,8 +94,10 @@ void Replica::fence() {
 // One step towards what is wanted. Each ends here again when the keeper has answered.
 void Replica::approach() {
   if (asking_ || wanted_ == reached_) return;
-  // Whatever it was, it is not any more.
+  // Whatever it was, it is not any more; and what it was about to hand over may have got records since.
   stuck_ = false;
+  next_.reset();
+  hand_over_at_.reset();
   leading_.reset();
   following_.reset();
   ask_fence();
@@ -407,14 +409,12 @@ void Replica::step_hand_over() {
     if (!*alive) return;
     on_committed(made);
     if (made && *made) return;  // the record's change tells the rest
-    abandon_hand_over();
+    if (next_) abandon_hand_over();
   });
 }
 
 // Leads again, in the same epoch.
 void Replica::abandon_hand_over() {
-  next_.reset();
-  hand_over_at_.reset();
   reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
   approach();
 }

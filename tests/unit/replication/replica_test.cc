@@ -66,6 +66,10 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
   }
 
   void take_role(const StreamId&, log::RoleRequest request) override {
+    request.done = [this, done = std::move(request.done)](Result<log::RoleOutcome> outcome) {
+      if (done) done(std::move(outcome));
+      ++answers_;
+    };
     host_.keeper().request_role(std::move(request));
   }
   void commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) override {
@@ -122,6 +126,7 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
   std::set<NodeId> met_{kTwo, kThree};
   std::vector<PartitionRecord> commits_;
   std::function<void(std::optional<bool>)> done_;
+  std::size_t answers_ = 0;  // of the keeper
   Replica replica_{context_, *this, {"topic", PartitionId(0)}, {host_.ref().topic_id, 0}};
 };
 
@@ -221,6 +226,30 @@ TEST_F(ReplicaTest, OneChangeAtATime) {
     done_(false);
     boots_[kTwo] = "boot-2";
   }
+}
+
+// --- Handing over --------------------------------------------------------------------------------
+
+// What is appended after the leadership was taken up again would be cut off: nothing had fenced it.
+TEST_F(ReplicaTest, AHandOverDoesNotOutliveTheLease) {
+  lead();
+  catch_up(kTwo);
+  const log::LogPoint first = append();
+  PartitionRecord next = record_;
+  next.leader = kTwo;
+  next.leader_epoch = LeaderEpoch(2);
+  ++next.partition_epoch;
+  const std::size_t before = answers_;
+  replica_.hand_over(next);
+  host_.turn_until([&] { return answers_ > before; });
+  ASSERT_TRUE(replica_.is_handing_over());
+  replica_.fence();
+  lead();
+  EXPECT_FALSE(replica_.is_handing_over());
+  append();
+  catch_up(kTwo);
+  acknowledge(kTwo, first);
+  EXPECT_TRUE(commits_.empty());
 }
 
 // --- A topic is altered while it is led ----------------------------------------------------------
