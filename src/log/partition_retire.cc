@@ -145,6 +145,8 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
   if (replica_ && role() == shm::ReplicaRole::follower)
     replica_->take(&current().ring(), epoch, {base, seal.offset});
   notify_all();
+  // A follower has room again.
+  if (replicated_ && context_.on_progress) context_.on_progress(partition_.index);
   return {};
 }
 

@@ -244,6 +244,32 @@ TEST_P(Replicated, AFollowersRingIsReplacedWhereItStands) {
   EXPECT_TRUE(!b_.records_of(*reader).empty() || reader->missed() > 0);
 }
 
+// The replicator keeps what found no room, and tries it again only when it is told.
+TEST_P(Replicated, WhoFillsAFollowersRingIsToldWhenItWasReplaced) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  b_.follow(a_, 1);
+  a_.append(*producer, "r", 20);
+  b_.fetch_from(a_);
+  b_.set_watermark(b_.end());
+  auto reader = b_.new_reader();
+  std::array<Record, 4> some;
+  ASSERT_EQ(*reader->poll(some), 4u);
+  const std::uint64_t generation = b_.entry().ring_generation.load();
+  auto from = PartitionReader::open_for_shipping(a_.ref(), 401, 256 << 10, b_.end());
+  ASSERT_TRUE(from) << to_string(from.error());
+  for (bool full = false; !full;) {
+    a_.append(*producer, "more ", 1);
+    const auto frames = (*from)->poll_frames(8 << 10, true);
+    ASSERT_TRUE(frames) << to_string(frames.error());
+    const auto taken = b_.outcome().writer->append(LeaderEpoch(1), frames->at.position, frames->bytes);
+    ASSERT_TRUE(taken) << to_string(taken.error());
+    full = *taken < frames->bytes.size();
+  }
+  b_.turn_until([&] { return b_.failed() || b_.entry().ring_generation.load() != generation; });
+  EXPECT_EQ(b_.told_generation(), b_.entry().ring_generation.load());
+}
+
 TEST_P(Replicated, RefusesWhatIsNoFrameOrNotForThisPlaceOrEpoch) {
   a_.lead(1);
   auto producer = a_.new_producer();

@@ -61,8 +61,14 @@ class ReplicaHost {
 
   void open() {
     entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
-    keeper_ = PartitionKeeper::open({&control_, &monitor_, backend_.get(), &workshop_, &cleaner_}, ref_,
-                                    config_, true);
+    keeper_ = PartitionKeeper::open(
+        {.control = &control_,
+         .slots = &monitor_,
+         .backend = backend_.get(),
+         .workshop = &workshop_,
+         .cleaner = &cleaner_,
+         .on_progress = [this](std::uint32_t) { told_generation_ = entry().ring_generation.load(); }},
+        ref_, config_, true);
   }
   // The keeper's process dies; another one takes over.
   void restart_keeper() {
@@ -221,6 +227,8 @@ class ReplicaHost {
   void set_disk_full(bool full) {
     for (testing::FaultyBackend* disk : disks_) disk->set_disk_full(full);
   }
+  // Of the ring, when the replicator was last told of progress.
+  std::uint64_t told_generation() const { return told_generation_; }
   RoleOutcome& outcome() { return outcome_; }
   PartitionKeeper& keeper() { return *keeper_; }
 
@@ -250,6 +258,7 @@ class ReplicaHost {
   PartitionRef ref_;
   TopicConfig config_;
   RoleOutcome outcome_;
+  std::uint64_t told_generation_ = 0;
   std::unique_ptr<PartitionKeeper> keeper_;
 };
 
