@@ -25,7 +25,7 @@ constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more co
 // their CPU, so that their records come less evenly.
 constexpr std::int64_t kRestBesideCatchUpNs = 4'000'000;
 constexpr std::size_t kLookAgain = 50;    // ticks: something may have been told unheard, as a bell may ring
-constexpr std::size_t kLookAtPeers = 10;  // ticks
+constexpr std::size_t kLookAtPeers = 10;  // ticks; and at topics that did not come off
 constexpr std::size_t kMostOfTrouble = 200;
 
 // What a crash of the host would take with it: the shared memory of this log, since this boot. The file is known by
@@ -195,7 +195,10 @@ void Node::tick() {
     return replica->is_quiet() && !active_.contains(replica);
   });
   if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();
-  if (ticks_ % kLookAtPeers == 0) tell_unreached();
+  if (ticks_ % kLookAtPeers == 0) {
+    tell_unreached();
+    retry_topics();
+  }
   timer_.expires_after(kTick);
   timer_.async_wait([this](boost::system::error_code error) {
     if (!error) tick();
@@ -258,15 +261,6 @@ bool Node::drain(std::chrono::milliseconds patience) {
     if (monotonic_ns() >= deadline_ns) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-}
-
-std::size_t Node::leaderships() const {
-  std::size_t count = 0;
-  for (const auto& [id, replica] : replicas_)
-    if (replica->record().leader == options_.node.id && replica->record().replicas.size() > 1 &&
-        replica->record().isr.size() > 1)
-      ++count;
-  return count;
 }
 
 void Node::set_throttle(std::int64_t bytes_per_s) {

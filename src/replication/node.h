@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -89,10 +90,14 @@ class Node final : public Replicator, public ReplicaHost {
   void tell_unreached();
   void tell_strays(const ClusterState& state) const;
   void apply_throttle();
+  void take_up_topics();
+  void retry_topics();
+  void note_topic(const TopicRecord& topic, const Status& made, std::string_view what);
   void provide_topics();
-  void provide_topic(const TopicRecord& topic);
+  Status provide_topic(const TopicRecord& topic) const;
   Status adapt_topic(const log::TopicEntry& known, const TopicRecord& topic) const;
   void remove_topics();
+  Status remove_topic(const TopicRecord& topic) const;
   void update_replicas();
   void hold_elections();
   std::optional<PartitionRecord> elect_next(const Replica& replica, const ClusterState& state) const;
@@ -133,6 +138,8 @@ class Node final : public Replicator, public ReplicaHost {
   StreamId next_look_;                             // of the quiet ones
   std::map<std::uint64_t, TopicRecord> provided_;  // topics that this host has, as it has them
   std::set<std::uint64_t> providing_;
+  std::set<std::uint64_t> retried_topics_;              // did not come off, and wait for their next try
+  std::map<std::uint64_t, std::string> topic_trouble_;  // that was told of them
   std::set<TopicPartition> electing_;
   std::map<NodeId, std::uint64_t> met_;       // incarnations that this node has been connected with
   std::map<NodeId, std::uint64_t> expelled_;  // and those that it takes for dead

@@ -70,6 +70,16 @@ bool Node::give_away(Replica& replica, const ClusterState& drained) {
   return true;
 }
 
+// Those that another node may come to have.
+std::size_t Node::leaderships() const {
+  std::size_t count = 0;
+  for (const auto& [id, replica] : replicas_)
+    if (replica->record().leader == options_.node.id && replica->record().replicas.size() > 1 &&
+        replica->record().isr.size() > 1)
+      ++count;
+  return count;
+}
+
 // Of a partition that this node leads: the next step of moving it to other replicas, or to the leader that somebody
 // has asked for.
 void Node::carry_out_wishes(Replica& replica) {

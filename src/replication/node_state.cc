@@ -23,10 +23,23 @@ void Node::on_state(std::shared_ptr<const ClusterState> state) {
   state_ = std::move(state);
   apply_throttle();
   connect();
-  provide_topics();
+  take_up_topics();
+  hold_elections();
+}
+
+// What has changed while a topic was being made or removed is taken up when that is done. One that is removed goes
+// before another of its name comes.
+void Node::take_up_topics() {
   update_replicas();
   remove_topics();
-  hold_elections();
+  provide_topics();
+}
+
+// What did not come off may have been for a reason that passes: no space, no descriptors.
+void Node::retry_topics() {
+  if (std::exchange(retried_topics_, {}).empty()) return;
+  remove_topics();
+  provide_topics();
 }
 
 // Topics of a cluster that its records do not name, as when etcd has lost its data. They are left as they are.
@@ -74,12 +87,22 @@ void Node::provide_topics() {
     const std::uint64_t id = stored.record.topic_id;
     const auto known = provided_.find(id);
     if (!wanted.contains(name) || (known != provided_.end() && known->second == stored.record)) continue;
-    if (!providing_.insert(id).second) continue;
-    topics_.submit([this, topic = stored.record] { provide_topic(topic); });
+    if (retried_topics_.contains(id) || !providing_.insert(id).second) continue;
+    topics_.submit([this, topic = stored.record, cluster = state_->cluster_id] {
+      const Status made = provide_topic(topic);
+      asio::post(context_, [this, topic, cluster, made] {
+        providing_.erase(topic.topic_id);
+        // Records that were lost meanwhile, and begun anew, must not delete it.
+        if (made && cluster == state_->cluster_id) provided_[topic.topic_id] = topic;
+        note_topic(topic, made, "cannot be had here");
+        elections_due_ = true;
+        take_up_topics();
+      });
+    });
   }
 }
 
-void Node::provide_topic(const TopicRecord& topic) {
+Status Node::provide_topic(const TopicRecord& topic) const {
   const log::Catalog& catalog = log_->catalog();
   Status made;
   auto known = catalog.load_topic(topic.name);
@@ -92,14 +115,20 @@ void Node::provide_topic(const TopicRecord& topic) {
                                 .replication_factor = topic.replication_factor,
                                 .overrides = topic.configs,
                                 .created_ns = topic.created_ns});
-  if (made) made = log_->apply_catalog();
-  if (!made)
-    logger().error("replication: topic '{}' cannot be had here: {}", topic.name, to_string(made.error()));
-  asio::post(context_, [this, topic, had = made.has_value()] {
-    if (had) provided_[topic.topic_id] = topic;
-    providing_.erase(topic.topic_id);
-    update_replicas();
-  });
+  return made ? log_->apply_catalog() : made;
+}
+
+// Says what is wrong once, however often it is tried.
+void Node::note_topic(const TopicRecord& topic, const Status& made, std::string_view what) {
+  if (made) {
+    topic_trouble_.erase(topic.topic_id);
+    return;
+  }
+  retried_topics_.insert(topic.topic_id);
+  std::string trouble = fmt::format("topic '{}' {}: {}", topic.name, what, to_string(made.error()));
+  if (topic_trouble_[topic.topic_id] == trouble) return;
+  logger().error("replication: {}; it is tried again", trouble);
+  topic_trouble_[topic.topic_id] = std::move(trouble);
 }
 
 // Makes a topic that is here what its record says.
@@ -129,23 +158,31 @@ Status Node::adapt_topic(const log::TopicEntry& known, const TopicRecord& topic)
 void Node::remove_topics() {
   for (auto it = provided_.begin(); it != provided_.end();) {
     const auto found = state_->topics.find(it->second.name);
-    if (found != state_->topics.end() && found->second.record.topic_id == it->first) {
+    const bool stays = found != state_->topics.end() && found->second.record.topic_id == it->first;
+    if (stays || retried_topics_.contains(it->first)) {
       ++it;
       continue;
     }
-    topics_.submit([this, topic = it->second] {
-      auto known = log_->catalog().load_topic(topic.name);
-      if (!known || known->topic_id != topic.topic_id) return;
-      auto removed = log_->catalog().delete_topic(topic.name);
-      if (removed) removed = log_->apply_catalog();
-      if (removed)
-        logger().info("topic '{}' was deleted from the cluster, and so here", topic.name);
-      else
-        logger().error("topic '{}' was deleted from the cluster, and cannot be here: {}", topic.name,
-                       to_string(removed.error()));
+    topics_.submit([this, topic = it->second, cluster = state_->cluster_id] {
+      const Status removed = remove_topic(topic);
+      asio::post(context_, [this, topic, cluster, removed] {
+        if (!removed && cluster == state_->cluster_id) provided_[topic.topic_id] = topic;  // it is here still
+        note_topic(topic, removed, "was deleted from the cluster, and cannot be here");
+      });
     });
     it = provided_.erase(it);
   }
+}
+
+Status Node::remove_topic(const TopicRecord& topic) const {
+  const auto known = log_->catalog().load_topic(topic.name);
+  if (!known && known.error().code == Code::not_found) return {};
+  if (!known) return std::unexpected(known.error());
+  if (known->topic_id != topic.topic_id) return {};
+  auto removed = log_->catalog().delete_topic(topic.name);
+  if (removed) removed = log_->apply_catalog();
+  if (removed) logger().info("topic '{}' was deleted from the cluster, and so here", topic.name);
+  return removed;
 }
 
 void Node::update_replicas() {

@@ -120,6 +120,56 @@ class ReplicatorTest : public ::testing::Test {
   std::unique_ptr<Replicator> replicator_;
 };
 
+TEST_F(ReplicatorTest, ATopicThatIsAlteredTwiceInARowIsHadAsItIsInTheEnd) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  KeeperHold hold(*log_);  // the first change is under way until it is let go
+  put(topic(1, {{"retention.ms", "60000"}}));
+  put(topic(2, {{"retention.ms", "60000"}}));
+  hold.let_go();
+  EXPECT_TRUE(wait_until([&] { return led() == 2; }));
+}
+
+TEST_F(ReplicatorTest, ATopicThatReplacesAnotherOfItsNameIsHad) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  TopicRecord other = topic(1);
+  ++other.topic_id;
+  put(other);
+  EXPECT_TRUE(wait_until([&] {
+    const auto here = log_->catalog().load_topic(kTopic);
+    return here && here->topic_id == other.topic_id && led() == 1;
+  }));
+}
+
+TEST_F(ReplicatorTest, ATopicThatIsDeletedWhileItIsMadeIsNotHad) {
+  KeeperHold hold(*log_);
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return log_->catalog().load_topic(kTopic).has_value(); }));
+  const auto seen = coordinator_->state();
+  ASSERT_EQ(coordinator_->commit(
+                std::vector<Change>{{topic(1), seen->topics.at(kTopic).revision, true},
+                                    {seen->partitions.at({kTopic, PartitionId(0)}).record,
+                                     seen->partitions.at({kTopic, PartitionId(0)}).revision, true}}),
+            true);
+  ASSERT_TRUE(wait_until([&] { return replicator_->status().cluster->topics.empty(); }));
+  hold.let_go();
+  EXPECT_TRUE(wait_until([&] {
+    const auto here = log_->catalog().load_topic(kTopic);
+    return !here && here.error().code == Code::not_found;
+  }));
+}
+
+// Its name is taken, for a while: as if there were no space, or no descriptors.
+TEST_F(ReplicatorTest, ATopicThatCannotBeHadIsTriedAgain) {
+  ASSERT_TRUE(log_->catalog().create_topic({.name = kTopic}));
+  put(topic(1));
+  std::this_thread::sleep_for(milliseconds(100));  // it has been tried, most likely
+  EXPECT_EQ(led(), 0u);
+  ASSERT_TRUE(log_->catalog().delete_topic(kTopic));
+  EXPECT_TRUE(wait_until([&] { return led() == 1; }));
+}
+
 // What it finds where the node was is not that any more.
 TEST_F(ReplicatorTest, AnAnswerOfTheKeeperThatComesLateHasNobodyToGoTo) {
   put(topic(1));
