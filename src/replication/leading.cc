@@ -228,6 +228,12 @@ bool LeadingPartition::pump_head() {
     held_up_ = must_wait();
     if (held_up_) break;
     auto frames = head_->poll_frames(kChunkBytes, false);
+    // The ring of a topic with on.full=overwrite has gone on without it, and the head stands where the ring begins now.
+    // Followers that lack what was overwritten are refused it, ask anew, and begin there, too.
+    if (!frames && frames.error().code == Code::offset_out_of_range) {
+      progress = true;
+      break;
+    }
     if (!frames) {
       fail(frames.error());
       return progress;

@@ -228,6 +228,25 @@ TEST_F(ReplicaTest, OneChangeAtATime) {
   }
 }
 
+// As when the one who ships is kept away for more than a lap, and nobody waits for him.
+TEST_F(ReplicaTest, WhatIsOverwrittenBeforeItIsShippedDoesNotEndTheShipping) {
+  config_.on_full = host_.config().on_full = OnFull::overwrite;
+  host_.keeper().update_config(host_.config());
+  lead();
+  catch_up(kTwo);
+  acknowledge(kTwo, append());
+  const Position before = watermark();
+  auto producer = host_.new_producer();
+  host_.append(*producer, "value ", 3'000);  // several laps of the ring
+  while (replica_.pump()) {
+  }
+  EXPECT_FALSE(replica_.leading()->failure());
+  EXPECT_EQ(watermark(), before) << "node 2 lacks what was overwritten";
+  catch_up(kTwo);
+  acknowledge(kTwo, host_.end());
+  EXPECT_EQ(watermark(), host_.end().position);
+}
+
 // --- Handing over --------------------------------------------------------------------------------
 
 // What is appended after the leadership was taken up again would be cut off: nothing had fenced it.
