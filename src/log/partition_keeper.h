@@ -145,8 +145,9 @@ class PartitionKeeper {
   LogPoint end_point() const;
   bool cuts(const RoleRequest& request) const;
   bool may_cut(std::int64_t now_ns);
-  Status lead(const RoleRequest& request);
-  Status follow(const RoleRequest& request);
+  Result<bool> store_epochs(EpochList epochs);
+  Result<bool> lead(const RoleRequest& request);
+  Result<bool> follow(RoleRequest& request);
   Status cut_log(const LogPoint& cut, bool restart);
   Status restart_ring(const LogPoint& at);
   void publish_after_cut();
@@ -194,6 +195,8 @@ class PartitionKeeper {
   std::int64_t owner_told_ns_ = 0;  // when he was fenced off, or given up, last
   bool handing_over_ = false;       // the ring is fenced, to be given to a producer alone, or back to all
   std::optional<RoleRequest> role_request_;
+  std::int64_t role_retry_ns_ = 0;      // it is not tried before
+  std::string announced_role_trouble_;  // why nothing has come of it
   std::shared_ptr<ReplicaWriter> replica_;
   EpochList epochs_;
 

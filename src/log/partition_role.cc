@@ -27,6 +27,7 @@ namespace {
 
 // How long a living producer may take to finish what he has claimed: he, too, has been told.
 constexpr std::int64_t kClaimGraceNs = 20'000'000;
+constexpr std::int64_t kRoleRetryNs = 100'000'000;
 
 }  // namespace
 
@@ -85,6 +86,7 @@ void PartitionKeeper::request_role(RoleRequest request) {
   if (role_request_) refuse_role(*role_request_, {Code::fenced, 0, "another change of role came in between"});
   fence_role(request.leader_node);
   role_request_ = std::move(request);
+  role_retry_ns_ = 0;
 }
 
 void PartitionKeeper::refuse_role(const RoleRequest& request, Error why) {
@@ -109,18 +111,23 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   }
   if (role() != ReplicaRole::fenced) return;
   if (!settled_ && !settle(now_ns)) return;
-  if (!role_request_ || retire_ != Retire::no) return;
+  if (!role_request_ || retire_ != Retire::no || now_ns < role_retry_ns_) return;
   // Somebody may still write into this ring: it is kept for him, and the next one used.
   if (role_request_->role != ReplicaRole::fenced && current().ring().scribbled() != Scribbled::no)
     return begin_retire("the partition gets another leader");
   if (cuts(*role_request_) && !may_cut(now_ns)) return;
   RoleRequest request = *std::exchange(role_request_, std::nullopt);
-  Status taken;
+  Result<bool> taken = true;
   if (request.role == ReplicaRole::leader) taken = lead(request);
   if (request.role == ReplicaRole::follower) taken = follow(request);
   if (!taken) {
     fail_with(taken.error());
     return refuse_role(request, taken.error());
+  }
+  if (!*taken) {  // somebody may make room; or ask for something else, as nothing comes of this
+    role_request_ = std::move(request);
+    role_retry_ns_ = now_ns + kRoleRetryNs;
+    return;
   }
   announce_role();
   if (request.done) request.done(RoleOutcome{partition_, end_point(), epochs_, replica_});
@@ -219,12 +226,31 @@ LogPoint PartitionKeeper::end_point() const {
   return {end.position, end.offset};
 }
 
-// Durable before the first record of the epoch: the list of epochs.
-Status PartitionKeeper::lead(const RoleRequest& request) {
+// False: the disk has no room for it now. What this costs is the role, not the partition: nothing was written, and all
+// that is here is as it was.
+Result<bool> PartitionKeeper::store_epochs(EpochList epochs) {
+  if (auto stored = epochs.store(partition_.disk_dir); !stored) {
+    if (stored.error().code != Code::no_space) return std::unexpected(stored.error());
+    const std::string trouble = to_string(stored.error());
+    if (trouble != announced_role_trouble_)
+      logger().warn("{}: cannot take part in another epoch before it is noted: {}", name(), trouble);
+    announced_role_trouble_ = trouble;
+    return false;
+  }
+  epochs_ = std::move(epochs);
+  announced_role_trouble_.clear();
+  return true;
+}
+
+// Durable before the first record of the epoch: the list of epochs. False: see store_epochs.
+Result<bool> PartitionKeeper::lead(const RoleRequest& request) {
   const LogPoint end = end_point();
-  epochs_.cut({end.position + 1, end.offset});
-  if (epochs_.begin(request.epoch, end))
-    if (auto stored = epochs_.store(partition_.disk_dir); !stored) return stored;
+  EpochList epochs = epochs_;
+  epochs.cut({end.position + 1, end.offset});
+  if (!epochs.begin(request.epoch, end))
+    epochs_ = std::move(epochs);
+  else if (auto stored = store_epochs(std::move(epochs)); !stored || !*stored)
+    return stored;
   if (entry_.high_watermark.load(memory_order_relaxed) > end.position.value())
     shm::set_high_watermark(entry_, end.position.value(), end.offset.value());
   entry_.lease_deadline_ns.store(request.lease_deadline_ns, memory_order_release);  // SYNC: as in step_role
@@ -233,20 +259,21 @@ Status PartitionKeeper::lead(const RoleRequest& request) {
   publish_role(ReplicaRole::leader, request.epoch, request.leader_node);
   logger().info("{}: led by this host in epoch {}, from offset {} on", name(), request.epoch.value(),
                 end.offset.value());
-  return {};
+  return true;
 }
 
-Status PartitionKeeper::follow(const RoleRequest& request) {
+// False: see store_epochs. Then the log is cut already.
+Result<bool> PartitionKeeper::follow(RoleRequest& request) {
   if (cuts(request))
-    if (auto cut = cut_log(*request.cut, request.restart); !cut) return cut;
-  epochs_ = request.epochs;
-  if (auto stored = epochs_.store(partition_.disk_dir); !stored) return stored;
+    if (auto cut = cut_log(*request.cut, request.restart); !cut) return std::unexpected(cut.error());
+  request.cut.reset();
+  if (auto stored = store_epochs(request.epochs); !stored || !*stored) return stored;
   replica_ = std::make_shared<ReplicaWriter>(partition_);
   replica_->enter(&current().ring(), request.epoch, end_point());
   publish_role(ReplicaRole::follower, request.epoch, request.leader_node);
   logger().info("{}: follows node {} in epoch {}, from offset {} on", name(), request.leader_node,
                 request.epoch.value(), end_point().offset.value());
-  return {};
+  return true;
 }
 
 // Takes back what the leader does not have. Readers have not seen it: it was never below the high watermark,

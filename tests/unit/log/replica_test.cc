@@ -1,6 +1,10 @@
-#include <random>
-
 #include <gmock/gmock.h>
+#include <sched.h>
+#include <sys/mount.h>
+
+#include <cstring>
+#include <fstream>
+#include <random>
 
 #include "unit/log/replica_test_support.h"
 
@@ -268,6 +272,61 @@ TEST_P(Replicated, WhoFillsAFollowersRingIsToldWhenItWasReplaced) {
   }
   b_.turn_until([&] { return b_.failed() || b_.entry().ring_generation.load() != generation; });
   EXPECT_EQ(b_.told_generation(), b_.entry().ring_generation.load());
+}
+
+// A small file system in the place of a directory, for this thread alone.
+class SmallDisk {
+ public:
+  explicit SmallDisk(std::filesystem::path at) : at_(std::move(at)) {
+    mounted_ = ::unshare(CLONE_NEWNS) == 0 &&
+               ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+               ::mount("tmpfs", at_.c_str(), "tmpfs", 0, "size=64k,mode=0700") == 0;
+  }
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  ~SmallDisk() {
+    if (mounted_) ::umount2(at_.c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  void fill() const {
+    std::ofstream filler(filler_of());
+    while (filler << std::string(512, 'x') << std::flush) {
+    }
+  }
+  void make_room() const { std::filesystem::remove(filler_of()); }
+
+ private:
+  std::filesystem::path filler_of() const { return at_ / "filler"; }
+
+  std::filesystem::path at_;
+  bool mounted_ = false;
+};
+
+// It costs the role for so long, and not the partition.
+TEST(ReplicatedOnAFullDisk, WhoHasNoRoomToNoteAnEpochTakesPartInItOnceThereIsSome) {
+  ReplicaHost host(Storage::memory);
+  const SmallDisk disk(host.ref().disk_dir);
+  if (!disk.mounted()) GTEST_SKIP() << "file systems cannot be mounted: " << std::strerror(errno);
+  for (const ReplicaRole role : {ReplicaRole::leader, ReplicaRole::follower}) {
+    const LeaderEpoch epoch(role == ReplicaRole::leader ? 2 : 3);
+    disk.fill();
+    std::optional<Result<RoleOutcome>> taken;
+    host.keeper().request_role({.role = role,
+                                .epoch = epoch,
+                                .leader_node = 1,
+                                .lease_deadline_ns = boottime_ns() + 3'600'000'000'000,
+                                .epochs = EpochList::of({{epoch, {}}}).value(),
+                                .done = [&](Result<RoleOutcome> outcome) { taken = std::move(outcome); }});
+    for (int round = 0; round < 100; ++round) host.turn();
+    EXPECT_FALSE(taken);
+    ASSERT_FALSE(host.failed());
+    EXPECT_EQ(host.entry().role.load(), static_cast<std::uint32_t>(ReplicaRole::fenced));
+    disk.make_room();
+    host.turn_until([&] { return taken.has_value(); });
+    ASSERT_TRUE(*taken) << to_string(taken->error());
+    EXPECT_EQ((*taken)->epochs.last(), epoch);
+    EXPECT_EQ(EpochList::load(host.ref().disk_dir)->last(), epoch);
+  }
 }
 
 TEST_P(Replicated, RefusesWhatIsNoFrameOrNotForThisPlaceOrEpoch) {
