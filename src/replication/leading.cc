@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/logger.h"
 #include "shm/doorbell.h"
 
@@ -21,6 +22,8 @@ constexpr std::size_t kRoundBytes = 4 << 20;  // that the head takes before it l
 constexpr std::size_t kFetchBytes = 1 << 20;  // for a follower that reads files, at a time
 constexpr std::size_t kMostAhead = 8;         // of these, so that the disk does not wait for acknowledgements
 constexpr std::size_t kMaxQueuedBytes = 512 << 10;  // of one connection, all partitions: what caches hold
+// Within which a follower that asks makes itself ready: while it does, the ring of a memory topic is held for it.
+constexpr std::int64_t kMostToBeginNs = 2'000'000'000;
 
 }  // namespace
 
@@ -84,6 +87,8 @@ LogPoint LeadingPartition::end() {
 
 // Where the head has to wait, the log goes on.
 void LeadingPartition::mark(std::int64_t now_ns) {
+  for (auto& [node, stream] : streams_)
+    if (!stream.streaming && !stream.fetching && asks_in_vain(node, now_ns)) stream.reader.reset();
   progress_.mark(held_up_ ? end() : head_->place(), now_ns);
 }
 
@@ -104,6 +109,12 @@ void LeadingPartition::refuse(Link& link, const std::string& why) {
 }
 
 // --- A follower comes ----------------------------------------------------------------------------
+
+// One that cannot follow, for its disk is full or its log has failed, asks again and again.
+bool LeadingPartition::asks_in_vain(NodeId node, std::int64_t now_ns) const {
+  const auto since = asking_since_ns_.find(node);
+  return since != asking_since_ns_.end() && now_ns - since->second > kMostToBeginNs;
+}
 
 void LeadingPartition::on_follow(Link& link, const Message& message) {
   const NodeId node = link.peer();
@@ -127,6 +138,9 @@ void LeadingPartition::on_follow(Link& link, const Message& message) {
             .acked = from,
             .unchecked = (message.header.flags & kCheckAll) == 0,
             .reader = std::move(*reader)};
+  const std::int64_t now_ns = monotonic_ns();
+  asking_since_ns_.try_emplace(node, now_ns);
+  if (asks_in_vain(node, now_ns)) stream.reader.reset();  // when it begins it has another, or begins anew
   MessageHeader start = header(MessageType::start);
   start.position = from.position.value();
   start.offset = from.offset.value();
@@ -148,6 +162,7 @@ void LeadingPartition::on_ack(NodeId node, const Message& message) {
     return end_stream(node);
   }
   stream.streaming = true;
+  asking_since_ns_.erase(node);
   stream.acked = std::max(stream.acked, message.at());
   progress_.on_ack(node, message.at(), message.mark());
   update_watermark();

@@ -122,6 +122,7 @@ class LeadingPartition {
   LeadingPartition(ShipContext& context, const log::RoleOutcome& outcome, LeaderEpoch epoch, bool synced,
                    std::uint32_t min_insync);
 
+  bool asks_in_vain(NodeId node, std::int64_t now_ns) const;
   MessageHeader header(MessageType type) const;
   bool may_send(NodeId node, const Stream& stream) const;
   MessageHeader frames_header(const Stream& stream) const;
@@ -151,6 +152,7 @@ class LeadingPartition {
   LeaderProgress progress_;
   std::unique_ptr<log::PartitionReader> head_;
   std::map<NodeId, Stream> streams_;
+  std::map<NodeId, std::int64_t> asking_since_ns_;  // of those who have not begun to take what they ask for
   log::LogPoint watermark_;
   bool held_up_ = false;
   bool shipped_ = false;  // since the last pump

@@ -25,10 +25,11 @@ void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<No
   record_ = record.record;
   revision_ = record.revision;
   config_ = config;
-  wanted_ = {};
+  const Wanted before = std::exchange(wanted_, {});
   if (leader)
     wanted_ = {*leader == context_.self ? ReplicaRole::leader : ReplicaRole::follower, *leader,
                record_.leader_epoch};
+  if (wanted_ != before) vain_since_ns_ = 0;
   if (next_ && (wanted_.role != ReplicaRole::leader || record_.leader_epoch >= next_->leader_epoch)) {
     next_.reset();
     hand_over_at_.reset();
@@ -93,9 +94,14 @@ void Replica::fence() {
 
 // One step towards what is wanted. Each ends here again when the keeper has answered.
 void Replica::approach() {
+  // A disk without room may keep the keeper from it for as long as it likes: then it is taken back.
+  if (asking_to_lead_ && wanted_ != asked_) {
+    asking_to_lead_ = false;
+    host_.take_role(id_, {.role = ReplicaRole::fenced, .leader_node = wanted_.leader.value()});
+  }
   if (asking_ || wanted_ == reached_) return;
   // Whatever it was, it is not any more; and what it was about to hand over may have got records since.
-  stuck_ = false;
+  if (leading_) stuck_ = false;
   next_.reset();
   hand_over_at_.reset();
   leading_.reset();
@@ -132,16 +138,17 @@ void Replica::tell_replicas() const {
 }
 
 void Replica::ask_lead() {
-  asking_ = true;
+  asking_ = asking_to_lead_ = true;
   tell_replicas();
-  const Wanted aim = wanted_;
+  const Wanted aim = asked_ = wanted_;
   host_.take_role(id_, {.role = ReplicaRole::leader,
                         .epoch = aim.epoch,
                         .leader_node = context_.self.value(),
                         .lease_deadline_ns = host_.lease_deadline_ns(),
                         .done = [this, alive = alive_, aim](Result<log::RoleOutcome> outcome) {
                           if (!*alive) return;
-                          asking_ = false;
+                          asking_ = asking_to_lead_ = false;
+                          if (!outcome && aim != wanted_) return approach();
                           if (!outcome) {
                             retry_ns_ = monotonic_ns() + kRetryNs;
                             return;
@@ -232,6 +239,7 @@ bool Replica::is_quiet() const {
 void Replica::tick(std::int64_t now_ns) {
   if (!asking_ && wanted_ != reached_ && now_ns >= retry_ns_) approach();
   if (following_) following_->ask();
+  look_at_vain(now_ns);
   if (!leading_) return;
   if (next_ && !committing_ && !await_record_ &&
       (now_ns >= hand_over_until_ns_ || !host_.life_of(*next_->leader, config_.acks_synced())))
@@ -262,8 +270,8 @@ std::int64_t Replica::patience_ns() const {
 
 bool Replica::has_failed() const {
   // SYNC: pairs with PartitionKeeper::fail_with.
-  return partition_->entry().state.load(std::memory_order_acquire) ==
-         static_cast<std::uint32_t>(shm::PartitionState::failed);
+  return partition_ && partition_->entry().state.load(std::memory_order_acquire) ==
+                           static_cast<std::uint32_t>(shm::PartitionState::failed);
 }
 
 void Replica::look_at_disk(std::int64_t now_ns) {
@@ -275,6 +283,24 @@ void Replica::look_at_disk(std::int64_t now_ns) {
         "replication: {}-{}: this host leads, and its disk does not take what is appended; another replica "
         "in "
         "sync is to lead, if there is one",
+        name_.topic, name_.partition.value());
+  stuck_ = stuck;
+}
+
+// Who is to lead and cannot, be it that his log has failed or that his disk has no room for the epoch, is alive, so
+// nobody else takes his place.
+void Replica::look_at_vain(std::int64_t now_ns) {
+  if (wanted_.role != ReplicaRole::leader || leading_) {
+    vain_since_ns_ = 0;
+    if (!leading_) stuck_ = false;
+    return;
+  }
+  if (vain_since_ns_ == 0) vain_since_ns_ = now_ns;
+  const bool stuck = now_ns - vain_since_ns_ > host_.lag_time_max_ns();
+  if (stuck && !stuck_)
+    logger().warn(
+        "replication: {}-{}: this host is to lead, and cannot; another replica in sync is to, if there is "
+        "one",
         name_.topic, name_.partition.value());
   stuck_ = stuck;
 }
@@ -375,8 +401,10 @@ void Replica::propose(const std::set<NodeId>& isr) {
 
 void Replica::hand_over(const PartitionRecord& next) {
   // A change that is on its way would be undone.
-  if (!leading_ || next_ || committing_ || await_record_) return;
+  if (next_ || committing_ || await_record_) return;
   if (!next.leader || *next.leader == context_.self) return;
+  if (!leading_ && stuck_) return put(next);  // nobody can be shipped what is here
+  if (!leading_) return;
   next_ = next;
   hand_over_at_.reset();
   hand_over_until_ns_ = monotonic_ns() + host_.lag_time_max_ns();
@@ -392,6 +420,10 @@ void Replica::hand_over(const PartitionRecord& next) {
 
 void Replica::change(const PartitionRecord& next) {
   if (!leading_ || next_ || committing_ || await_record_) return;
+  put(next);
+}
+
+void Replica::put(const PartitionRecord& next) {
   begin_commit();
   host_.commit(next, [this, alive = alive_](std::optional<bool> made) {
     if (*alive) on_committed(made);

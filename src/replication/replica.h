@@ -55,10 +55,10 @@ class Replica {
   // This node's lease is gone: it leads nothing.
   void fence();
   // Gives the leadership to `next`, the record that names another leader: refuses appends, ships what is left, and
-  // then commits it.
+  // then commits it. One that it cannot come to have, it gives at once.
   void hand_over(const PartitionRecord& next);
   bool is_handing_over() const { return next_.has_value(); }
-  // It leads, and cannot store what is appended: its disk is full, or a write failed.
+  // It leads, and cannot store what is appended: its disk is full, or a write failed. Or it is to lead, and cannot.
   bool is_stuck() const { return stuck_; }
   // Puts a changed record that names the same leader.
   void change(const PartitionRecord& next);
@@ -104,6 +104,7 @@ class Replica {
   bool is_there_by_memory(const IsrMember& member) const;
   bool may_join_anew(const IsrMember& member) const;
   bool some_join_anew() const;
+  void put(const PartitionRecord& next);
   void begin_commit();
   void on_committed(std::optional<bool> made);
   void refuse(Link& link, LeaderEpoch epoch, std::string_view why, std::uint8_t flags = 0) const;
@@ -114,6 +115,7 @@ class Replica {
   void propose(const std::set<NodeId>& isr);
   void tell_change(const std::set<NodeId>& before, const std::set<NodeId>& after, std::int64_t now_ns) const;
   void look_at_disk(std::int64_t now_ns);
+  void look_at_vain(std::int64_t now_ns);
   bool has_failed() const;
   std::int64_t patience_ns() const;
   void step_hand_over();
@@ -128,6 +130,7 @@ class Replica {
   std::int64_t revision_ = -1;
   std::uint64_t elections_ = 0;
   Wanted wanted_;
+  Wanted asked_;  // of the keeper, to lead
   Wanted reached_;
   bool asking_ = false;  // the keeper is at work
   std::optional<log::PartitionRef> partition_;
@@ -137,6 +140,8 @@ class Replica {
   std::optional<log::LogPoint> hand_over_at_;  // where the log ended when appends were refused
   std::int64_t hand_over_until_ns_ = 0;        // then it is given up
   bool stuck_ = false;
+  std::int64_t vain_since_ns_ = 0;  // since when it is to lead and does not; 0: it is not, or does
+  bool asking_to_lead_ = false;     // that is what the keeper is at
   bool committing_ = false;
   std::set<NodeId> proposed_;          // since the record was seen last: all who may have come into the ISR
   bool proposed_synced_ = false;       // some of them with the life of their disks

@@ -66,6 +66,10 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
   }
 
   void take_role(const StreamId&, log::RoleRequest request) override {
+    if (request.role == shm::ReplicaRole::leader && cannot_lead_) {
+      pending_ = std::move(request.done);
+      return;
+    }
     request.done = [this, done = std::move(request.done)](Result<log::RoleOutcome> outcome) {
       if (done) done(std::move(outcome));
       ++answers_;
@@ -90,6 +94,14 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
     host_.turn_until([&] { return replica_.leading() != nullptr; });
   }
   void tick() { replica_.tick(monotonic_ns()); }
+  // The record, led by node 2.
+  PartitionRecord successor() const {
+    PartitionRecord next = record_;
+    next.leader = kTwo;
+    ++next.leader_epoch;
+    ++next.partition_epoch;
+    return next;
+  }
   MessageHeader header(MessageType type, const log::LogPoint& at = {}) const {
     return {.type = type,
             .topic_id = record_.topic_id,
@@ -126,7 +138,11 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
   std::set<NodeId> met_{kTwo, kThree};
   std::vector<PartitionRecord> commits_;
   std::function<void(std::optional<bool>)> done_;
+  std::int64_t revision_ = 0;
+  int refused_ = 0;
   std::size_t answers_ = 0;  // of the keeper
+  bool cannot_lead_ = false;
+  std::function<void(Result<log::RoleOutcome>)> pending_;  // of the keeper that cannot
   Replica replica_{context_, *this, {"topic", PartitionId(0)}, {host_.ref().topic_id, 0}};
 };
 
@@ -254,12 +270,8 @@ TEST_F(ReplicaTest, AHandOverDoesNotOutliveTheLease) {
   lead();
   catch_up(kTwo);
   const log::LogPoint first = append();
-  PartitionRecord next = record_;
-  next.leader = kTwo;
-  next.leader_epoch = LeaderEpoch(2);
-  ++next.partition_epoch;
   const std::size_t before = answers_;
-  replica_.hand_over(next);
+  replica_.hand_over(successor());
   host_.turn_until([&] { return answers_ > before; });
   ASSERT_TRUE(replica_.is_handing_over());
   replica_.fence();
@@ -269,6 +281,69 @@ TEST_F(ReplicaTest, AHandOverDoesNotOutliveTheLease) {
   catch_up(kTwo);
   acknowledge(kTwo, first);
   EXPECT_TRUE(commits_.empty());
+}
+
+// --- Who cannot lead -----------------------------------------------------------------------------
+
+// It is alive, and in the record: so nobody else would take its place.
+TEST_F(ReplicaTest, WhoIsToLeadAndCannotGivesTheLeadershipAway) {
+  for (const bool answers : {false, true}) {
+    SCOPED_TRACE(answers ? "the keeper refuses" : "the keeper waits for room");
+    commits_.clear();
+    cannot_lead_ = true;
+    see(++revision_);
+    host_.turn_until([&] { return pending_ != nullptr; });
+    if (answers) std::exchange(pending_, {})(fail(Code::storage_failed, "the partition has failed"));
+    tick();
+    EXPECT_FALSE(replica_.is_stuck());
+    replica_.hand_over(successor());
+    EXPECT_TRUE(commits_.empty()) << "it may yet come to lead";
+    replica_.tick(monotonic_ns() + 2 * kHour);
+    EXPECT_TRUE(replica_.is_stuck());
+    replica_.hand_over(successor());
+    ASSERT_EQ(commits_.size(), 1u);
+    EXPECT_EQ(commits_[0], successor());
+    record_ = successor();
+    done_(true);
+    const std::size_t before = answers_;
+    replica_.set_record({record_, ++revision_}, kTwo, config_);
+    if (pending_) {
+      host_.turn_until([&] { return answers_ > before; });
+      std::exchange(pending_, {})(fail(Code::fenced, "another change of role came in between"));
+    }
+    host_.turn_until([&] {
+      tick();
+      return replica_.following() != nullptr;
+    });
+    EXPECT_FALSE(replica_.is_stuck());
+    record_.leader = kOne;
+    ++record_.leader_epoch;
+  }
+}
+
+// One whose disk is full, or whose log has failed, asks again and again.
+TEST_F(ReplicaTest, WhoDoesNotBeginToFollowDoesNotHoldTheRing) {
+  lead();
+  const auto epochs = encode_epochs(log::EpochList());
+  const auto ask = [&] { replica_.on_follow(*network_.link(kTwo), {header(MessageType::follow), epochs}); };
+  auto producer = host_.new_producer();
+  const auto appended = [&] {
+    for (int left = 3'000; left > 0;) {
+      const auto sent = (*producer)->append({.value = std::string(300, 'v')});
+      replica_.pump();
+      host_.turn();
+      if (sent)
+        --left;
+      else if (++refused_ > 1'000)
+        return false;
+    }
+    return true;
+  };
+  ask();
+  EXPECT_FALSE(appended()) << "it is waited for at first";
+  refused_ = 0;
+  replica_.tick(monotonic_ns() + kHour);
+  EXPECT_TRUE(appended());
 }
 
 // --- A topic is altered while it is led ----------------------------------------------------------
