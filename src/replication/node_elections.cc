@@ -52,7 +52,9 @@ std::optional<PartitionRecord> Node::elect_next(const Replica& replica, const Cl
   const TopicConfig config = config_of(replica.name().topic);
   auto next = elect(replica.record(), state, config.unclean_election == UncleanElection::allowed);
   if (!next) return next;
-  // Of this node, that life counts which the topic's replicas vouch with.
+  // Of this node, that life counts which the topic's replicas vouch with. But who was in sync with his memory, before
+  // replica.ack was altered, may not have synced all yet.
+  if (config.acks_synced() && !next->unclean) return next;
   for (IsrMember& member : next->isr)
     if (const auto life = life_of(member.node, config.acks_synced()); life && member.node == options_.node.id)
       member.life = *life;

@@ -160,6 +160,23 @@ TEST_F(ReplicatorTest, ATopicThatIsDeletedWhileItIsMadeIsNotHad) {
   }));
 }
 
+// What he was in sync with, he may not have synced yet: the topic may have been altered to replica.ack=durable.
+TEST_F(ReplicatorTest, WhoIsElectedKeepsTheLifeInWhichHeWasInSync) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  KeeperHold hold(*log_);  // so that he comes to nothing else
+  auto [record, revision] = coordinator_->state()->partitions.at({kTopic, PartitionId(0)});
+  record.isr = {{NodeId(1), coordinator_->state()->nodes.at(NodeId(1)).record.life}};
+  record.leader.reset();
+  ASSERT_EQ(coordinator_->commit(std::vector<Change>{{record, revision}}), true);
+  PartitionRecord elected;
+  ASSERT_TRUE(wait_until([&] {
+    elected = coordinator_->state()->partitions.at({kTopic, PartitionId(0)}).record;
+    return elected.leader == NodeId(1);
+  }));
+  EXPECT_EQ(elected.isr, record.isr);
+}
+
 // Its name is taken, for a while: as if there were no space, or no descriptors.
 TEST_F(ReplicatorTest, ATopicThatCannotBeHadIsTriedAgain) {
   ASSERT_TRUE(log_->catalog().create_topic({.name = kTopic}));
