@@ -176,13 +176,17 @@ Membership::~Membership() {
 
 Status Membership::join(const Subscription& subscription) {
   const std::string names = fmt::format("{}", fmt::join(subscription.topics, "\n"));
-  const std::string& text = subscription.pattern.empty() ? names : subscription.pattern;
+  const bool by_pattern = !subscription.pattern.empty();
+  const std::string& text = by_pattern ? subscription.pattern : names;
   if (text.size() > shm::kMaxSubscriptionBytes)
     return fail(
         Code::limit_exceeded,
         fmt::format("the subscription takes {} bytes, at most {} fit; subscribe to a regular expression",
                     text.size(), shm::kMaxSubscriptionBytes));
-  member_->by_pattern.store(subscription.pattern.empty() ? 0 : 1, memory_order_relaxed);
+  // The coordinator judges it, too, but only once it stands in the entry, where it would stay though refused: each
+  // rebalance would take it for no topics, and this member's partitions away.
+  if (auto valid = resolve_subscription(text, by_pattern, {}); !valid) return std::unexpected(valid.error());
+  member_->by_pattern.store(by_pattern ? 1 : 0, memory_order_relaxed);
   member_->assignor.store(options_.assignor.name);
   member_->max_poll_interval_ms.store(milliseconds_of(options_.max_poll_interval), memory_order_relaxed);
   member_->auto_commit_interval_ms.store(milliseconds_of(options_.auto_commit_interval),

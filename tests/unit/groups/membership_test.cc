@@ -120,11 +120,30 @@ TEST_F(MembershipTest, ASubscriptionThatDoesNotFitIsRefusedWithTheRemedy) {
 
 TEST_F(MembershipTest, AMalformedExpressionIsRefusedByTheCoordinator) {
   auto seat = sit("billing");
-  const Status joined = (*seat)->join({.topics = {}, .pattern = "orders("});
+  // Past Membership, which would refuse it first.
+  control().member(seat->slot.index()).by_pattern.store(1);
+  control().member(seat->slot.index()).assignor.store("sticky");
+  const Status joined =
+      ask_coordinator(*attachment_, seat->slot, shm::GroupRequest::join, "billing", "orders(");
   ASSERT_FALSE(joined);
   EXPECT_EQ(joined.error().code, Code::invalid_argument);
   EXPECT_THAT(joined.error().message, HasSubstr("'orders(' is no extended regular expression"));
-  EXPECT_FALSE((*seat)->is_joined());
+  EXPECT_FALSE(find_group(control(), "billing"));
+}
+
+TEST_F(MembershipTest, AChangeOfSubscriptionThatIsRefusedLeavesTheMemberWhatItHas) {
+  create("orders", 2);
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {2});
+  for (const char* const bad : {"orders(", "(o?){20000}"}) {
+    const Status joined = (*seat)->join({.topics = {}, .pattern = bad});
+    ASSERT_FALSE(joined) << bad;
+    EXPECT_EQ(joined.error().code, Code::invalid_argument);
+  }
+  EXPECT_TRUE((*seat)->is_joined());
+  // Another one comes: the group is balanced anew, by what stands in the entries.
+  auto other = join("billing", "orders");
+  settle({seat.get(), other.get()}, {1, 1});
 }
 
 // --- Assignors -----------------------------------------------------------------------------------
