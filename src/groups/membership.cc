@@ -230,39 +230,54 @@ Result<Changes> Membership::look() {
   }
   const std::uint32_t commit_due = member_->commit_due.load(memory_order_relaxed);
   changes.commit_due = std::exchange(commit_due_seen_, commit_due) != commit_due;
+  Status status;
   if (const std::uint32_t due =
           member_->assign_due.load(memory_order_acquire);  // SYNC: pairs with ask_leader
-      due != member_->assigned.load(memory_order_relaxed)) {
-    if (auto proposed = propose(due); !proposed) return std::unexpected(proposed.error());
+      due != member_->assigned.load(memory_order_relaxed))
+    status = propose(due);
+  if (const auto in = group()) {
+    look_for_losses(*in, changes);
+    if (auto looked = look_for_grants(*in, changes); !looked) status = looked;
   }
-  const auto in = group();
-  if (!in) return changes;
+  if (status) return changes;
+  --attention_seen_;  // what was not seen is news still
+  if (changes.empty()) return std::unexpected(status.error());
+  return changes;
+}
+
+void Membership::look_for_losses(std::uint32_t group, Changes& changes) {
   const shm::GroupTableLayout& table = attachment_.control().groups();
   std::erase_if(held_, [&](const Tenancy& tenancy) {
     if (load_standing(table.partitions[tenancy.entry]).tenure == tenancy.tenure) return false;
     changes.lost.push_back(tenancy.partition);
     return true;
   });
-  const std::uint32_t mine = shm::assignment_word(*in, me());
+  const std::uint32_t mine = shm::assignment_word(group, me());
   for (Tenancy& tenancy : held_)
     if (table.assignments[tenancy.entry].load(memory_order_acquire) != mine)  // SYNC: pairs with install
       changes.to_give_up.push_back(&tenancy);
+}
+
+Status Membership::look_for_grants(std::uint32_t group, Changes& changes) {
+  const shm::GroupTableLayout& table = attachment_.control().groups();
+  const std::uint32_t mine = shm::assignment_word(group, me());
   const std::uint32_t used =
       std::min(table.entries_used.load(memory_order_acquire), shm::kMaxGroupPartitions);
   for (std::uint32_t i = 0; i < used; ++i) {
     const std::uint32_t assignment =
         table.assignments[i].load(memory_order_acquire);  // SYNC: pairs with install
-    if (assignment == 0 || shm::assignment_group(assignment) != *in) continue;
+    if (assignment == 0 || shm::assignment_group(assignment) != group) continue;
     const Standing standing = load_standing(table.partitions[i]);
     if (standing.owner() != me() || is_held(i)) continue;
-    Tenancy* const tenancy = take(i, standing);
-    if (tenancy == nullptr) continue;  // deleted a moment ago: the coordinator will take it back
+    const auto tenancy = take(i, standing);
+    if (!tenancy) return std::unexpected(tenancy.error());
+    if (*tenancy == nullptr) continue;  // deleted a moment ago: the coordinator will take it back
     if (assignment == mine)
-      changes.granted.push_back(tenancy);
+      changes.granted.push_back(*tenancy);
     else
-      release(tenancy);  // granted, and meant for another before we looked
+      release(*tenancy);  // granted, and meant for another before we looked
   }
-  return changes;
+  return {};
 }
 
 bool Membership::is_held(std::uint32_t entry) const {
@@ -270,16 +285,20 @@ bool Membership::is_held(std::uint32_t entry) const {
 }
 
 // Notes what this member owns. Null when its topic is gone.
-Tenancy* Membership::take(std::uint32_t index, const Standing& standing) {
+Result<Tenancy*> Membership::take(std::uint32_t index, const Standing& standing) {
   const shm::GroupPartition& entry = attachment_.control().groups().partitions[index];
   const std::uint64_t topic_id = entry.topic_id.load(memory_order_relaxed);
-  auto named = name_of(topic_id, entry.partition.load(memory_order_relaxed));
-  if (!named) return nullptr;
-  held_.push_back({std::move(*named), topic_id, index, standing.tenure, standing.committed, true});
+  auto name = name_of(topic_id);
+  if (!name) return std::unexpected(name.error());
+  if (!*name) return nullptr;
+  const PartitionId partition(entry.partition.load(memory_order_relaxed));
+  held_.push_back(
+      {{std::move(**name), partition}, topic_id, index, standing.tenure, standing.committed, true});
   return &held_.back();
 }
 
-Result<TopicPartition> Membership::name_of(std::uint64_t topic_id, std::uint32_t partition) {
+// Nothing when no topic has that id.
+Result<std::optional<std::string>> Membership::name_of(std::uint64_t topic_id) {
   auto known = topic_names_.find(topic_id);
   if (known == topic_names_.end()) {
     auto topics = attachment_.catalog().list_topics();
@@ -287,8 +306,8 @@ Result<TopicPartition> Membership::name_of(std::uint64_t topic_id, std::uint32_t
     for (log::TopicEntry& topic : *topics) topic_names_[topic.topic_id] = std::move(topic.name);
     known = topic_names_.find(topic_id);
   }
-  if (known == topic_names_.end()) return fail(Code::not_found, "the topic was deleted");
-  return TopicPartition{known->second, PartitionId(partition)};
+  if (known == topic_names_.end()) return std::nullopt;
+  return known->second;
 }
 
 void Membership::release(Tenancy* tenancy) {

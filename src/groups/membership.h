@@ -53,6 +53,10 @@ struct Changes {
   std::vector<TopicPartition> lost;  // taken away: another may have it already
   std::vector<Tenancy*> to_give_up;  // wanted by another: to be released as soon as possible
   std::vector<Tenancy*> granted;     // owned from now on
+
+  bool empty() const {
+    return !expelled && !commit_due && lost.empty() && to_give_up.empty() && granted.empty();
+  }
 };
 
 // Thread safety: one thread at a time. Process safety: any number of members. The attachment and the slot
@@ -82,7 +86,9 @@ class Membership {
   const shm::Shared<std::uint32_t>& attention() const { return member_->attention; }
   std::uint32_t attention_seen() const { return attention_seen_; }
 
-  // Looks; runs this member's assignor when it is asked to. Lock-free but for that.
+  // Looks; runs this member's assignor when it is asked to. Lock-free but for that, and for the names of topics that
+  // it has not known yet. What cannot be looked at stays news: it is told as an error once there is nothing else to
+  // tell, and looked at again. Errors: of the catalog.
   Result<Changes> look();
   // Lets another have what look() gave in to_give_up. Lock-free.
   void release(Tenancy* tenancy);
@@ -114,8 +120,10 @@ class Membership {
   std::optional<std::uint32_t> group() const;
   Status propose(std::uint32_t due);
   bool is_held(std::uint32_t entry) const;
-  Tenancy* take(std::uint32_t entry, const Standing& standing);
-  Result<TopicPartition> name_of(std::uint64_t topic_id, std::uint32_t partition);
+  void look_for_losses(std::uint32_t group, Changes& changes);
+  Status look_for_grants(std::uint32_t group, Changes& changes);
+  Result<Tenancy*> take(std::uint32_t entry, const Standing& standing);
+  Result<std::optional<std::string>> name_of(std::uint64_t topic_id);
 
   const log::Attachment& attachment_;
   const shm::OwnedSlot* slot_;

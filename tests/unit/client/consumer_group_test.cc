@@ -1,4 +1,8 @@
 // Consumers as members of groups: who gets what, and what becomes of it.
+#include <fstream>
+
+#include "base/files.h"
+#include "client/log_core.h"
 #include "unit/client/group_test_support.h"
 
 namespace ringtail {
@@ -208,6 +212,25 @@ TEST_F(GroupTest, AMalformedExpressionIsRefused) {
   auto subscribed = opened->subscribe_pattern("orders(");
   ASSERT_FALSE(subscribed);
   EXPECT_EQ(subscribed.error().code, Code::invalid_argument);
+}
+
+TEST_F(GroupTest, APartitionThatWasGrantedWhileTheCatalogCouldNotBeReadIsReadAfterwards) {
+  create("orders", small());
+  create("other", small());
+  const auto path = options().dir / "topics" / "other" / "topic.toml";
+  std::string healthy;
+  std::getline(std::ifstream(path), healthy, '\0');
+  Consumer reader = member("billing", "orders");
+  ASSERT_TRUE(write_file_atomically(path, "nonsense"));
+  const auto give_up = std::chrono::steady_clock::now() + seconds(60);
+  Result<std::span<const Record>> polled;
+  do {
+    ASSERT_LT(std::chrono::steady_clock::now(), give_up);
+    polled = reader.poll(milliseconds(1));
+  } while (polled);
+  EXPECT_EQ(polled.error().code, Code::corrupt);
+  ASSERT_TRUE(write_file_atomically(path, healthy));
+  wait_assigned({&reader}, {1});
 }
 
 TEST_F(GroupTest, TwoAssignorsInOneGroupAreRefused) {

@@ -2,8 +2,10 @@
 // lost a partition.
 #include "groups/membership.h"
 
+#include <fstream>
 #include <stdexcept>
 
+#include "base/files.h"
 #include "unit/groups/groups_test_support.h"
 
 namespace ringtail::groups {
@@ -346,6 +348,71 @@ TEST_F(MembershipTest, WhatNobodyIsAMemberOfCannotBeLeftOrMadePersistent) {
   ASSERT_TRUE(changes);
   EXPECT_THAT(changes->granted, IsEmpty());
   EXPECT_EQ((*seat)->generation(), 0u);
+}
+
+// --- A catalog that cannot be read for a moment --------------------------------------------------
+
+class UnreadableCatalogTest : public MembershipTest {
+ protected:
+  // The file of a topic that has nothing to do with the group; the catalog is read as a whole.
+  void damage() {
+    create("other");
+    std::getline(std::ifstream(path_), healthy_, '\0');
+    ASSERT_TRUE(write_file_atomically(path_, "nonsense"));
+  }
+  void mend() { ASSERT_TRUE(write_file_atomically(path_, healthy_)); }
+
+ private:
+  const std::filesystem::path path_ = dir_ / "log" / "topics" / "other" / "topic.toml";
+  std::string healthy_;
+};
+
+TEST_F(UnreadableCatalogTest, WhatWasGrantedMeanwhileIsToldLater) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  wait([&] {
+    const auto at = entry_of("billing", topic_id("orders"));
+    return at && load_standing(entry(*at)).owner() == seat->slot.index() + 1;
+  });
+  stop_coordinator();  // which would draw its attention again
+  damage();
+  const auto looked = (*seat)->look();
+  ASSERT_FALSE(looked);
+  EXPECT_EQ(looked.error().code, Code::corrupt);
+  EXPECT_TRUE((*seat)->has_news());
+  mend();
+  const auto changes = (*seat)->look();
+  ASSERT_TRUE(changes);
+  EXPECT_THAT(changes->granted, SizeIs(1));
+  EXPECT_FALSE((*seat)->has_news());
+}
+
+TEST_F(UnreadableCatalogTest, WhatWasLostIsToldThoughNoAssignmentCanBeMade) {
+  create("orders", 2);
+  int calls = 0;
+  auto seat = join_with([&calls](auto members, auto) {
+    ++calls;
+    Assignment assignment(members.size());
+    assignment[0] = {{"orders", PartitionId(0)}, {"orders", PartitionId(1)}};
+    return assignment;
+  });
+  settle({seat.get()}, {2});
+  stop_coordinator();
+  const int calls_before = calls;
+  damage();
+  change_owner(entry((*seat)->held().back().entry), shm::kMaxSlots);
+  shm::Member& member = control().member(seat->slot.index());
+  member.assign_due.fetch_add(1);  // as the coordinator does when it asks for an assignment
+  const auto changes = (*seat)->look();
+  ASSERT_TRUE(changes);
+  EXPECT_THAT(changes->lost, SizeIs(1));
+  EXPECT_TRUE((*seat)->has_news());
+  EXPECT_FALSE((*seat)->look());
+  mend();
+  EXPECT_EQ(calls, calls_before);
+  ASSERT_TRUE((*seat)->look());
+  EXPECT_EQ(calls, calls_before + 1);
+  EXPECT_FALSE((*seat)->has_news());
 }
 
 }  // namespace
