@@ -70,7 +70,11 @@ Status LogCore::start_candidate() {
     if (free) return std::unexpected(log::nobody_keeps(options_.dir));
     return free.error().code == Code::would_block ? Status{} : std::unexpected(free.error());
   }
-  auto candidate = shm::RoleCandidate::start(path, [this](const std::stop_token& stop) { run_keeper(stop); });
+  // What stands there may be a dead keeper's that had this process's pid, as each has that is the first of its
+  // container, and would be taken for the word of this one. holds_role() comes behind the store.
+  const auto forget_predecessor = [this] { control().header().keeper_pid.store(0, memory_order_relaxed); };
+  auto candidate = shm::RoleCandidate::start(
+      path, [this](const std::stop_token& stop) { run_keeper(stop); }, forget_predecessor);
   if (!candidate) return std::unexpected(candidate.error());
   candidate_ = std::move(*candidate);
   return {};
@@ -128,8 +132,9 @@ Status LogCore::wait_for_keeper() {
     const std::uint32_t term =
         header.keeper_term.load(memory_order_acquire);                       // SYNC: pairs with become_ready
     const bool ready = header.keeper_ready.load(memory_order_acquire) != 0;  // SYNC: as above
+    // SYNC: behind the look at the role, which comes behind forgetting the predecessor; pairs with become_ready.
     if (ready && (!is_keeper() ||
-                  header.keeper_pid.load(memory_order_relaxed) == static_cast<std::uint32_t>(::getpid())))
+                  header.keeper_pid.load(memory_order_acquire) == static_cast<std::uint32_t>(::getpid())))
       return {};
     if (auto failure = attachment_.keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now = monotonic_ns();

@@ -59,9 +59,9 @@ bool Coordinator::wait_for_keeper() {
   const shm::ControlHeader& header = control_.header();
   for (;;) {
     const std::uint32_t term =
-        header.keeper_term.load(memory_order_acquire);          // SYNC: pairs with become_ready
-    if (header.keeper_ready.load(memory_order_acquire) != 0 &&  // SYNC: as above
-        header.keeper_pid.load(memory_order_relaxed) == static_cast<std::uint32_t>(::getpid()))
+        header.keeper_term.load(memory_order_acquire);  // SYNC: pairs with become_ready
+    if (header.keeper_pid.load(memory_order_acquire) ==
+        static_cast<std::uint32_t>(::getpid()))  // SYNC: as above
       return true;
     if (stop_.load(memory_order_acquire)) return false;  // SYNC: pairs with stop
     shm::futex_wait(header.keeper_term, term, monotonic_ns() + kSyncRestNs);

@@ -111,8 +111,9 @@ void Keeper::become_ready() {
     if (slots_.state(slot) == SlotState::dead) bury(slot);
   watch_slots(monotonic_ns());
   shm::ControlHeader& header = control_.header();
-  header.keeper_pid.store(static_cast<std::uint32_t>(::getpid()), memory_order_relaxed);
-  header.keeper_ready.store(1, memory_order_release);     // SYNC: pairs with Log::open's wait
+  // SYNC: pairs with Log::open's wait and the coordinator's: recovery is done, and slots are repaired.
+  header.keeper_pid.store(static_cast<std::uint32_t>(::getpid()), memory_order_release);
+  header.keeper_ready.store(1, memory_order_release);     // SYNC: as above
   header.keeper_term.fetch_add(1, memory_order_release);  // SYNC: as above
   shm::futex_wake_all(header.keeper_term);
 }

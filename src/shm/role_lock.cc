@@ -62,15 +62,17 @@ Result<RoleLock> RoleLock::try_acquire(const std::filesystem::path& path) {
   return RoleLock(std::move(*file));
 }
 
-Result<std::unique_ptr<RoleCandidate>> RoleCandidate::start(const std::filesystem::path& path, Role role) {
+Result<std::unique_ptr<RoleCandidate>> RoleCandidate::start(const std::filesystem::path& path, Role role,
+                                                            std::function<void()> on_taken) {
   auto file = LockFile::open(path);
   if (!file) return std::unexpected(file.error());
   const auto locked = file->try_lock(kRoleByte);
   if (!locked) return std::unexpected(locked.error());
 
-  std::unique_ptr<RoleCandidate> candidate(new RoleCandidate(std::move(*file), std::move(role)));
+  std::unique_ptr<RoleCandidate> candidate(
+      new RoleCandidate(std::move(*file), std::move(role), std::move(on_taken)));
   candidate->fork_generation_ = fork_generation();
-  candidate->holds_role_.store(*locked, std::memory_order_release);  // SYNC: pairs with holds_role
+  if (*locked) candidate->note_taken();
   const int os_errno = create_quiet_thread(candidate->thread_, &thread_main, candidate.get());
   if (os_errno != 0)
     return fail_errno(os_errno, fmt::format("cannot start a thread for '{}'", path.native()));
@@ -94,8 +96,18 @@ void RoleCandidate::stop() {
   ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
   ::pthread_setname_np(::pthread_self(), "ringtail-keeper");
   auto* const candidate = static_cast<RoleCandidate*>(argument);
-  if (candidate->holds_role() || candidate->wait_for_role()) candidate->run();
+  if (candidate->holds_role()) {
+    candidate->run();
+  } else if (candidate->wait_for_role()) {
+    candidate->note_taken();
+    candidate->run();
+  }
   return nullptr;
+}
+
+void RoleCandidate::note_taken() {
+  if (on_taken_) on_taken_();
+  holds_role_.store(true, std::memory_order_release);  // SYNC: pairs with holds_role
 }
 
 // False when asked to stop. As lock_cancellable, without red zones.
@@ -124,7 +136,6 @@ void RoleCandidate::run() {
   // Two holders in one process follow each other by the kernel's lock, of which the language knows nothing.
   static std::atomic<unsigned> handovers{0};
   static_cast<void>(handovers.load(std::memory_order_acquire));  // SYNC: pairs with the addition below
-  holds_role_.store(true, std::memory_order_release);  // SYNC: pairs with holds_role
   role_(stop_.get_token());
   holds_role_.store(false, std::memory_order_release);  // SYNC: pairs with holds_role
   handovers.fetch_add(1, std::memory_order_release);    // SYNC: pairs with the load of the next holder

@@ -42,8 +42,10 @@ class RoleCandidate {
   using Role = std::function<void(std::stop_token)>;
 
   // Errors: not_found (no such directory), permission_denied, read_only, system. Does not wait for
-  // the role; when it is free, holds_role() is true on return.
-  static Result<std::unique_ptr<RoleCandidate>> start(const std::filesystem::path& path, Role role);
+  // the role; when it is free, holds_role() is true on return. `on_taken`: called, on any thread, once the role is
+  // ours and before holds_role() says so; must not throw.
+  static Result<std::unique_ptr<RoleCandidate>> start(const std::filesystem::path& path, Role role,
+                                                      std::function<void()> on_taken = {});
 
   RoleCandidate(const RoleCandidate&) = delete;
   RoleCandidate& operator=(const RoleCandidate&) = delete;
@@ -59,15 +61,18 @@ class RoleCandidate {
   }
 
  private:
-  RoleCandidate(LockFile file, Role role) : file_(std::move(file)), role_(std::move(role)) {}
+  RoleCandidate(LockFile file, Role role, std::function<void()> on_taken)
+      : file_(std::move(file)), role_(std::move(role)), on_taken_(std::move(on_taken)) {}
 
   static void* thread_main(void* argument);
   bool wait_for_role() const;
   void wait_out(int os_errno, bool is_first_failure) const;
+  void note_taken();
   void run();
 
   LockFile file_;
   Role role_;
+  std::function<void()> on_taken_;
   std::stop_source stop_;
   std::atomic<bool> holds_role_{false};
   pthread_t thread_{};

@@ -2,10 +2,12 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
+#include "client/log_core.h"
 #include "unit/client/client_test_support.h"
 
 namespace ringtail {
@@ -36,6 +38,23 @@ TEST_F(LogTest, AnotherTakesTheRoleWhenTheKeeperLeaves) {
   ASSERT_TRUE(p.send("after"));
   EXPECT_TRUE(p.flush()) << "somebody keeps the log";
   while (!second->is_keeper()) std::this_thread::yield();
+}
+
+// In a container, each first process has pid 1.
+TEST_F(LogTest, AKeeperIsNotTakenForReadySinceADeadOneHadItsPid) {
+  create("orders", small(), 16);
+  LogOptions watching = options();
+  watching.keeper = KeeperMode::none;
+  const Log watcher = Log::open(watching).value();
+  log_.reset();
+  shm::ControlHeader& header = watcher.core()->control().header();
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(header.keeper_ready.load(), 1u);
+    header.keeper_pid.store(static_cast<std::uint32_t>(::getpid()));  // as it stays when a keeper is killed
+    const std::uint32_t terms = header.keeper_term.load();
+    const Log opened = open_log().value();
+    EXPECT_EQ(header.keeper_term.load(), terms + 1) << "it was opened before its keeper was ready";
+  }
 }
 
 TEST_F(LogTest, WithoutAKeeperSaysSo) {

@@ -48,6 +48,21 @@ class RoleLockTest : public ::testing::Test {
   std::filesystem::path path_ = dir_ / "keeper.lock";
 };
 
+TEST_F(RoleLockTest, WhatIsToBeDoneOnceItIsTakenIsDoneBeforeAnybodyKnows) {
+  std::atomic<int> taken{0};
+  std::atomic<const RoleCandidate*> waiting{nullptr};
+  auto first = RoleCandidate::start(path_, hold, [&] { ++taken; }).value();
+  ASSERT_EQ(taken.load(), 1);
+  std::promise<bool> known;
+  auto second =
+      RoleCandidate::start(path_, hold, [&] { known.set_value(waiting.load()->holds_role()); }).value();
+  waiting.store(second.get());
+  EXPECT_FALSE(second->holds_role());
+  first->stop();
+  EXPECT_FALSE(known.get_future().get());
+  while (!second->holds_role()) std::this_thread::yield();
+}
+
 TEST_F(RoleLockTest, AFreeRoleIsTakenAtOnce) {
   std::promise<void> runs;
   const auto candidate = start(path_, [&](const std::stop_token& stop) {
