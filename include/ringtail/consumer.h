@@ -50,15 +50,17 @@ struct ConsumerOptions {
   std::string group_id = {};   // at most 255 bytes
   std::string client_id = {};  // for people who look; at most 127 bytes, none of them zero
   Assignor assignor = {};      // the same in all members; default: sticky_assignor()
-  // Commits by itself what the polls before the last one brought, at this interval, and before a partition
-  // is given up. Without, a position moves when a commit is asked for.
+  // Commits by itself: within a poll, at this interval and before a partition is given up, what the polls before it
+  // brought; in unsubscribe and at the consumer's end also what the last one brought, as Kafka's close does, for all
+  // of it is taken for handled then. Without, a position moves when a commit is asked for.
   bool enable_auto_commit = true;
   std::chrono::milliseconds auto_commit_interval{5'000};
   // A member that does not poll for this long is taken for stuck, and its partitions go to others.
   std::chrono::milliseconds max_poll_interval{300'000};
 };
 
-// What a member of a group is told, within its own poll (or unsubscribe, or close). Each may be empty.
+// What a member of a group is told, within its own poll or unsubscribe. A consumer that ends without unsubscribe gives
+// its partitions back and tells nothing: what a callback uses may be gone by then. Each may be empty.
 struct RebalanceListener {
   using Callback = std::function<void(std::span<const TopicPartition>)>;
   Callback assigned = {};  // owned from now on; positions are set, seek may change them
@@ -111,6 +113,8 @@ class Consumer {
 
   Consumer(Consumer&&) noexcept;
   Consumer& operator=(Consumer&&) noexcept;
+  // A member commits (with enable_auto_commit) and gives its partitions back; nobody waits for the coordinator, and no
+  // listener is told.
   ~Consumer();
 
   // Replaces the set of partitions. New ones start at the log start offset.
@@ -177,8 +181,9 @@ class Consumer {
   Status commit_sync(std::chrono::milliseconds timeout = std::chrono::seconds(60));
   Status commit_sync(std::span<const OffsetCommit> offsets,
                      std::chrono::milliseconds timeout = std::chrono::seconds(60));
-  // What the group has committed in any partition; nothing when it has not. Errors: invalid_argument (no
-  // group id), not_found.
+  // What the group has committed in any partition; nothing when it has not. Blocks where the positions have not been
+  // read from disk since the boot, for 30 s at most. Errors: invalid_argument (no group id), not_found, timed_out, and
+  // what keeps the log from being opened.
   Result<std::optional<CommittedOffset>> committed(const TopicPartition& partition) const;
 
   // Leaves partitions out of polls until they are resumed or given up; their positions stay.

@@ -68,6 +68,23 @@ TEST_F(GroupTest, AMemberThatLeavesHandsItsPositionOver) {
   EXPECT_THAT(got[0], ElementsAre("3", "4"));
 }
 
+TEST_F(GroupTest, AConsumerThatEndsCommitsAllThatItHasReadAndTellsNobody) {
+  create("orders", small());
+  send("orders", "a");
+  int told = 0;
+  const auto count_call = [&told](auto) { ++told; };
+  {
+    Consumer first = member("billing", "orders", {}, {.revoked = count_call, .lost = count_call});
+    const Got got = poll_until({&first}, [](const Got& g) { return count(g) == 1; });
+    EXPECT_THAT(got[0], ElementsAre("a"));
+  }
+  EXPECT_EQ(told, 0);
+  Consumer second = member("billing", "orders");
+  send("orders", "b");
+  const Got got = poll_until({&second}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("b"));
+}
+
 TEST_F(GroupTest, WithoutCommitsTheRecordsComeAgain) {
   create("orders", small());
   for (int i = 0; i < 3; ++i) send("orders", std::to_string(i));
