@@ -216,6 +216,8 @@ std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
 SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
                                                       SendResult<RecordMetadata> appended) {
   if (!appended) [[unlikely]] {
+    // The same number again must not become a second record: the log is asked first.
+    if (appender.take_unknown() && numbers_) numbered_of(appender).epoch = Numbered::kNeverRecalled;
     auto refused = refuse(appended.error(), &appender);
     if (options_.acks != Acks::none) return refused;
     // Nobody waits for the outcome: the next call will tell it.

@@ -112,6 +112,7 @@ class ProducerCore {
   log::Stamp own_stamp_;
   bool numbers_ = false;
   struct Numbered {
+    // Nothing has been read, or not since something was sent of which nobody could tell what became of it.
     static constexpr LeaderEpoch kNeverRecalled{~std::uint32_t{0}};
     log::SentRecords sent = {};
     LeaderEpoch epoch{0};  // under which `sent` and the next number are what the log says

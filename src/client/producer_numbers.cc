@@ -13,13 +13,15 @@ bool may_append(const shm::Partition& entry) {
 }  // namespace
 
 // Since another epoch began, the log may have lost records of this producer, and got some of another that goes by
-// its id: what it has counts.
+// its id; and it may have one of which nobody could tell. What it has counts.
 std::optional<SendError> ProducerCore::recall_again(log::Appender& appender, LeaderEpoch epoch) {
   const shm::Partition& entry = appender.partition().entry();
   if (!may_append(entry)) return SendError::not_leader;
   if (auto recalled = read_back(appender); !recalled) {
     logger().warn("a producer cannot read what it has sent: {}", to_string(recalled.error()));
-    return recalled.error().code == Code::timed_out ? SendError::timed_out : SendError::storage_failed;
+    const Code code = recalled.error().code;
+    return code == Code::timed_out || code == Code::no_keeper ? SendError::timed_out
+                                                              : SendError::storage_failed;
   }
   if (!may_append(entry) || epoch_of(entry) != epoch) return SendError::not_leader;
   numbered_of(appender).epoch = epoch;
@@ -42,9 +44,10 @@ Status ProducerCore::recall_given(log::Appender& appender) {
 Status ProducerCore::read_back(log::Appender& appender) {
   Numbered& numbered = numbered_of(appender);
   const bool given = !share_->has_id() && options_.producer_id != 0;
-  if (!given && appender.next_sequence() == 0) return {};  // it has sent nothing
-  const std::uint64_t id = share_->has_id() ? share_->stamp().producer_id : own_stamp_.producer_id;
-  const auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), id,
+  const bool unknown = numbered.epoch == Numbered::kNeverRecalled;
+  if (!given && !unknown && appender.next_sequence() == 0) return {};  // it has sent nothing
+  const log::Stamp& stamp = share_->has_id() ? share_->stamp() : own_stamp_;
+  const auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), stamp,
                                              options_.max_block, numbered.known_until);
   if (!recalled) return std::unexpected(recalled.error());
   numbered.known = recalled->next.has_value();

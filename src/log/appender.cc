@@ -384,7 +384,9 @@ void Appender::take_back_sequence(const Open& open) {
 
 // The claim did not become a record, or nobody says whether it did.
 std::unexpected<SendError> Appender::refuse_commit() {
-  return refuse(std::exchange(unanswered_, false) ? SendError::timed_out : SendError::claim_expired);
+  if (!std::exchange(unanswered_, false)) return refuse(SendError::claim_expired);
+  unknown_ = true;
+  return refuse(SendError::timed_out);
 }
 
 // The keeper was giving this claim up while it was committed. What counts is what the ring says when

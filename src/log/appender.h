@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "log/partition_ref.h"
@@ -85,6 +86,9 @@ class Appender {
   // The sequence of the next stamped record; it rises by one with each that was committed.
   std::uint64_t next_sequence() const { return next_sequence_; }
   void set_next_sequence(std::uint64_t sequence) { next_sequence_ = sequence; }
+  // Whether, since this was asked last, an append ended with timed_out though it may be in the log: then the next
+  // sequence may be taken.
+  bool take_unknown() { return std::exchange(unknown_, false); }
 
   // Appends a control frame: the end of the transaction that `extension` names. Not subject to the guard.
   // Progress and durability: as append.
@@ -391,6 +395,7 @@ class Appender {
   Position sent_{0};
   std::optional<SendError> last_error_;
   bool unanswered_ = false;  // no keeper has said what became of the last commit
+  bool unknown_ = false;     // nor of one since take_unknown
   std::string cause_;        // of the last failure that has one
   std::function<void()> on_change_;
 };

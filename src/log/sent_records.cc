@@ -46,8 +46,8 @@ void SentRecords::forget_all(Offset begin) {
 }
 
 Result<SentRecords::Recalled> SentRecords::recall(const PartitionRef& partition, std::uint32_t slot,
-                                                  std::uint64_t producer_id,
-                                                  std::chrono::milliseconds patience, Offset known_until) {
+                                                  const Stamp& stamp, std::chrono::milliseconds patience,
+                                                  Offset known_until) {
   auto reader = PartitionReader::open_for_shipping(partition, slot, kReadAheadBytes);
   if (!reader) return std::unexpected(reader.error());
   const auto end = (*reader)->log_end();
@@ -56,7 +56,7 @@ Result<SentRecords::Recalled> SentRecords::recall(const PartitionRef& partition,
   forget_all(begin);
   std::optional<std::uint64_t> next = next_farther_back_;
   (*reader)->set_on_stamped([&](const format::Extension& of, const RecordMetadata& metadata) {
-    if (of.producer_id != producer_id) return;
+    if (of.producer_id != stamp.producer_id || of.producer_epoch != stamp.producer_epoch) return;
     note(of.sequence, metadata);
     next = std::max(next.value_or(0), of.sequence + 1);
   });

@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "log/appender.h"
 #include "log/partition_ref.h"
 #include "ringtail/error.h"
 #include "ringtail/record.h"
@@ -39,12 +40,12 @@ class SentRecords {
     std::optional<std::uint64_t> next;  // the number behind the last one; nothing where there is none
     Offset known_until{0};              // the end of what was read
   };
-  // Forgets all, and reads what the log has of `producer_id` near its end and since `known_until`, up to which the
-  // caller has read or sent before (kUnknown: nowhere); records that are not replicated yet are among it. Of what
-  // stands farther back, the last number that was noted counts. Waits up to `patience` for claims under way. Takes a
-  // reader entry for `slot` meanwhile. Blocks: tens of ms from memory; files are read if the ring does not reach as
-  // far. Errors: as PartitionReader::poll, and timed_out.
-  Result<Recalled> recall(const PartitionRef& partition, std::uint32_t slot, std::uint64_t producer_id,
+  // Forgets all, and reads what the log has of the stamp's producer and epoch near its end and since `known_until`,
+  // up to which the caller has read or sent before (kUnknown: nowhere); records that are not replicated yet are among
+  // it. Of what stands farther back, the last number that was noted counts. Waits up to `patience` for claims under
+  // way. Takes a reader entry for `slot` meanwhile. Blocks: tens of ms from memory; files are read if the ring does
+  // not reach as far. Errors: as PartitionReader::poll, and timed_out.
+  Result<Recalled> recall(const PartitionRef& partition, std::uint32_t slot, const Stamp& stamp,
                           std::chrono::milliseconds patience, Offset known_until = kUnknown);
 
  private:

@@ -201,6 +201,104 @@ TEST_F(IdempotenceTest, AProducerIdIsForProducersThatNumber) {
   }
 }
 
+// --- When nobody tells what became of an append --------------------------------------------------
+
+class IdempotenceOfUnknownTest : public IdempotenceTest {
+ protected:
+  static ProducerOptions impatient(std::uint64_t id) {
+    ProducerOptions options = numbered(id);
+    options.max_block = milliseconds(50);
+    return options;
+  }
+  // The next operation of the only producer that `owner` is open as, once it has a place in its ring: it is given up
+  // by a keeper that dies before it tells what became of it.
+  void give_up_next(Producer& owner) {
+    owner.try_claim(8).value().abort();
+    for (shm::Slot& slot : log_->core()->control().slots()) {
+      if (slot.role.load() != static_cast<std::uint32_t>(shm::SlotRole::producer) ||
+          shm::slot_state(slot.word.load()) != shm::SlotState::active ||
+          shm::op_phase(slot.op.load()) != shm::Phase::idle)
+        continue;
+      slot.given_up.store(shm::op_word(shm::op_sequence(slot.op.load()) + 1, shm::Phase::claiming, 0));
+    }
+  }
+  static SendError failed_send(Producer& producer, std::string_view value, std::uint64_t sequence) {
+    const auto sent = producer.send({.key = "k", .value = value, .partition = kFirst, .sequence = sequence});
+    EXPECT_FALSE(sent);
+    return sent ? SendError::closed : sent.error();
+  }
+};
+
+TEST_F(IdempotenceOfUnknownTest, TheRepetitionOfASendThatWasKeptIsNoSecondRecord) {
+  for (const bool exclusive : {false, true}) {
+    for (const std::uint64_t id : {std::uint64_t{0}, kId}) {
+      SCOPED_TRACE(std::to_string(id) + (exclusive ? ", exclusive" : ""));
+      const std::string topic = "t" + std::to_string(id) + (exclusive ? "e" : "");
+      create(topic);
+      ProducerOptions options = impatient(id);
+      options.exclusive = exclusive;
+      Producer p = producer(topic, options);
+      give_up_next(p);
+      EXPECT_EQ(failed_send(p, "a", 0), SendError::timed_out);
+      EXPECT_EQ(send(p, "a", 0).offset, Offset(1));  // behind the claim that was aborted
+      EXPECT_EQ(send(p, "a", 0).offset, Offset(1));
+      give_up_next(p);
+      EXPECT_EQ(failed_send(p, "b", 1), SendError::timed_out);
+      EXPECT_EQ(send(p, "c", 2).offset, Offset(4));
+      EXPECT_EQ(send(p, "b", 1).offset, Offset(3));
+      Consumer reader = consumer(topic);
+      EXPECT_THAT(take(reader, 3), ElementsAre("a", "b", "c"));
+    }
+  }
+}
+
+TEST_F(IdempotenceOfUnknownTest, BatchesAndClaimsThatWereKeptHaveTheirNumbers) {
+  create("t");
+  Producer p = producer("t", impatient(0));
+  const std::vector<ProducerRecord> batch(3, {.value = "b"});
+  give_up_next(p);
+  EXPECT_EQ(p.send_batch(kFirst, batch).error(), SendError::timed_out);
+  EXPECT_EQ(p.next_sequence(kFirst), 3U);
+  give_up_next(p);
+  EXPECT_EQ(p.try_claim(8).value().commit().error(), SendError::timed_out);
+  EXPECT_EQ(p.next_sequence(kFirst), 4U);
+}
+
+TEST_F(IdempotenceOfUnknownTest, AsLongAsNothingIsDecidedTheRepetitionIsRefused) {
+  create("t", {{"claim.timeout.ms", "60000"}});
+  Producer other = producer("t");
+  Producer p = producer("t", impatient(0));
+  give_up_next(p);
+  auto before = other.try_claim(8);
+  ASSERT_TRUE(before);
+  EXPECT_EQ(failed_send(p, "a", 0), SendError::timed_out);
+  EXPECT_EQ(failed_send(p, "a", 0), SendError::timed_out);
+  ASSERT_TRUE(before->commit());
+  EXPECT_EQ(send(p, "a", 0).offset, Offset(2));
+  EXPECT_EQ(send(p, "b").offset, Offset(3));
+}
+
+// Those before it under the same id have had the same numbers.
+TEST_F(IdempotenceOfUnknownTest, OfATransactionalIdTheRecordsOfThisProducerCount) {
+  create("t");
+  ProducerOptions options{.max_block = seconds(30), .transactional_id = "billing"};
+  {
+    Producer former = producer("t", options);
+    ASSERT_TRUE(former.begin());
+    for (int i = 0; i < 5; ++i) send(former, "former");
+    ASSERT_TRUE(former.commit());
+  }
+  options.max_block = seconds(1);
+  Producer p = producer("t", options);
+  ASSERT_TRUE(p.begin());
+  give_up_next(p);
+  EXPECT_EQ(failed_send(p, "a", 0), SendError::timed_out);
+  EXPECT_EQ(p.next_sequence(kFirst), 1U);
+  const RecordMetadata again = send(p, "a", 0);
+  EXPECT_EQ(send(p, "b").offset, again.offset + 1);
+  ASSERT_TRUE(p.commit());
+}
+
 // --- When the leader changes ---------------------------------------------------------------------
 
 class IdempotenceOfEpochsTest : public IdempotenceTest {
