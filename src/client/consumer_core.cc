@@ -8,6 +8,7 @@
 #include <thread>
 #include <tuple>
 
+#include "base/bounded_time.h"
 #include "base/clock.h"
 #include "shm/light_fence.h"
 
@@ -286,9 +287,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
     // Without a pause instruction: on current processors it takes as long as a record takes to come.
     if (options_.wait == WaitStrategy::busy_spin && looks % kSpinsPerClock != 0) continue;
     const std::int64_t now = monotonic_ns();
-    if (deadline_ns == 0)
-      deadline_ns =
-          timeout > std::chrono::hours(24 * 365) ? now + 31'536'000'000'000'000 : now + timeout.count();
+    if (deadline_ns == 0) deadline_ns = now + bounded_time(timeout).count();
     if (now >= deadline_ns) {
       linger_.end(now, false);
       return std::span<const Record>();

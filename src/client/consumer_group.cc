@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "base/bounded_time.h"
 #include "base/logger.h"
 #include "client/consumer_core.h"
 #include "groups/tenure.h"
@@ -22,7 +23,7 @@ constexpr std::size_t kMostMoved = 8;
 
 // How long to sleep at most, so that the coordinator sees this member polling.
 std::int64_t ConsumerCore::slice_ns() const {
-  return std::min(kLongestSliceNs, std::chrono::nanoseconds(options_.max_poll_interval).count() / 3);
+  return std::min(kLongestSliceNs, bounded_time(options_.max_poll_interval).count() / 3);
 }
 
 Status ConsumerCore::check_member() const {

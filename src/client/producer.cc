@@ -34,12 +34,6 @@ std::string_view to_string(SendError error) {
   return "unknown";
 }
 
-namespace {
-
-constexpr std::chrono::milliseconds kLongestBlock = std::chrono::hours(24 * 365);
-
-}  // namespace
-
 // --- ProducerCore --------------------------------------------------------------------------------
 
 Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, ProducerOptions options) {
@@ -121,9 +115,8 @@ Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
 Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId partition) {
   auto ref = log_->find_partition(topic, partition);
   if (!ref) return std::unexpected(ref.error());
-  // Such that a time after now is no overflow.
-  const auto max_block = std::clamp(options_.max_block, std::chrono::milliseconds(0), kLongestBlock);
-  auto appender = log::Appender::open(*ref, share_->slot(), share_->clock(), max_block, options_.exclusive);
+  auto appender =
+      log::Appender::open(*ref, share_->slot(), share_->clock(), options_.max_block, options_.exclusive);
   if (!appender) return std::unexpected(appender.error());
   appender->set_on_change([this] {
     changed_ = true;

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/bounded_time.h"
 #include "base/random.h"
 #include "ringtail/admin.h"
 
@@ -99,8 +100,7 @@ class RetrierCore {
 // The jitter only shortens, so that delays add up to no more than the policy says.
 bool RetrierCore::wait(Nanoseconds delay) {
   const double shorter = std::uniform_real_distribution<double>(0, options_.policy.jitter)(random_);
-  return options_.sleep(std::chrono::duration_cast<std::chrono::nanoseconds>(delay * (1 - shorter)),
-                        options_.stop);
+  return options_.sleep(bounded_time(delay * (1 - shorter)), options_.stop);
 }
 
 Result<Processed> RetrierCore::process(const Record& record, const Retrier::Process& process) {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 
+#include "base/bounded_time.h"
 #include "base/clock.h"
 #include "client/log_core.h"
 #include "log/partition_ref.h"
@@ -34,7 +35,8 @@ class RoleWatchCore {
     role.leader_node = entry_.leader_node.load(memory_order_relaxed);
     // A leader whose lease has run out is none, though nobody is left here to say so.
     if (role.kind == PartitionRole::Kind::leader &&
-        boottime_ns() >= entry_.lease_deadline_ns.load(memory_order_acquire)) {  // SYNC: as in Appender::still_leads
+        boottime_ns() >=
+            entry_.lease_deadline_ns.load(memory_order_acquire)) {  // SYNC: as in Appender::still_leads
       role.kind = PartitionRole::Kind::fenced;
       role.leader_node = 0;
     }
@@ -43,7 +45,7 @@ class RoleWatchCore {
 
   Result<PartitionRole> wait(const std::function<bool(const PartitionRole&)>& wanted,
                              std::chrono::nanoseconds timeout) const {
-    const std::int64_t deadline_ns = monotonic_ns() + std::max(timeout, std::chrono::nanoseconds(0)).count();
+    const std::int64_t deadline_ns = monotonic_ns() + bounded_time(timeout).count();
     for (;;) {
       // SYNC: before the look at the role; pairs with the bump behind its change.
       const std::uint32_t seq = entry_.role_seq.load(memory_order_acquire);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/bounded_time.h"
 #include "base/clock.h"
 #include "base/logger.h"
 #include "base/random.h"
@@ -109,7 +110,7 @@ Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
   // SYNC: behind the commits; pairs with the coordinator's load before it looks at the positions.
   const std::uint32_t ticket = entry.commits_wanted.fetch_add(1, std::memory_order_seq_cst) + 1;
   control.wake_coordinator();
-  const std::int64_t deadline_ns = monotonic_ns() + std::clamp<std::int64_t>(timeout.count(), 0, 1LL << 60);
+  const std::int64_t deadline_ns = monotonic_ns() + bounded_time(timeout).count();
   for (;;) {
     const std::uint32_t done =
         entry.commits_done.load(memory_order_acquire);  // SYNC: pairs with the coordinator

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "base/bounded_time.h"
 #include "base/clock.h"
 #include "log/partition_ref.h"
 #include "log/ring.h"
@@ -136,7 +137,7 @@ class Appender {
         entry_(&partition.entry()),
         slot_(&slot),
         clock_(&clock),
-        max_block_(max_block) {}
+        max_block_(std::chrono::duration_cast<std::chrono::milliseconds>(bounded_time(max_block))) {}
 
   // Whether there is nothing to do but to append a plain record: no stamp, and nothing new to notice.
   bool is_plain() const {

@@ -6,6 +6,7 @@
 #include <array>
 #include <thread>
 
+#include "base/bounded_time.h"
 #include "base/clock.h"
 #include "log/partition_reader.h"
 
@@ -61,7 +62,7 @@ Result<SentRecords::Recalled> SentRecords::recall(const PartitionRef& partition,
     next = std::max(next.value_or(0), of.sequence + 1);
   });
   if (auto sought = seek_back(**reader, begin); !sought) return std::unexpected(sought.error());
-  const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(patience).count();
+  const std::int64_t deadline_ns = monotonic_ns() + bounded_time(patience).count();
   std::array<Record, 256> records;
   while ((*reader)->offset() < end->offset) {
     const auto polled = (*reader)->poll(records);

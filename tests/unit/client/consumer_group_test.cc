@@ -301,6 +301,23 @@ TEST_F(GroupTest, PausedPartitionsGiveNothingAndKeepTheirPosition) {
   EXPECT_EQ(reader.pause(unknown).error().code, Code::not_found);
 }
 
+// What a poll does while nothing comes: each of its looks says that the member lives.
+TEST_F(GroupTest, AMemberThatMayBeSilentForEverSleepsBetweenItsLooks) {
+  create("orders", small());
+  Consumer reader = member("billing", "orders", {.max_poll_interval = milliseconds::max()});
+  wait_assigned({&reader}, {1});
+  const auto count_looks = [&] {
+    std::uint32_t sum = 0;
+    const shm::Control& control = log_->core()->control();
+    for (std::uint32_t slot = 0; slot < control.slots().size(); ++slot)
+      sum += control.member(slot).polls.load(std::memory_order_relaxed);
+    return sum;
+  };
+  const std::uint32_t before = count_looks();
+  ASSERT_TRUE(reader.poll(milliseconds(500)));
+  EXPECT_LT(count_looks() - before, 2'000u);  // one that does not sleep looks a million times
+}
+
 TEST_F(GroupTest, AutoCommitMovesThePositionWhileReading) {
   create("orders", small());
   Consumer reader = member("billing", "orders", {.auto_commit_interval = milliseconds(20)});

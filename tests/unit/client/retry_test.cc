@@ -102,6 +102,16 @@ TEST_F(RetryTest, JitterOnlyShortensDelays) {
   EXPECT_NE(*std::ranges::min_element(delays_), *std::ranges::max_element(delays_));
 }
 
+TEST_F(RetryTest, ADelayForEverIsNoneThatHasPassed) {
+  create("t");
+  ASSERT_TRUE(producer("t").send("v"));
+  Consumer c = consumer("t");
+  RetryOptions wanted = without_jitter(2);
+  wanted.policy.initial_delay = wanted.policy.max_delay = milliseconds::max();
+  ASSERT_TRUE(open(wanted).process(next(c), failing(1)));
+  EXPECT_THAT(delays_, ElementsAre(Ge(std::chrono::hours(24))));
+}
+
 TEST_F(RetryTest, ADeadLetterIsTheRecordWithItsCause) {
   create("t", {}, 3);
   create("t.DLT", {}, 3);

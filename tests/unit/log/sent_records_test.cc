@@ -29,5 +29,23 @@ TEST(SentRecordsTest, WhatHasLeftAMemoryTopicsRingIsNotRecalledAndNoError) {
   EXPECT_EQ(records.find(0), nullptr);
 }
 
+TEST(SentRecordsTest, WhoWaitsForEverWaitsForAClaimUnderWay) {
+  ReplicaHost host;
+  host.lead(1);
+  auto producer = host.new_producer();
+  producer->appender->set_stamp(&kStamp);
+  auto claim = (*producer)->claim({}, 8);
+  ASSERT_TRUE(claim);
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    EXPECT_TRUE((*producer)->commit(*claim));
+  });
+  SentRecords records;
+  const auto recalled = records.recall(host.ref(), 402, kStamp, std::chrono::milliseconds::max());
+  later.join();
+  ASSERT_TRUE(recalled) << to_string(recalled.error());
+  EXPECT_EQ(recalled->next, 1u);
+}
+
 }  // namespace
 }  // namespace ringtail::log
