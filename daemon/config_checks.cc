@@ -1,6 +1,8 @@
 #include "daemon/config_checks.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
+#include <netinet/in.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +13,14 @@
 
 namespace ringtail::daemon {
 namespace {
+
+// Whether it stands for all addresses of a host, of which nobody can connect to one by that name.
+bool is_wildcard(const std::string& host) {
+  in_addr four;
+  if (::inet_pton(AF_INET, host.c_str(), &four) == 1) return four.s_addr == INADDR_ANY;
+  in6_addr six;
+  return ::inet_pton(AF_INET6, host.c_str(), &six) == 1 && IN6_IS_ADDR_UNSPECIFIED(&six) != 0;
+}
 
 class Checks {
  public:
@@ -94,9 +104,18 @@ class Checks {
              "user and password_file go together");
     check_file("cluster.password_file", cluster.password_file);
     check_private("cluster.password_file", cluster.password_file);
+    check_advertised();
+  }
+
+  // What the other nodes are told to connect to. Port 0 is fine: they are told the one that was found.
+  void check_advertised() {
     const auto& listen = config_.node.replication_listen;
-    const bool anywhere = listen && (listen->host == "0.0.0.0" || listen->host == "::");
-    if (anywhere && !config_.node.replication_advertise)
+    const auto& advertised = config_.node.replication_advertise;
+    if (advertised && is_wildcard(advertised->host))
+      object("node.replication_advertise",
+             fmt::format("other nodes cannot connect to {}", to_string(*advertised)),
+             "name the address at which they reach this host, such as \"10.0.0.1:9465\"");
+    if (!advertised && listen && is_wildcard(listen->host))
       object("node.replication_advertise", "is missing",
              "other nodes cannot connect to " + to_string(*listen));
   }

@@ -146,6 +146,24 @@ TEST_F(ConfigTest, AClusterNeedsToBeComplete) {
                   StartsWith("FILE: node.replication_advertise: is missing")));
 }
 
+TEST_F(ConfigTest, WhereOthersAreToConnectToTheyMustBeAbleTo) {
+  const std::string cluster =
+      "[cluster]\nname=\"a\"\netcd=[\"http://e:1\"]\n[replication]\nplain=true\n[node]\nid=1\n";
+  for (const char* nowhere : {"0.0.0.0:9465", "[::]:9465", "[0:0:0:0:0:0:0:0]:9465"})
+    EXPECT_THAT(problems(cluster + "replication_listen=\"0.0.0.0:9465\"\nreplication_advertise=\"" + nowhere +
+                         "\"\n"),
+                ElementsAre(AllOf(StartsWith("FILE:9: node.replication_advertise: "), HasSubstr(nowhere),
+                                  HasSubstr("such as \"10.0.0.1:9465\""))))
+        << nowhere;
+  EXPECT_THAT(problems(cluster + "replication_listen=\"[::0]:9465\"\n"),
+              ElementsAre(StartsWith("FILE: node.replication_advertise: is missing")));
+  EXPECT_THAT(problems(cluster + "replication_listen=\"0.0.0.0:0\"\nreplication_advertise=\"10.0.0.1:0\"\n"),
+              IsEmpty());
+  EXPECT_THAT(
+      problems(cluster + "replication_listen=\"[::]:9465\"\nreplication_advertise=\"[fe80::1]:9465\"\n"),
+      IsEmpty());
+}
+
 TEST_F(ConfigTest, LooksAtTheFilesItNames) {
   const std::string open = pem("open-key", std::filesystem::perms(0644));
   EXPECT_THAT(
