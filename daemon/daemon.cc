@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "base/logger.h"
 #include "daemon/instance.h"
@@ -54,7 +55,10 @@ Status Daemon::open() {
   logger().info("the log {} in {} is open", log_->id(), config_.log.dir);
   auto service = make_service(config_, *log_);
   if (!service) return std::unexpected(service.error());
-  service_ = std::move(*service);
+  {
+    const std::lock_guard lock(mutex_);
+    service_ = std::move(*service);
+  }
   if (auto started = service_->start(); !started) return started;
   auto looked = std::make_shared<monitor::Watch>(*log_, version_, service_->cluster());
   {
@@ -86,6 +90,7 @@ void Daemon::serve(Signals& signals) {
   }
 }
 
+// The web server comes last: its clients may hold it for as long as they like, and must not hold the log.
 void Daemon::close() {
   const bool was_serving = phase_.load(std::memory_order_relaxed) == Phase::serving;
   phase_.store(Phase::draining, std::memory_order_release);  // SYNC: pairs with the load in readiness
@@ -94,13 +99,25 @@ void Daemon::close() {
     service_->drain(steady_clock::now() + kDrainTime);
   }
   if (service_) service_->stop();
+  take_back(watch_);
+  take_back(service_);
+  if (log_) {
+    notify::status("flushing");
+    log_.reset();
+    logger().info("ended; what was committed is on disk, or kept by another process");
+  }
   http_.reset();
-  watch_.reset();  // no other thread is left that would look at it
-  service_.reset();
-  if (!log_) return;
-  notify::status("flushing");
-  log_.reset();
-  logger().info("ended; what was committed is on disk, or kept by another process");
+}
+
+// Ends what answers look at, once those that were begun before have done with it; later ones do not find it.
+template <class Shown>
+void Daemon::take_back(std::shared_ptr<Shown>& shown) {
+  std::shared_ptr<Shown> last;
+  {
+    const std::lock_guard lock(mutex_);
+    last.swap(shown);
+  }
+  while (last.use_count() > 1) std::this_thread::sleep_for(milliseconds(1));
 }
 
 // --- The keeper's role ---------------------------------------------------------------------------
@@ -184,7 +201,7 @@ Status Daemon::start_http() {
 }
 
 monitor::HttpAnswers Daemon::answers() {
-  const auto not_open = [] { return fail(Code::would_block, "the log is not open yet"); };
+  const auto not_open = [] { return fail(Code::would_block, "the log is not open"); };
   return {.metrics = [this, not_open]() -> Result<std::string> {
             const auto looked = watch();
             return looked ? looked->metrics() : not_open();
@@ -202,9 +219,15 @@ std::shared_ptr<monitor::Watch> Daemon::watch() const {
   return watch_;
 }
 
+std::shared_ptr<Service> Daemon::service() const {
+  const std::lock_guard lock(mutex_);
+  return service_;
+}
+
 monitor::HealthAnswer Daemon::health() const {
-  const auto looked = watch();
-  return looked ? looked->health() : monitor::HealthAnswer{true, "ok; opening the log"};
+  if (const auto looked = watch()) return looked->health();
+  const bool ends = phase_.load(std::memory_order_relaxed) == Phase::draining;
+  return {true, ends ? "ok; ending" : "ok; opening the log"};
 }
 
 monitor::HealthAnswer Daemon::readiness() const {
@@ -215,8 +238,10 @@ monitor::HealthAnswer Daemon::readiness() const {
     case Phase::serving: break;
   }
   if (auto healthy = health(); !healthy.good) return healthy;
-  const Readiness service = service_->readiness();
-  return {service.ready, service.ready ? "ready; " + service.text : service.text};
+  const auto served = service();
+  if (!served) return {false, "draining"};
+  const Readiness ready = served->readiness();
+  return {ready.ready, ready.ready ? "ready; " + ready.text : ready.text};
 }
 
 }  // namespace ringtail::daemon

@@ -41,6 +41,9 @@ class Daemon {
   Status start_http();
   monitor::HttpAnswers answers();
   std::shared_ptr<monitor::Watch> watch() const;
+  std::shared_ptr<Service> service() const;
+  template <class Shown>
+  void take_back(std::shared_ptr<Shown>& shown);
   monitor::HealthAnswer health() const;
   monitor::HealthAnswer readiness() const;
 
@@ -52,8 +55,8 @@ class Daemon {
   std::optional<bool> was_keeper_;
 
   std::optional<Log> log_;
-  std::unique_ptr<Service> service_;
-  mutable std::mutex mutex_;  // of watch_
+  mutable std::mutex mutex_;  // of the two below, which answers look at
+  std::shared_ptr<Service> service_;
   std::shared_ptr<monitor::Watch> watch_;
   std::unique_ptr<monitor::HttpServer> http_;  // its threads use all above
 };
