@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/bounded_time.h"
 #include "client/producer_core.h"
 #include "client/producer_share.h"
 #include "groups/membership.h"
@@ -238,10 +239,7 @@ Status ProducerShare::abort() {
 // Until the coordinator has ended the transaction.
 Status ProducerShare::wait_ended(std::uint32_t number) {
   log_->control().wake_coordinator();
-  const std::int64_t deadline_ns =
-      monotonic_ns() + std::chrono::nanoseconds(std::clamp(max_block_, std::chrono::milliseconds(0),
-                                                           std::chrono::milliseconds(31'536'000'000)))
-                           .count();
+  const std::int64_t deadline_ns = monotonic_ns() + bounded_time(max_block_).count();
   for (;;) {
     const std::uint32_t ended = id_->ended.load(memory_order_acquire);  // SYNC: pairs with finish
     const std::uint64_t word = id_->word.load(memory_order_acquire);    // SYNC: as above

@@ -231,9 +231,9 @@ const log::TopicEntry* Coordinator::topic_of(std::uint64_t topic_id) const {
 
 void Coordinator::round(std::int64_t now_ns) {
   refresh_topics();
+  transactions_.round(now_ns);  // ahead of the requests: some wait for an end, and whoever still does keeps it busy
   answer_requests(now_ns);
   watch_members(now_ns);
-  transactions_.round(now_ns);
   std::vector<std::uint32_t> indexes;
   for (const auto& [index, group] : groups_) indexes.push_back(index);
   for (const std::uint32_t index : indexes) {
