@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/standard_streams.h"
 #include "replication/administration.h"
 #include "replication/placement.h"
 #include "tools/cluster_session.h"
@@ -139,11 +139,11 @@ bool confirmed(const ElectArguments& arguments, const std::vector<Election>& ele
   if (arguments.yes) return true;
   for (const auto& [before, change] : elections) {
     const PartitionRecord& after = record_of(change);
-    fmt::print(stderr, "{}: node {} is to lead; {}\n", name_of({after.topic, after.partition}),
-               after.leader->value(), sacrifice_of(before, after));
+    write_to_stderr(fmt::format("{}: node {} is to lead; {}\n", name_of({after.topic, after.partition}),
+                                after.leader->value(), sacrifice_of(before, after)));
   }
   if (::isatty(STDIN_FILENO) == 0) return false;
-  fmt::print(stderr, "This cannot be undone. Type yes to go on: ");
+  write_to_stderr("This cannot be undone. Type yes to go on: ");
   std::string answer;
   return std::getline(std::cin, answer) && answer == "yes";
 }

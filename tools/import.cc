@@ -10,6 +10,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/standard_streams.h"
 #include "tools/commands.h"
 #include "tools/import_source.h"
 #include "tools/output.h"
@@ -65,7 +66,7 @@ class Progress {
   explicit Progress(std::uint64_t total_bytes)
       : total_bytes_(total_bytes), shown_(::isatty(STDERR_FILENO) != 0) {}
   ~Progress() {
-    if (drawn_) fmt::print(stderr, "\r\033[K");
+    if (drawn_) write_to_stderr("\r\033[K");
   }
   void update(std::uint64_t records, std::uint64_t bytes) {
     constexpr std::uint64_t kRecordsBetweenLooks = 4096;
@@ -75,7 +76,7 @@ class Progress {
     last_ = now;
     drawn_ = true;
     const std::string share = total_bytes_ == 0 ? "" : fmt::format(" ({} %)", bytes * 100 / total_bytes_);
-    fmt::print(stderr, "\r\033[K{} records, {}{}", grouped(records), human_bytes(bytes), share);
+    write_to_stderr(fmt::format("\r\033[K{} records, {}{}", grouped(records), human_bytes(bytes), share));
   }
 
  private:

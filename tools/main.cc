@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
   try {
     return ringtail::tools::run(argc, argv);
   } catch (const std::exception& error) {  // of the parser and of allocation; the library throws nothing
-    fmt::print(stderr, "ringtail: {}\n", error.what());
+    ringtail::tools::note(error.what());
     return ringtail::tools::kFailed;
   }
 }

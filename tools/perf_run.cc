@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <new>
 #include <optional>
 #include <system_error>
 
 #include "base/result.h"
+#include "base/standard_streams.h"
 #include "tools/output.h"
 #include "tools/perf_clock.h"
 #include "tools/perf_process.h"
@@ -65,7 +65,7 @@ class Progress {
  public:
   explicit Progress(std::string what) : what_(std::move(what)) {}
   ~Progress() {
-    if (shown_) fmt::print(stderr, "\r\033[K");
+    if (shown_) write_to_stderr("\r\033[K");
   }
 
   std::optional<std::chrono::nanoseconds> interval() const {
@@ -74,7 +74,7 @@ class Progress {
   }
   void show(std::uint64_t records) {
     if (!is_terminal_) return;
-    fmt::print(stderr, "\r\033[K{}: {}", what_, records == 0 ? "warming up" : grouped(records));
+    write_to_stderr(fmt::format("\r\033[K{}: {}", what_, records == 0 ? "warming up" : grouped(records)));
     shown_ = true;
   }
 

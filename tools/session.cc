@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "base/standard_streams.h"
 #include "tools/output.h"
 
 namespace ringtail::tools {
@@ -31,9 +32,9 @@ int report(const GlobalOptions& options, const Error& error) {
     object["error"] = {{"code", to_string(error.code)}, {"message", error.message}};
     if (error.os_errno != 0) object["error"]["errno"] = error.os_errno;
     // Messages may quote bytes that are no UTF-8, for example a topic's name.
-    fmt::print(stderr, "{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    write_to_stderr(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   } else {
-    fmt::print(stderr, "ringtail: {}\n", error.message);
+    note(error.message);
   }
   return error.code == Code::invalid_argument ? kUsage : kFailed;
 }
@@ -50,7 +51,7 @@ int finish(const GlobalOptions& options, const nlohmann::json& object, std::stri
   return kDone;
 }
 
-void note(std::string_view message) { fmt::print(stderr, "ringtail: {}\n", message); }
+void note(std::string_view message) { write_to_stderr(fmt::format("ringtail: {}\n", message)); }
 
 namespace interrupt {
 namespace {

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/standard_streams.h"
 #include "tools/commands.h"
 #include "tools/output.h"
 #include "tools/session.h"
@@ -53,7 +54,7 @@ class HeldBackLog {
   HeldBackLog& operator=(const HeldBackLog&) = delete;
   ~HeldBackLog() {
     spdlog::default_logger()->sinks().swap(sinks_);
-    for (const std::string& line : held_->last_formatted()) fmt::print(stderr, "{}", line);
+    for (const std::string& line : held_->last_formatted()) write_to_stderr(line);
   }
 
  private:

@@ -24,10 +24,10 @@ class CliLogTest : public CliTest {
   }
   std::filesystem::path segment() const { return partition(0) / "00000000000000000000.log"; }
 
-  // Changes one byte in the middle of record 500.
+  // Changes one byte in the middle of record 501. (Behind "50" the next frame begins with a "0".)
   void damage() const {
     const std::string content = read_file(segment());
-    const std::size_t at = content.find("record number 500");
+    const std::size_t at = content.find("record number 501");
     ASSERT_NE(at, std::string::npos);
     std::fstream file(segment(), std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(static_cast<std::streamoff>(at + 3));
