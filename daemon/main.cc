@@ -3,11 +3,16 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/standard_streams.h"
 #include "daemon/config.h"
 #include "daemon/daemon.h"
 
@@ -15,6 +20,7 @@ namespace ringtail::daemon {
 namespace {
 
 constexpr const char* kDefaultFile = "/etc/ringtail/ringtaild.toml";
+constexpr int kDone = 0;
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
@@ -27,33 +33,37 @@ struct Options {
   bool replace_node = false;
 };
 
-void print_problems(const Options& options, const std::vector<ConfigProblem>& problems) {
+void say(std::string_view message) { write_to_stderr(fmt::format("ringtaild: {}\n", message)); }
+
+// Prints a result. Returns `code`, or that of a failure when nobody gets it.
+int print(std::string_view text, int code) {
+  if (std::cout << text << std::flush) return code;
+  say(fmt::format("cannot write to standard output: {}", std::strerror(errno)));
+  return kFailed;
+}
+
+int print_problems(const Options& options, const std::vector<ConfigProblem>& problems) {
   if (!options.json) {
-    for (const ConfigProblem& p : problems) fmt::print(stderr, "ringtaild: {}\n", to_string(p));
-    return;
+    for (const ConfigProblem& p : problems) say(to_string(p));
+    return kUsage;
   }
   nlohmann::json list = nlohmann::json::array();
   for (const ConfigProblem& p : problems)
     list.push_back(
         {{"where", p.where}, {"setting", p.setting}, {"problem", p.problem}, {"remedy", p.remedy}});
   const nlohmann::json object = {{"ok", false}, {"problems", std::move(list)}};
-  fmt::print("{}\n", object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  return print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", kUsage);
 }
 
 int check(const Options& options, const LoadedConfig& loaded) {
-  if (!loaded.problems.empty()) {
-    print_problems(options, loaded.problems);
-    return kUsage;
-  }
+  if (!loaded.problems.empty()) return print_problems(options, loaded.problems);
   const auto warnings = warnings_of(loaded.config);
   if (options.json) {
     const nlohmann::json object = {{"ok", true}, {"config", to_json(loaded.config)}, {"warnings", warnings}};
-    fmt::print("{}\n", object.dump());
-    return 0;
+    return print(object.dump() + "\n", kDone);
   }
-  for (const std::string& warning : warnings) fmt::print(stderr, "ringtaild: warning: {}\n", warning);
-  fmt::print("{}", to_toml(loaded.config));
-  return 0;
+  for (const std::string& warning : warnings) say("warning: " + warning);
+  return print(to_toml(loaded.config), kDone);
 }
 
 // The overrides in the order of the command line but for --dir, which is last.
@@ -100,14 +110,14 @@ int run(int argc, char** argv) {
   LoadedConfig loaded = load();
   loaded.config.replace_node = options.replace_node;
   if (options.check) return check(options, loaded);
-  if (!loaded.problems.empty()) {
-    print_problems({}, loaded.problems);
-    return kUsage;
-  }
+  if (!loaded.problems.empty()) return print_problems({}, loaded.problems);
   return Daemon(loaded.config, RINGTAIL_VERSION, load).run() ? 0 : kFailed;
 }
 
 }  // namespace
 }  // namespace ringtail::daemon
 
-int main(int argc, char** argv) { return ringtail::daemon::run(argc, argv); }
+int main(int argc, char** argv) {
+  ringtail::open_missing_streams();
+  return ringtail::daemon::run(argc, argv);
+}

@@ -2,9 +2,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <iostream>
 #include <string>
 #include <string_view>
 
+#include "base/result.h"
+#include "base/standard_streams.h"
 #include "tools/commands.h"
 #include "tools/output.h"
 #include "tools/session.h"
@@ -12,11 +16,11 @@
 namespace ringtail::tools {
 namespace {
 
-// "ringtail topic create": the chain of sub-commands that was recognised before the mistake.
-std::string command_so_far(const CLI::App& app) {
-  std::string name = app.get_name();
-  for (const CLI::App* chosen : app.get_subcommands()) name += " " + command_so_far(*chosen);
-  return name;
+// --help and --version are exceptions to the parser, which prints them.
+int show_help(const CLI::App& root, const CLI::ParseError& what, const GlobalOptions& options) {
+  root.exit(what);
+  if (std::cout.flush()) return kDone;
+  return report(options, fail_errno(errno, "cannot write to standard output").error());
 }
 
 int run(int argc, char** argv) {
@@ -28,7 +32,8 @@ int run(int argc, char** argv) {
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) return root.exit(error);
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success))
+      return show_help(root, error, options);
     // The mistake may have come before the parser reached the flag.
     options.json |= std::any_of(argv + 1, argv + argc, [](std::string_view arg) { return arg == "--json"; });
     const std::string command = command_so_far(root);
@@ -41,6 +46,7 @@ int run(int argc, char** argv) {
 }  // namespace ringtail::tools
 
 int main(int argc, char** argv) {
+  ringtail::open_missing_streams();
   try {
     return ringtail::tools::run(argc, argv);
   } catch (const std::exception& error) {  // of the parser and of allocation; the library throws nothing

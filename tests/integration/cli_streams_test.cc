@@ -33,5 +33,24 @@ TEST_F(CliStreamsTest, AMessageThatCannotBeWrittenIsLostAndTheExitCodeIsNot) {
   EXPECT_EQ(consume_all("t"), "x\nx\n");
 }
 
+TEST_F(CliStreamsTest, AClosedInputIsAtItsEnd) {
+  EXPECT_EQ(run_with("<&-", {"produce", "t"}).exit_code, 0);
+  EXPECT_EQ(run_with("<&- >&- 2>&-", {"produce", "t"}).exit_code, 0);
+  EXPECT_EQ(consume_all("t"), "");
+}
+
+TEST_F(CliStreamsTest, AResultThatNobodyGetsIsAFailure) {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{
+           {"topic", "list"}, {"topic", "list", "--json"}, {"--help"}, {"topic", "--help"}, {"--version"}}) {
+    SCOPED_TRACE(::testing::PrintToString(arguments));
+    const CommandResult closed = run_with(">&-", arguments);
+    EXPECT_EQ(closed.exit_code, 1);
+    EXPECT_THAT(closed.err, HasSubstr("cannot write to standard output: Bad file descriptor"));
+    const CommandResult full = run_with(">/dev/full", arguments);
+    EXPECT_EQ(full.exit_code, 1);
+    EXPECT_THAT(full.err, HasSubstr("cannot write to standard output: No space left on device"));
+  }
+}
+
 }  // namespace
 }  // namespace ringtail::test

@@ -91,6 +91,39 @@ TEST_F(DaemonTest, APortInUseIsSaidAndNothingIsOpened) {
   EXPECT_FALSE(std::filesystem::exists(other + "/ringtail.toml"));
 }
 
+TEST_F(DaemonTest, MessagesAndResultsThatCannotBeWrittenChangeNoExitCodeButTheirOwn) {
+  const auto run_with = [this](const std::string& redirection, std::vector<std::string> more) {
+    std::vector<std::string> line = daemon_line(std::move(more));
+    line.insert(line.begin(), {"sh", "-c", "exec \"$@\" " + redirection, "sh"});
+    return run_command(line);
+  };
+  configure();
+  EXPECT_EQ(run_with("2>/dev/full", {"--set", "foo=1"}).exit_code, 2);
+  EXPECT_EQ(run_with("2>&-", {"--bogus"}).exit_code, 2);
+  for (const char* how : {"--check", "--help"}) {
+    const CommandResult closed = run_with(">&-", {how});
+    EXPECT_EQ(closed.exit_code, 1);
+    EXPECT_THAT(closed.err, HasSubstr("cannot write to standard output: Bad file descriptor"));
+  }
+}
+
+TEST_F(DaemonTest, OfClosedStreamsNoFileOfTheLogTakesTheNumber) {
+  configure();
+  std::vector<std::string> line = daemon_line({"--set", "logging.file="});
+  line.insert(line.begin(), {"sh", "-c", "exec \"$@\" <&- >&- 2>&-", "sh"});
+  Command daemon(line);
+  const auto pid_in_lock = [this] { return read_file(log_dir() / "daemon.lock"); };
+  ASSERT_TRUE(wait_until([&] { return pid_in_lock() == std::to_string(daemon.pid()) + "\n"; }));
+  ASSERT_TRUE(wait_until([this] { return std::filesystem::exists(log_dir() / "ringtail.toml"); }));
+  for (const int fd : {0, 1, 2}) {
+    const std::string link = "/proc/" + std::to_string(daemon.pid()) + "/fd/" + std::to_string(fd);
+    EXPECT_EQ(std::filesystem::read_symlink(link), "/dev/null") << fd;
+  }
+  daemon.signal(SIGTERM);
+  EXPECT_EQ(daemon.wait().exit_code, 0);
+  EXPECT_EQ(lines_of(pid_in_lock()).size(), 1u) << pid_in_lock();
+}
+
 TEST_F(DaemonTest, CheckNamesEveryMistakeWithItsLine) {
   const std::string file =
       write_file("bad.toml", "[log]\nio = \"fast\"\n[http]\nlisen = \"x\"\nlisten = \"0.0.0.0:1\"\n")
