@@ -152,7 +152,9 @@ Status PartitionKeeper::open_files(const RecoveryOptions& options, std::optional
   RecoveryReport report;
   auto recovered = recover_partition(*context_.backend, partition_.disk_dir, identity(), options, report);
   if (!recovered) return std::unexpected(recovered.error());
-  for (const RecoveryFinding& finding : report.findings) logger().info("{}: {}", name(), finding.message);
+  for (const RecoveryFinding& finding : report.findings)
+    logger().log(finding.durable_lost > 0 ? spdlog::level::err : spdlog::level::info, "{}: {}", name(),
+                 finding.message);
   if (restart) {
     recovered->end_position = restart->position;
     recovered->next_offset = restart->offset;

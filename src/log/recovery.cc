@@ -338,11 +338,15 @@ Status Recovery::judge_tail(const Segment& segment, const SegmentWalk& walked, F
   const std::uint64_t bytes = remains->garbage_end - end;
   if (bytes == 0 && lost == 0) return {};
   const auto what = remains->valid_frame ? RecoveryCase::unsynced_gap : RecoveryCase::torn_tail;
-  found(what, segment.path, end, bytes, lost,
-        fmt::format("{}: {} bytes cut off behind position {}, offset {} ({}); {}", segment.path.string(),
-                    bytes, end.value(), walked.next_offset.value(), format::to_string(walked.end.fault),
-                    lost > 0 ? fmt::format("{} bytes that had been synced are gone: check the disk", lost)
-                             : std::string("nothing that had been synced is lost")));
+  found(
+      what, segment.path, end, bytes, lost,
+      fmt::format("{}: {} bytes cut off behind position {}, offset {} ({}); {}", segment.path.string(), bytes,
+                  end.value(), walked.next_offset.value(), format::to_string(walked.end.fault),
+                  lost > 0 ? fmt::format("{} bytes that had been synced are gone, and with them the records "
+                                         "from offset {} on: check the disk, and restore the file from a "
+                                         "backup or replica if they are wanted",
+                                         lost, walked.next_offset.value())
+                           : std::string("nothing that had been synced is lost")));
   if (bytes > 0) cut(segment, end);
   return {};
 }

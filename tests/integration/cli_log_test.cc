@@ -80,6 +80,20 @@ TEST_F(CliLogTest, VerifyNamesTheDamagedFileAndPositionAndExitsWith1) {
   EXPECT_EQ(run({"log", "verify", partition(1).string()}).exit_code, 0);
 }
 
+TEST_F(CliLogTest, RecordsThatHadBeenSyncedAndAreGoneAreAnErrorThatSaysFromWhereOn) {
+  const std::size_t at = read_file(segment()).find("record number 901");
+  ASSERT_NE(at, std::string::npos);
+  remove_shared_memory();
+  std::filesystem::resize_file(segment(), at);
+  const CommandResult result = run({"topic", "describe", "t"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.err, HasSubstr("error: t-0: " + segment().string()));
+  EXPECT_THAT(result.err,
+              HasSubstr("had been synced are gone, and with them the records from offset 901 on"));
+  EXPECT_EQ(lines_of(result.err).size(), 1u) << result.err;
+  EXPECT_EQ(run({"topic", "list"}).err, "");
+}
+
 TEST_F(CliLogTest, DumpPrintsALineForEachFrame) {
   const std::vector<std::string> lines = lines_of(run_ok({"log", "dump", partition(0).string()}));
   ASSERT_GE(lines.size(), 1000u);
