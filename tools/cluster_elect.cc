@@ -14,6 +14,7 @@
 #include "replication/placement.h"
 #include "tools/cluster_session.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 
@@ -200,6 +201,7 @@ void add_cluster_elect(CLI::App& cluster, GlobalOptions& options, int& exit_code
   command->add_option("--topic", arguments->topic, "This topic's partitions; otherwise all")
       ->type_name("TOPIC");
   command->add_option("--partition", arguments->partition, "This partition of the topic only")
+      ->check(whole_number())
       ->type_name("N");
   CLI::Option* preferred = command->add_flag("--preferred", arguments->preferred,
                                              "The replica named first is asked to lead (the default)");

@@ -10,6 +10,7 @@
 #include "replication/placement.h"
 #include "tools/cluster_session.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 
@@ -176,7 +177,9 @@ void add_cluster_reassign(CLI::App& cluster, GlobalOptions& options, int& exit_c
   auto arguments = std::make_shared<ReassignArguments>();
   CLI::App* command = cluster.add_subcommand("reassign", "Move a topic's partitions to other nodes");
   command->add_option("TOPIC", arguments->topic, "The topic")->required()->type_name("");
-  command->add_option("--partition", arguments->partition, "This partition only")->type_name("N");
+  command->add_option("--partition", arguments->partition, "This partition only")
+      ->check(whole_number())
+      ->type_name("N");
   command->add_option("--replicas", arguments->replicas, "To these nodes, the preferred leader first")
       ->delimiter(',')
       ->check(CLI::Range(std::uint32_t{1}, kMaxNodeId))

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 
 namespace ringtail::tools {
 namespace {
@@ -56,6 +57,7 @@ void add_commands(CLI::App& root, GlobalOptions& options, int& exit_code) {
 void add_everything(CLI::App& root, GlobalOptions& options, int& exit_code) {
   add_global_options(root, options);
   add_commands(root, options, exit_code);
+  refuse_empty_values(root);
 }
 
 }  // namespace ringtail::tools

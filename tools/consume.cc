@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/parse.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/record_format.h"
 #include "tools/session.h"
@@ -344,7 +345,7 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
       command->add_flag("--from-beginning", arguments->from_beginning, "Start at the log start offset");
   CLI::Option* offset = command->add_option("--offset", arguments->offset,
                                             "Start at this offset; negative: so many before the log end");
-  offset->type_name("N")->excludes(beginning);
+  offset->check(signed_number())->type_name("N")->excludes(beginning);
   command
       ->add_option("--from-time", arguments->from_time,
                    "Start at the first record of this time or later: RFC 3339, epoch, or -5m")
@@ -352,7 +353,9 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
       ->excludes(beginning)
       ->excludes(offset);
   CLI::Option* partition =
-      command->add_option("--partition", arguments->partition, "Read this partition only")->type_name("N");
+      command->add_option("--partition", arguments->partition, "Read this partition only")
+          ->check(whole_number())
+          ->type_name("N");
   CLI::Option* group =
       command
           ->add_option("--group", arguments->group,
@@ -380,7 +383,9 @@ void add_consume(CLI::App& root, GlobalOptions& options, int& exit_code) {
       ->type_name("DURATION")
       ->capture_default_str()
       ->needs(group);
-  command->add_option("--max-messages", arguments->max_messages, "Stop after N records")->type_name("N");
+  command->add_option("--max-messages", arguments->max_messages, "Stop after N records")
+      ->check(whole_number())
+      ->type_name("N");
   CLI::Option* end = command->add_flag("--exit-at-end", arguments->exit_at_end,
                                        "Stop at the log end offsets as they are at the start");
   command->add_flag("--follow", arguments->follow, "Wait for new records (the default)")->excludes(end);

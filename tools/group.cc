@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/parse.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 
@@ -123,10 +124,7 @@ Result<OffsetReset> parse_reset(const ResetArguments& arguments) {
   using To = OffsetReset::To;
   if (arguments.to_earliest) return OffsetReset{To::earliest, 0};
   if (arguments.to_latest) return OffsetReset{To::latest, 0};
-  if (arguments.to_offset) {
-    if (*arguments.to_offset < 0) return fail(Code::invalid_argument, "--to-offset cannot be negative");
-    return OffsetReset{To::offset, *arguments.to_offset};
-  }
+  if (arguments.to_offset) return OffsetReset{To::offset, *arguments.to_offset};
   if (arguments.shift_by) return OffsetReset{To::shift_by, *arguments.shift_by};
   const Result<std::int64_t> time = parse_time(arguments.to_time, wall_clock_ns());
   if (!time) return std::unexpected(time.error());
@@ -170,16 +168,21 @@ void add_reset(CLI::App& group, GlobalOptions& options, int& exit_code) {
       group.add_subcommand("reset-offsets", "Set a group's committed offsets; refused while it has members");
   command->add_option("GROUP", arguments->group, "The group")->required()->type_name("");
   command->add_option("--topic", arguments->topic, "The topic")->required()->type_name("TOPIC");
-  command->add_option("--partition", arguments->partition, "This partition only")->type_name("N");
+  command->add_option("--partition", arguments->partition, "This partition only")
+      ->check(whole_number())
+      ->type_name("N");
   CLI::Option_group* to = command->add_option_group("Target", "exactly one");
   to->add_flag("--to-earliest", arguments->to_earliest, "To the log start offset");
   to->add_flag("--to-latest", arguments->to_latest, "To the log end offset");
   to->add_option("--to-offset", arguments->to_offset, "To this offset, or the end of the log that is nearer")
+      ->check(whole_number())
       ->type_name("N");
   to->add_option("--to-time", arguments->to_time,
                  "To the first record of this time or later: RFC 3339, epoch, or -5m")
       ->type_name("TIME");
-  to->add_option("--shift-by", arguments->shift_by, "By so many records; negative: back")->type_name("N");
+  to->add_option("--shift-by", arguments->shift_by, "By so many records; negative: back")
+      ->check(signed_number())
+      ->type_name("N");
   to->require_option(1);
   command->add_flag("--dry-run", arguments->dry_run, "Show what would be changed");
   command->footer("Example:\n  ringtail group reset-offsets billing --topic orders --to-time -1h --dry-run");

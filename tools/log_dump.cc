@@ -8,6 +8,7 @@
 #include "log/verify.h"
 #include "tools/commands.h"
 #include "tools/log_files.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 
@@ -106,8 +107,11 @@ void add_log_dump(CLI::App& log, GlobalOptions& options, int& exit_code) {
       ->required()
       ->type_name("");
   command->add_option("--from-position", arguments->from_position, "Pass over frames that start before")
+      ->check(whole_number())
       ->type_name("POSITION");
-  command->add_option("--limit", arguments->limit, "Print at most N frames")->type_name("N");
+  command->add_option("--limit", arguments->limit, "Print at most N frames")
+      ->check(whole_number())
+      ->type_name("N");
   command->footer(
       "Prints what is there, faults included; `ringtail log verify` judges it.\n\n"
       "Example:\n  ringtail log dump /var/lib/ringtail/topics/orders/0/00000000000000000000.log --limit 10");

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "base/standard_streams.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 
@@ -36,8 +37,8 @@ int run(int argc, char** argv) {
       return show_help(root, error, options);
     // The mistake may have come before the parser reached the flag.
     options.json |= std::any_of(argv + 1, argv + argc, [](std::string_view arg) { return arg == "--json"; });
-    const std::string command = command_so_far(root);
-    return report_usage(options, fmt::format("{}; see `{} --help`", error.what(), command));
+    return report_usage(
+        options, fmt::format("{}; see `{} --help`", describe_mistake(root, error), command_so_far(root)));
   }
   return exit_code;
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/perf_options.h"
 #include "tools/perf_report.h"
@@ -45,20 +46,24 @@ void add_stream_options(CLI::App& app, PerfCommand& command) {
       ->check(CLI::IsMember({"memory", "disk"}))
       ->capture_default_str();
   app.add_option("--size", options.size, "Bytes of a record's value")
+      ->check(whole_number())
       ->type_name("BYTES")
       ->capture_default_str();
-  auto* count = app.add_option("--count", options.count, "Records to measure")
-                    ->check(CLI::PositiveNumber)
-                    ->type_name("N");
+  auto* count =
+      app.add_option("--count", options.count, "Records to measure")->check(whole_number(1))->type_name("N");
   app.add_option("--seconds", options.seconds, "How long to measure")
-      ->check(CLI::PositiveNumber)
+      ->check(number_above_zero())
       ->excludes(count)
       ->capture_default_str();
   app.add_option("--warmup", options.warmup, "Records before the measurement")->type_name("N");
   app.add_option("--rate", options.rate, "Open loop: records per second of all producers together")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--batch", options.batch, "Records per append")->type_name("N")->capture_default_str();
+      ->check(number_above_zero());
+  app.add_option("--batch", options.batch, "Records per append")
+      ->check(whole_number())
+      ->type_name("N")
+      ->capture_default_str();
   app.add_option("--producers", options.producers, "Producer processes")
+      ->check(whole_number())
       ->type_name("N")
       ->capture_default_str();
   app.add_flag("--claim", options.claim, "Write values in place, in the ring");
@@ -76,11 +81,13 @@ void add_machine_options(CLI::App& app, PerfOptions& options) {
   app.add_option("--cpus", options.cpus,
                  "CPUs of producer, consumer, further producers (default: the first two)")
       ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number())
       ->type_name("A,B");
-  app.add_option("--keeper-cpu", options.keeper_cpu, "CPU of the keeper (default: any)")->type_name("N");
+  app.add_option("--keeper-cpu", options.keeper_cpu, "CPU of the keeper (default: any)")
+      ->check(whole_number())
+      ->type_name("N");
   app.add_option("--repeat", options.repeat, "Repetitions")
-      ->check(CLI::Range(1u, 1000u))
+      ->check(whole_number(1, 1000))
       ->capture_default_str();
   app.add_option("--hgrm", options.hgrm_file, "Write the distribution for HdrHistogram's plotter")
       ->type_name("FILE");

@@ -7,6 +7,7 @@
 
 #include "tools/block_reader.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 
@@ -211,14 +212,16 @@ void add_produce(CLI::App& root, GlobalOptions& options, int& exit_code) {
   command->add_option("--header", arguments->headers, "A header for every record; may be repeated")
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
-  command->add_option("--partition", arguments->partition, "Append to this partition only")->type_name("N");
+  command->add_option("--partition", arguments->partition, "Append to this partition only")
+      ->check(whole_number())
+      ->type_name("N");
   command->add_option("--acks", arguments->acks, "Wait for: nothing, the commit, all in-sync replicas")
       ->check(CLI::IsMember({"0", "1", "all"}))
       ->capture_default_str();
   command->add_flag("--durable", arguments->durable, "Wait until what was read is synced on this host");
   command->add_option("--batch", arguments->batch, "Commit up to N records of a partition at once")
       ->type_name("N")
-      ->check(CLI::Range(1, 4096))
+      ->check(whole_number(1, 4096))
       ->capture_default_str();
   command->footer(
       "A line is a record, an empty line an empty value; bytes are taken as they are, NUL included.\n"

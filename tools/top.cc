@@ -11,6 +11,7 @@
 
 #include "base/standard_streams.h"
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 #include "tools/top_screen.h"
@@ -148,7 +149,7 @@ void add_top(CLI::App& root, GlobalOptions& options, int& exit_code) {
       ->type_name("SECONDS")
       ->capture_default_str();
   command->add_option("-n,--samples", arguments->samples, "Stop after N samples; implies --plain")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1))
       ->type_name("N");
   command->add_option("--view", arguments->view, "What to show first, or with --plain")
       ->check(CLI::IsMember(view_names()))

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "tools/commands.h"
+#include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
 #ifdef RINGTAIL_WITH_CLUSTER
@@ -16,6 +17,8 @@ namespace ringtail::tools {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::uint64_t kMaxPartitions = 4096;  // of a topic
 
 Result<TopicConfigs> parse_configs(const std::vector<std::string>& texts) {
   TopicConfigs configs;
@@ -217,7 +220,7 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
   CLI::App* create_command = topic->add_subcommand("create", "Create a topic (and the log directory)");
   add_name(create_command)->required();
   create_command->add_option("--partitions", arguments->partitions, "Number of partitions")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, kMaxPartitions))
       ->type_name("N")
       ->capture_default_str();
   add_config(create_command, "A configuration; may be repeated");
@@ -247,7 +250,7 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
   alter_command
       ->add_option("--partitions", arguments->more_partitions,
                    "Number of partitions from now on; it only grows")
-      ->check(CLI::PositiveNumber)
+      ->check(whole_number(1, kMaxPartitions))
       ->type_name("N");
   alter_command->footer(
       "Producers that run begin to use new partitions, and groups share them; a key may then go to another\n"
@@ -265,7 +268,7 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
   create_command
       ->add_option("--replication-factor", arguments->replication_factor,
                    "Create it in the cluster, with so many replicas of each partition")
-      ->check(CLI::Range(1, 64))
+      ->check(whole_number(1, 64))
       ->type_name("N");
   for (CLI::App* command : {create_command, alter_command, delete_command})
     add_cluster_options(*command, arguments->cluster, "--cluster-config");

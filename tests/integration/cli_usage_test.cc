@@ -105,6 +105,38 @@ TEST_F(CliTest, WrongUsageExitsWith2AndOneLineThatNamesTheHelp) {
   }
 }
 
+TEST_F(CliTest, EmptyValuesAndNegativeCountsAreNoSilentDefaults) {
+  run_ok({"topic", "create", "a", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+  const std::vector<std::vector<std::string>> wrong = {
+      {"consume", "a", "--group", "", "--exit-at-end"},
+      {"consume", "a", "--exit-at-end", "--from-time", ""},
+      {"consume", "a", "--exit-at-end", "--format", ""},
+      {"consume", "a", "--exit-at-end", "--max-messages", "-1"},
+      {"consume", "a", "--exit-at-end", "--max-messages", "18446744073709551616"},
+      {"consume", "a", "--exit-at-end", "--max-messages", "0x10"},
+      {"consume", "a", "--exit-at-end", "--partition", "-1"},
+      {"topic", "describe", ""},
+      {"topic", "list", "--dir", ""},
+      {"log", "dump", (log_dir() / "topics/a/0").string(), "--limit", "-1"},
+      {"log", "dump", (log_dir() / "topics/a/0").string(), "--from-position", "-1"},
+      {"log", "verify", ""},
+      {"replay", "a", "--to", ""},
+      {"perf", "latency", "--count", "-1"},
+      {"perf", "latency", "--warmup", "-1"},
+  };
+  for (const std::vector<std::string>& arguments : wrong) {
+    SCOPED_TRACE(::testing::PrintToString(arguments));
+    const CommandResult result = run(arguments);
+    EXPECT_EQ(result.exit_code, 2);
+    EXPECT_EQ(result.out, "");
+    EXPECT_EQ(lines_of(result.err).size(), 1u) << result.err;
+    EXPECT_THAT(result.err,
+                ::testing::AnyOf(HasSubstr("an empty value names nothing"), HasSubstr("is no whole number")));
+  }
+  // Decimal, as everywhere else.
+  EXPECT_EQ(run({"consume", "a", "--exit-at-end", "--offset", "-010"}).exit_code, 0);
+}
+
 TEST_F(CliTest, TheHelpThatAUsageErrorNamesIsThatOfTheSubCommand) {
   EXPECT_THAT(run({"topic", "create"}).err, HasSubstr("see `ringtail topic create --help`"));
 }
