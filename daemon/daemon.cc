@@ -32,18 +32,31 @@ Status Daemon::run() {
     logger().info("ringtaild {}, pid {}", version_, ::getpid());
     for (const std::string& warning : warnings_of(config_)) logger().warn("{}", warning);
     notify::status("opening the log");
-    auto instance = InstanceLock::acquire(config_.log.dir, config_.log.create);
-    status = instance ? open() : std::unexpected(instance.error());
+    status = take_directory();
+    if (status) status = open();
     if (status) serve(**signals);
-    close();
+    if (auto closed = close(); status) status = closed;
   }
   if (!status) logger().error("{}", to_string(status.error()));
   return status;
 }
 
+// A directory that is not there is made for a daemon that can listen: nothing is left of one that cannot.
+Status Daemon::take_directory() {
+  std::error_code ignored;
+  if (!std::filesystem::exists(config_.log.dir, ignored))
+    if (auto started = start_http(); !started) return started;
+  auto instance = InstanceLock::acquire(config_.log.dir, config_.log.create);
+  if (!instance) return std::unexpected(instance.error());
+  const std::lock_guard lock(mutex_);
+  instance_.emplace(std::move(*instance));
+  return {};
+}
+
 // The web server comes first: recovery may take its time, and somebody may want to know.
 Status Daemon::open() {
-  if (auto started = start_http(); !started) return started;
+  if (!http_)
+    if (auto started = start_http(); !started) return started;
   auto log = Log::open({.dir = config_.log.dir,
                         .create_if_missing = config_.log.create,
                         .keeper = KeeperMode::daemon,
@@ -91,7 +104,7 @@ void Daemon::serve(Signals& signals) {
 }
 
 // The web server comes last: its clients may hold it for as long as they like, and must not hold the log.
-void Daemon::close() {
+Status Daemon::close() {
   const bool was_serving = phase_.load(std::memory_order_relaxed) == Phase::serving;
   phase_.store(Phase::draining, std::memory_order_release);  // SYNC: pairs with the load in readiness
   if (was_serving) {
@@ -101,12 +114,15 @@ void Daemon::close() {
   if (service_) service_->stop();
   take_back(watch_);
   take_back(service_);
+  Status there;
   if (log_) {
     notify::status("flushing");
     log_.reset();
-    logger().info("ended; what was committed is on disk, or kept by another process");
+    there = check_directory();
+    if (there) logger().info("ended; what was committed is on disk, or kept by another process");
   }
   http_.reset();
+  return there;
 }
 
 // Ends what answers look at, once those that were begun before have done with it; later ones do not find it.
@@ -193,7 +209,10 @@ Status Daemon::start_http() {
                                              .port = config_.http.listen.port,
                                              .allow_remote = config_.http.allow_remote},
                                             answers());
-  if (!started) return std::unexpected(started.error());
+  if (!started) {
+    started.error().message += "; set http.listen to an address and a port that are free";
+    return std::unexpected(started.error());
+  }
   http_ = std::move(*started);
   logger().info("metrics and dashboard on http://{}/",
                 to_string(Endpoint{config_.http.listen.host, http_->port()}));
@@ -224,7 +243,14 @@ std::shared_ptr<Service> Daemon::service() const {
   return service_;
 }
 
+Status Daemon::check_directory() const {
+  const std::lock_guard lock(mutex_);
+  return instance_ ? instance_->check_there() : Status();
+}
+
 monitor::HealthAnswer Daemon::health() const {
+  // Open files outlive their names, so nothing else would notice.
+  if (const auto there = check_directory(); !there) return {false, there.error().message};
   if (const auto looked = watch()) return looked->health();
   const bool ends = phase_.load(std::memory_order_relaxed) == Phase::draining;
   return {true, ends ? "ok; ending" : "ok; opening the log"};

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "daemon/config.h"
+#include "daemon/instance.h"
 #include "daemon/logging.h"
 #include "daemon/service.h"
 #include "daemon/signals.h"
@@ -30,15 +31,17 @@ class Daemon {
  private:
   enum class Phase { opening, serving, draining };
 
+  Status take_directory();
   Status open();
   void serve(Signals& signals);
-  void close();
+  Status close();
   void reload();
   void apply_reloaded(const Config& next);
   void watch_keeper();
   std::string status_text() const;
 
   Status start_http();
+  Status check_directory() const;
   monitor::HttpAnswers answers();
   std::shared_ptr<monitor::Watch> watch() const;
   std::shared_ptr<Service> service() const;
@@ -55,7 +58,8 @@ class Daemon {
   std::optional<bool> was_keeper_;
 
   std::optional<Log> log_;
-  mutable std::mutex mutex_;  // of the two below, which answers look at
+  mutable std::mutex mutex_;  // of the three below, which answers look at
+  std::optional<InstanceLock> instance_;
   std::shared_ptr<Service> service_;
   std::shared_ptr<monitor::Watch> watch_;
   std::unique_ptr<monitor::HttpServer> http_;  // its threads use all above

@@ -1,6 +1,7 @@
 #include "daemon/instance.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -46,6 +47,20 @@ Result<InstanceLock> InstanceLock::acquire(const std::filesystem::path& dir, boo
       ::pwrite(file->fd(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size()))
     return fail_errno(errno, fmt::format("cannot write '{}'", file->path().native()));
   return InstanceLock(std::move(*file));
+}
+
+Status InstanceLock::check_there() const {
+  struct stat locked{};
+  struct stat named{};
+  if (::fstat(file_.fd(), &locked) == 0 && ::stat(file_.path().c_str(), &named) == 0 &&
+      locked.st_dev == named.st_dev && locked.st_ino == named.st_ino)
+    return {};
+  return fail(
+      Code::not_found,
+      fmt::format(
+          "the log directory '{}' was removed or replaced while this daemon kept it: what is appended "
+          "does not last; put it back from a backup or replica, and start the daemon anew",
+          file_.path().parent_path().native()));
 }
 
 }  // namespace ringtail::daemon

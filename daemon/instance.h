@@ -14,6 +14,10 @@ class InstanceLock {
   // Errors: already_exists (names the pid of the first), not_found, permission_denied, read_only, system.
   static Result<InstanceLock> acquire(const std::filesystem::path& dir, bool create);
 
+  // Whether the locked file still stands under its name. Errors: not_found: the directory was removed, or another
+  // was put in its place. May be called from any thread.
+  Status check_there() const;
+
  private:
   explicit InstanceLock(shm::LockFile file) : file_(std::move(file)) {}
   shm::LockFile file_;

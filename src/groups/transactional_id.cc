@@ -19,7 +19,8 @@ std::string encode_terms(const TransactionTerms& terms) {
 Result<TransactionTerms> decode_terms(std::string_view text) {
   const std::size_t space = text.find(' ');
   const auto timeout_ms = parse_integer(text.substr(0, space));
-  const std::string_view durable = space == std::string_view::npos ? std::string_view() : text.substr(space + 1);
+  const std::string_view durable =
+      space == std::string_view::npos ? std::string_view() : text.substr(space + 1);
   if (!timeout_ms || *timeout_ms < 1 || *timeout_ms > std::numeric_limits<std::uint32_t>::max() ||
       (durable != "0" && durable != "1"))
     return fail(Code::invalid_argument,
