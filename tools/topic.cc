@@ -9,6 +9,7 @@
 #include "tools/option_checks.h"
 #include "tools/output.h"
 #include "tools/session.h"
+#include "tools/topic_create.h"
 #ifdef RINGTAIL_WITH_CLUSTER
 #include "tools/topic_cluster.h"
 #endif
@@ -37,16 +38,6 @@ std::string config_help() {
                config.alterable ? "" : "fixed at creation"});
   }
   return "Configurations:\n" + table.text(2);
-}
-
-int create(const GlobalOptions& options, const TopicSpec& spec) {
-  const Result<Log> log = open_log(options, OpenMode::create);
-  if (!log) return report(options, log.error());
-  if (const Status created = Admin(*log).create_topic(spec); !created)
-    return report(options, created.error());
-  return finish(options, {{"topic", spec.name}, {"partitions", spec.partitions}, {"created", true}},
-                fmt::format("created topic '{}' with {} partition{}\n", spec.name, spec.partitions,
-                            spec.partitions == 1 ? "" : "s"));
 }
 
 int list(const GlobalOptions& options) {
@@ -180,7 +171,7 @@ int create(const GlobalOptions& options, const TopicArguments& arguments) {
     return report_usage(
         options, "a topic of a cluster needs --replication-factor; see `ringtail topic create --help`");
 #endif
-  return create(options, spec);
+  return create_topic(options, spec);
 }
 
 int alter(const GlobalOptions& options, const TopicArguments& arguments) {

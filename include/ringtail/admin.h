@@ -177,7 +177,8 @@ class Admin {
   // are open begin to use the new ones, groups get them assigned; from then on a key may go to another
   // partition than before. Durable on return: that they exist.
   // Errors: not_found, invalid_argument (fewer than now: records cannot be moved; more than 4096),
-  // limit_exceeded, no_keeper; no_space and shared_memory_full: the partitions exist, and refuse records.
+  // limit_exceeded, no_keeper; shared_memory_full, when there is no room for their rings; it and no_space also
+  // when room ran out meanwhile: then the partitions exist, and refuse records.
   Status create_partitions(std::string_view name, std::uint32_t total);
 
   // Deletes the topic with its records. Producers and consumers of it get Code::closed.

@@ -9,6 +9,7 @@
 
 #include "base/topic_config.h"
 #include "client/log_core.h"
+#include "client/room.h"
 #include "log/ring.h"
 #include "shm/process.h"
 #include "shm/slots.h"
@@ -84,11 +85,21 @@ std::uint32_t free_partitions(const shm::Control& control) {
   return free;
 }
 
+// What else is wrong with a topic that is to be made is the catalog's to say.
+Status check_room_for(const LogCore& core, const TopicSpec& spec) {
+  const auto config = parse_topic_config(spec.configs);
+  const auto known = core.catalog().load_topic(spec.name);
+  if (!config || known || known.error().code != Code::not_found) return {};
+  if (spec.partitions > log::kMaxTopicPartitions) return {};
+  return check_room_for_rings(core.options().shared_memory_dir, spec.name, spec.partitions, *config);
+}
+
 }  // namespace
 
 Status Admin::create_topic(const TopicSpec& spec) {
   LogCore& core = *log_.core();
   if (auto mine = core.check_mine(); !mine) return mine;
+  if (auto room = check_room_for(core, spec); !room) return room;
   auto topic = core.catalog().create_topic(spec);
   if (!topic) return std::unexpected(topic.error());
   Status opened = open_partitions(core, *topic);
@@ -247,6 +258,12 @@ Status Admin::create_partitions(std::string_view name, std::uint32_t total) {
       total - topic->partitions > free_partitions(core.control()))
     return fail(Code::limit_exceeded, fmt::format("there is no room for {} more partitions; a log has {}",
                                                   total - topic->partitions, shm::kMaxPartitions));
+  if (auto config = parse_topic_config(topic->overrides);
+      config && total > topic->partitions && total <= log::kMaxTopicPartitions)
+    if (auto room =
+            check_room_for_rings(core.options().shared_memory_dir, name, total - topic->partitions, *config);
+        !room)
+      return room;
   auto grown = core.catalog().add_partitions(name, total);
   if (!grown) return std::unexpected(grown.error());
   return open_partitions(core, *grown);

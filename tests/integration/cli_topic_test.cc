@@ -124,5 +124,57 @@ TEST_F(CliTopicTest, ADirectoryThatCannotBeMadeIsNamed) {
   EXPECT_THAT(result.err, HasSubstr("/proc/no-such-place"));
 }
 
+// --- Room ----------------------------------------------------------------------------------------
+
+// With a /dev/shm of its own, of `megabytes`, and of the machine's memory what is said here.
+class CliRoomTest : public CliTest {
+ protected:
+  void SetUp() override {
+    if (run_command({"unshare", "-m", "true"}).exit_code != 0) GTEST_SKIP() << "no mount namespace here";
+  }
+  // `script` has the command as $ringtail.
+  CommandResult run_in(int megabytes, const std::string& script, std::uint64_t available_kib = 0) const {
+    std::string line =
+        "mount -t tmpfs -o mode=1777,size=" + std::to_string(megabytes) + "m tmpfs /dev/shm && ";
+    if (available_kib > 0) {
+      const auto file = write_file(
+          "meminfo", "MemTotal: 99999999 kB\nMemAvailable: " + std::to_string(available_kib) + " kB\n");
+      line += "mount --bind '" + file.string() + "' /proc/meminfo && ";
+    }
+    line += "ringtail='" RINGTAIL_BINARY "'; " + script;
+    return run_command({"unshare", "-m", "sh", "-c", line}, {}, environment());
+  }
+};
+
+TEST_F(CliRoomTest, ATopicWhoseRingsHaveNoRoomInSharedMemoryIsRefusedAtOnceInOneLineWithTheSum) {
+  const CommandResult result =
+      run_in(16,
+             "$ringtail topic create t --partitions 64 --config term.bytes=65536 --config ring.terms=16; "
+             "code=$?; $ringtail topic list; exit $code");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(lines_of(result.err).size(), 1u) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("64 new partitions of 1.0 MiB each need 65 MiB in all; '/dev/shm' has "));
+  EXPECT_THAT(result.err, HasSubstr("mount -o remount,size="));
+}
+
+TEST_F(CliRoomTest, ATopicWhoseRingsHaveNoRoomInTheMachinesMemoryIsRefusedThoughSharedMemoryIsLarge) {
+  const CommandResult result = run_in(
+      64, "$ringtail topic create t --partitions 8 --config term.bytes=65536 --config ring.terms=64", 20'000);
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("the machine 19 MiB available; free memory, or make fewer partitions"));
+  EXPECT_EQ(lines_of(result.err).size(), 1u) << result.err;
+}
+
+TEST_F(CliRoomTest, ATopicGetsNoPartitionsForWhoseRingsThereIsNoRoom) {
+  const CommandResult result =
+      run_in(16,
+             "$ringtail topic create t --config term.bytes=65536 --config ring.terms=16 && "
+             "$ringtail topic alter t --partitions 64; code=$?; $ringtail topic describe t; exit $code");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.out, HasSubstr("topic 't': 1 partition\n"));
+  EXPECT_THAT(result.err, HasSubstr("63 new partitions"));
+}
+
 }  // namespace
 }  // namespace ringtail::test

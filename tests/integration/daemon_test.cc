@@ -1,6 +1,7 @@
 // ringtaild: from its start to its end, and what it answers meanwhile.
 #include "integration/daemon.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -123,6 +124,43 @@ TEST_F(DaemonTest, OfClosedStreamsNoFileOfTheLogTakesTheNumber) {
   daemon.signal(SIGTERM);
   EXPECT_EQ(daemon.wait().exit_code, 0);
   EXPECT_EQ(lines_of(pid_in_lock()).size(), 1u) << pid_in_lock();
+}
+
+TEST_F(DaemonTest, ASignalEndsACreationWhileTheKeeperStandsStillAndSaysWhatThereIs) {
+  start();
+  daemon_->signal(SIGSTOP);
+  Command creation(command_line({"topic", "create", "t", "--partitions", "2", "--config", "term.bytes=65536",
+                                 "--config", "ring.terms=4"}),
+                   environment());
+  ASSERT_TRUE(wait_until([this] { return std::filesystem::exists(log_dir() / "topics/t/topic.toml"); }));
+  creation.signal(SIGTERM);
+  const CommandResult result = creation.wait();
+  EXPECT_EQ(result.exit_code, 143);
+  EXPECT_THAT(result.err, HasSubstr("interrupted: topic 't' exists, with all of its partitions"));
+  daemon_->signal(SIGCONT);
+  EXPECT_THAT(run_ok({"topic", "describe", "t"}), StartsWith("topic 't': 2 partitions\n"));
+  run_ok({"produce", "t"}, "x\n");
+}
+
+// Somebody has the keeper's role, and has not recovered the log.
+TEST_F(DaemonTest, ASignalEndsACreationThatWaitsForRecoveryAndNothingIsLeft) {
+  run_ok({"topic", "create", "a", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+  remove_shared_memory();
+  const int lock = ::open((log_dir() / "keeper.lock").c_str(), O_RDWR | O_CLOEXEC);
+  struct flock request{};
+  request.l_type = F_WRLCK;
+  request.l_whence = SEEK_SET;
+  request.l_len = 1;
+  ASSERT_EQ(::fcntl(lock, F_OFD_SETLK, &request), 0);
+  Command creation(command_line({"topic", "create", "t"}), environment());
+  const auto maps = [&] { return read_file("/proc/" + std::to_string(creation.pid()) + "/maps"); };
+  ASSERT_TRUE(wait_until([&] { return maps().find("/dev/shm/ringtail-") != std::string::npos; }));
+  creation.signal(SIGINT);
+  const CommandResult result = creation.wait();
+  ::close(lock);
+  EXPECT_EQ(result.exit_code, 130);
+  EXPECT_THAT(result.err, HasSubstr("interrupted: nothing of topic 't' was created"));
+  EXPECT_EQ(run_ok({"topic", "list"}), "a\n");
 }
 
 TEST_F(DaemonTest, ALogDirectoryThatWasRemovedIsNotHealthyAndNothingIsSaidToBeOnDisk) {
