@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -12,6 +13,8 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "log/attachment.h"
+#include "log/ring.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -130,6 +133,8 @@ Status Keeper::sync_catalog() {
   Status listed;
   if (topics) {
     drop_vanished(*topics);
+    std::set<std::uint32_t> opened_before;
+    for (const auto& [index, entry] : partitions_) opened_before.insert(index);
     for (const TopicEntry& topic : *topics) {
       auto config = parse_topic_config(topic.overrides);
       if (!config) {
@@ -138,6 +143,7 @@ Status Keeper::sync_catalog() {
       }
       for (std::uint32_t p = 0; p < topic.partitions; ++p) open_partition(topic, PartitionId(p), *config);
     }
+    tell_of_missing_room(opened_before);
     announce_growth(*topics);
   } else {
     listed = std::unexpected(topics.error());
@@ -145,6 +151,33 @@ Status Keeper::sync_catalog() {
   header.catalog_done.store(wanted, memory_order_release);  // SYNC: pairs with Admin's wait
   shm::futex_wake_all(header.catalog_done);
   return listed;
+}
+
+// Each ring that found no room knows only of itself; what helps is the sum.
+void Keeper::tell_of_missing_room(const std::set<std::uint32_t>& opened_before) const {
+  constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+  std::uint64_t partitions = 0;
+  std::uint64_t bytes = 0;
+  for (const auto& [index, entry] : partitions_) {
+    if (opened_before.contains(index)) continue;
+    const auto failure = Attachment::failure_of(control_.partition(index));
+    if (!failure || failure->code != Code::shared_memory_full) continue;
+    const auto config = parse_topic_config(entry.overrides);
+    ++partitions;
+    bytes += kRingHeaderBytes + (config ? config->ring_bytes() : 0);
+  }
+  struct statvfs shared{};
+  if (partitions == 0 || ::statvfs(place_.shm_dir.c_str(), &shared) != 0) return;
+  const std::uint64_t free = std::uint64_t{shared.f_bavail} * shared.f_frsize;
+  const std::uint64_t total = std::uint64_t{shared.f_blocks} * shared.f_frsize;
+  const std::string where = place_.shm_dir.parent_path().native();
+  logger().error(
+      "no shared memory for the rings of {} partition{}, which need {} MiB in all: '{}' has {} MiB free; "
+      "enlarge it "
+      "(`mount -o remount,size={}M {}`), or delete topics; until a keeper opens the log anew they refuse "
+      "writes",
+      partitions, partitions == 1 ? "" : "s", bytes / kMiB + 1, where, free / kMiB,
+      (total - std::min(total, free) + bytes) / kMiB + 1, where);
 }
 
 // Sends producers of a topic with new partitions to look for them. After a takeover, all: whether the

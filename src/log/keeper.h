@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <vector>
 
 #include "io/backend.h"
@@ -68,6 +69,7 @@ class Keeper {
   void pin_thread() const;
   Status sync_catalog();
   void announce_growth(const std::vector<TopicEntry>& topics);
+  void tell_of_missing_room(const std::set<std::uint32_t>& opened_before) const;
   void drop_vanished(const std::vector<TopicEntry>& topics);
   void open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config);
   std::optional<std::uint32_t> find_open(std::uint64_t topic_id, PartitionId partition) const;

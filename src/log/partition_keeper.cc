@@ -322,8 +322,13 @@ void PartitionKeeper::fail_with(const Error& error) {
   failed_ = true;
   failure_ = error;
   if (role_request_) refuse_role(*std::exchange(role_request_, std::nullopt), error);
-  logger().error("{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew",
-                 name(), to_string(error));
+  // That rings find no room when a keeper opens the log is said by Keeper, of all of them together.
+  const bool is_summed_up =
+      error.code == Code::shared_memory_full &&
+      entry_.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::active);
+  logger().log(is_summed_up ? spdlog::level::info : spdlog::level::err,
+               "{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew", name(),
+               to_string(error));
   const std::string& text = error.message;
   for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
     entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',

@@ -166,6 +166,18 @@ TEST_F(CliRoomTest, ATopicWhoseRingsHaveNoRoomInTheMachinesMemoryIsRefusedThough
   EXPECT_EQ(lines_of(result.err).size(), 1u) << result.err;
 }
 
+TEST_F(CliRoomTest, RingsThatFindNoRoomWhenALogIsOpenedAreOneLineWithTheSum) {
+  const CommandResult result = run_in(
+      64,
+      "$ringtail topic create t --partitions 64 --config term.bytes=65536 --config ring.terms=4 && "
+      "mount -t tmpfs -o mode=1777,size=16m tmpfs /dev/shm && $ringtail topic list && $ringtail topic list");
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(lines_of(result.err).size(), 2u) << "one each time: " << result.err;
+  EXPECT_THAT(result.err,
+              ::testing::ContainsRegex("no shared memory for the rings of [0-9]+ partitions, which need "
+                                       "[0-9]+ MiB in all: '/dev/shm' has [0-9]+ MiB free"));
+}
+
 TEST_F(CliRoomTest, ATopicGetsNoPartitionsForWhoseRingsThereIsNoRoom) {
   const CommandResult result =
       run_in(16,
