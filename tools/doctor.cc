@@ -19,7 +19,8 @@ std::vector<Finding> examine(const std::filesystem::path& dir) {
           check_governor(),       check_smt(),          check_clock(),
           check_futex_waitv(),    check_io_uring(),     check_memlock(),
           check_nofile(),         check_huge_pages(),   check_shared_memory(shared_memory_dir),
-          check_file_system(dir), check_direct_io(dir), check_locks(dir)};
+          check_file_system(dir), check_direct_io(dir), check_locks(dir),
+          note_segments(dir)};
 }
 
 std::string to_text(const std::vector<Finding>& findings) {

@@ -42,6 +42,8 @@ Finding check_io_uring();
 Finding check_file_system(const std::filesystem::path& dir);
 Finding check_direct_io(const std::filesystem::path& dir);
 Finding check_locks(const std::filesystem::path& dir);
+// Says that records are not looked at, which takes as long as the disk takes to read them, and what does it.
+Finding note_segments(const std::filesystem::path& dir);
 
 // The first line of a file, without its line end; empty when it cannot be read.
 std::string first_line(const std::filesystem::path& path);

@@ -196,4 +196,13 @@ Finding check_locks(const fs::path& dir) {
           "the keeper's role and liveness rest on them: put the log on a local file system"};
 }
 
+Finding note_segments(const fs::path& dir) {
+  std::error_code ignored;
+  if (!fs::is_directory(dir / "topics", ignored)) return {"records", Health::ok, "no log there yet", {}};
+  return {"records",
+          Health::ok,
+          fmt::format("not looked at: `ringtail log verify {}` reads all of them", dir.string()),
+          {}};
+}
+
 }  // namespace ringtail::tools

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "tools/commands.h"
 #include "tools/log_files.h"
@@ -34,6 +35,32 @@ Result<Verified> verify(const PartitionFiles& files) {
     std::erase_if(result->faults, [&](const log::VerifyFault& f) { return f.path.stem() != name; });
   }
   return Verified{files, std::move(*result)};
+}
+
+// The first record behind a fault that can be read; nothing where the file has none, or no header.
+std::optional<std::uint64_t> offset_behind(const log::VerifyFault& fault) {
+  std::optional<std::uint64_t> offset;
+  const auto look = [&](const log::DumpedFrame& frame) {
+    if (frame.fault != format::FrameFault::none || frame.position <= fault.position) return true;
+    const format::FrameHeader header = format::load_header(frame.frame.data());
+    if (header.type == format::FrameType::pad) return true;
+    offset = header.offset;
+    return false;
+  };
+  if (!log::dump_segment(fault.path, {.from = fault.position}, look)) return std::nullopt;
+  return offset;
+}
+
+std::string remedy_for(const PartitionFiles& files, const log::VerifyFault& fault) {
+  // The names of a partition's folder and of that above it are those of partition and topic.
+  const auto offset = offset_behind(fault);
+  return fmt::format(
+      "restore the file from a backup or replica{}",
+      offset
+          ? fmt::format("; or read on behind the damage: ringtail consume {} --partition {} "
+                        "--offset {}",
+                        files.dir.parent_path().filename().string(), files.dir.filename().string(), *offset)
+          : std::string());
 }
 
 json to_json(const SegmentVerification& segment) {
@@ -67,8 +94,10 @@ json to_json(const std::vector<Verified>& partitions) {
       entry["segments"].push_back(to_json(segment));
     entry["faults"] = json::array();
     for (const log::VerifyFault& fault : partition.result.faults) {
-      entry["faults"].push_back(
-          {{"path", fault.path.string()}, {"position", fault.position.value()}, {"message", fault.message}});
+      entry["faults"].push_back({{"path", fault.path.string()},
+                                 {"position", fault.position.value()},
+                                 {"message", fault.message},
+                                 {"remedy", remedy_for(partition.files, fault)}});
     }
     records += partition.result.total().records;
     faults += partition.result.faults.size();
@@ -105,8 +134,8 @@ std::string to_text(const std::vector<Verified>& partitions, bool each_segment) 
       if (each_segment) table.add(row("  " + segment.path.filename().string(), "1", segment, 0));
     }
     for (const log::VerifyFault& fault : partition.result.faults) {
-      faults += fmt::format("fault: {}, position {}: {}\n", fault.path.string(), fault.position.value(),
-                            fault.message);
+      faults += fmt::format("fault: {}, position {}: {}\n  -> {}\n", fault.path.string(),
+                            fault.position.value(), fault.message, remedy_for(partition.files, fault));
     }
     count += partition.result.faults.size();
     records += total.records;
@@ -150,7 +179,7 @@ void add_log_verify(CLI::App& log, GlobalOptions& options, int& exit_code) {
       ->type_name("");
   command->footer(
       "Works on files alone, also while producers append: what was not synced yet is no fault. Exits with\n"
-      "1 when there is a fault. -v shows each segment.\n\n"
+      "1 when there is a fault, and says what to do about it. -v shows each segment.\n\n"
       "Example:\n  ringtail log verify /var/lib/ringtail/topics/orders");
   command->callback([&options, &exit_code, path] { exit_code = log_verify(options, *path); });
 }

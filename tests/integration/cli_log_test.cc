@@ -80,6 +80,20 @@ TEST_F(CliLogTest, VerifyNamesTheDamagedFileAndPositionAndExitsWith1) {
   EXPECT_EQ(run({"log", "verify", partition(1).string()}).exit_code, 0);
 }
 
+TEST_F(CliLogTest, AFaultComesWithTheWayOutAndThatGoes) {
+  damage();
+  const std::string way = "ringtail consume t --partition 0 --offset 502";
+  const CommandResult result = run({"log", "verify"});
+  EXPECT_THAT(result.out, HasSubstr("restore the file from a backup or replica"));
+  EXPECT_THAT(result.out, HasSubstr(way));
+  const json object = json::parse(run({"log", "verify", "--json"}).out);
+  EXPECT_THAT(object["partitions"][0]["faults"][0]["remedy"].get<std::string>(), HasSubstr(way));
+  const std::string rest = run_ok({"consume", "t", "--partition", "0", "--offset", "502", "--exit-at-end"});
+  EXPECT_EQ(lines_of(rest).size(), 498u);
+  EXPECT_THAT(run({"doctor", "--dir", log_dir().string()}).out,
+              HasSubstr("not looked at: `ringtail log verify " + log_dir().string() + "`"));
+}
+
 TEST_F(CliLogTest, RecordsThatHadBeenSyncedAndAreGoneAreAnErrorThatSaysFromWhereOn) {
   const std::size_t at = read_file(segment()).find("record number 901");
   ASSERT_NE(at, std::string::npos);
