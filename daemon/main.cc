@@ -100,7 +100,16 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsage;
+    if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {
+      app.exit(error);
+      return print("", kDone);
+    }
+    // The mistake may have come before the parser reached the flag.
+    options.json |= std::any_of(argv + 1, argv + argc, [](std::string_view arg) { return arg == "--json"; });
+    return print_problems(options, {{.where = "command line",
+                                     .setting = {},
+                                     .problem = error.what(),
+                                     .remedy = "see `ringtaild --help`"}});
   }
   // Where nobody named a file and there is none, the defaults do.
   const bool use_file = file->count() > 0 || ::access(kDefaultFile, F_OK) == 0;

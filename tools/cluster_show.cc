@@ -278,7 +278,7 @@ void add_cluster_show(CLI::App& cluster, GlobalOptions& options, int& exit_code)
   add_cluster_options(*status_command, *which);
   status_command->footer(
       "Exit codes: 0 all partitions are led and have min.insync.replicas in sync, 1 not so, or the cluster "
-      "cannot\nbe read, 2 wrong usage.\n\n"
+      "cannot\nbe read, 2 wrong usage, or no configuration that names a cluster.\n\n"
       "Example:\n  ringtail cluster status --etcd http://10.0.0.1:2379 --cluster main");
   status_command->callback([&options, &exit_code, which] { exit_code = show_status(options, *which); });
 

@@ -1,7 +1,10 @@
 // The command line as a whole: what is true of all sub-commands, and which there are.
+#include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,10 +24,28 @@ constexpr std::string_view kFooter =
     "  echo 'hello' | ringtail produce orders\n"
     "  ringtail consume orders --from-beginning --exit-at-end";
 
+// The message as a JSON string.
+class JsonMessage final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& to) override {
+    const nlohmann::json text = std::string(message.payload.data(), message.payload.size());
+    const std::string quoted = text.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    to.append(quoted.data(), quoted.data() + quoted.size());
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonMessage>(); }
+};
+
 // What the library has to say goes to standard error, so that records stay alone on standard output.
-void set_up_logging(int verbosity) {
+// With --json it is objects, too, a line each, as errors are.
+void set_up_logging(int verbosity, bool as_json) {
   auto logger = spdlog::stderr_color_mt("ringtail");
-  logger->set_pattern("ringtail: %^%l%$: %v");
+  if (as_json) {
+    auto formatter = std::make_unique<spdlog::pattern_formatter>();
+    formatter->add_flag<JsonMessage>('*').set_pattern(R"({"log":{"level":"%l","message":%*}})");
+    logger->set_formatter(std::move(formatter));
+  } else {
+    logger->set_pattern("ringtail: %^%l%$: %v");
+  }
   logger->set_level(verbosity == 0   ? spdlog::level::warn
                     : verbosity == 1 ? spdlog::level::info
                                      : spdlog::level::debug);
@@ -36,7 +57,7 @@ void add_global_options(CLI::App& root, GlobalOptions& options) {
   root.add_flag("--json", options.json, "Print results and errors as JSON");
   root.add_flag("-v,--verbose", options.verbosity, "Say more; twice: even more");
   root.set_version_flag("--version", "ringtail " RINGTAIL_VERSION);
-  root.parse_complete_callback([&options] { set_up_logging(options.verbosity); });
+  root.parse_complete_callback([&options] { set_up_logging(options.verbosity, options.json); });
   root.require_subcommand(1);
   root.fallthrough();
   root.footer(std::string(kFooter));

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 
@@ -50,7 +51,8 @@ class LineSender {
     ProducerRecord record{.value = line, .headers = headers_, .partition = partition_};
     if (arguments_.has_separator) split_key(record);
     if (batches_.empty()) {
-      if (!producer_.send(record)) return failure();
+      if (!producer_.send(record)) return failure(&record);
+      ++appended_;
       return {};
     }
     return add_to_batch(record);
@@ -61,7 +63,7 @@ class LineSender {
     for (std::uint32_t i = 0; i < batches_.size(); ++i) {
       if (const Status sent = send_batch(PartitionId(i)); !sent) return sent;
     }
-    if (arguments_.durable && !producer_.flush()) return failure();
+    if (arguments_.durable && !producer_.flush()) return std::unexpected(producer_.error());
     return {};
   }
 
@@ -98,15 +100,34 @@ class LineSender {
   Status send_batch(PartitionId partition) {
     Batch& batch = batches_[partition.value()];
     if (batch.records.empty()) return {};
-    if (!producer_.send_batch(partition, batch.records)) return failure();
+    if (!producer_.send_batch(partition, batch.records)) {
+      const auto longest =
+          std::ranges::max_element(batch.records, {}, [this](const auto& r) { return bytes_of(r); });
+      return failure(&*longest);
+    }
+    appended_ += batch.records.size();
     batch.records.clear();
     batch.bytes = 0;
     return {};
   }
 
-  Status failure() const {
+  // As the limit counts them.
+  std::uint64_t bytes_of(const ProducerRecord& record) const {
+    return record.key.size() + record.value.size() + header_bytes_;
+  }
+
+  // `record` is what was sent in vain, or the largest of it.
+  Status failure(const ProducerRecord* record = nullptr) const {
     Error error = producer_.error();
     error.message = fmt::format("line {} of standard input: {}", lines_, error.message);
+    if (record != nullptr && error.code == Code::limit_exceeded)
+      error.message += fmt::format(
+          "; it has {}. To take it: ringtail topic alter {} --config max.message.bytes=... (at most an "
+          "eighth of "
+          "term.bytes)",
+          bytes_of(*record), arguments_.topic);
+    error.message += fmt::format("; {} line{} before it {} appended", appended_, appended_ == 1 ? "" : "s",
+                                 appended_ == 1 ? "was" : "were");
     return std::unexpected(std::move(error));
   }
 
@@ -118,6 +139,7 @@ class LineSender {
   std::uint64_t header_bytes_ = 0;
   std::vector<Batch> batches_;  // by partition; empty: records are sent one by one
   std::uint64_t lines_ = 0;
+  std::uint64_t appended_ = 0;  // of these
 };
 
 // Sends every line there is. What was read is sent before more is waited for, so that a batch never

@@ -318,6 +318,9 @@ TEST_F(CliClusterTest, AnEtcdThatDoesNotAnswerIsNamed) {
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_EQ(result.out, "");
   EXPECT_THAT(result.err, HasSubstr("cannot be read from etcd at " + etcd_.endpoint()));
+  // What the library warns of is an object, too, a line each.
+  for (const std::string& line : lines_of(cluster({"cluster", "nodes", "--timeout", "300ms", "--json"}).err))
+    EXPECT_TRUE(json::accept(line)) << line;
   EXPECT_EQ(cluster({"cluster", "status", "--timeout", "soon"}).exit_code, 2);
   EXPECT_EQ(run({"cluster", "status", "--etcd", etcd_.endpoint()}).exit_code, 2);
   EXPECT_EQ(run({"cluster", "status", "--etcd", "nowhere", "--cluster", "main"}).exit_code, 2);

@@ -195,7 +195,16 @@ TEST_F(CliProduceConsumeTest, ALineThatIsTooLongIsNamedAndNothingOfItIsAppended)
   const CommandResult result = run({"produce", "t"}, "short\n" + std::string(2 << 20, 'x') + "\nnever\n");
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.err, HasSubstr("line 2"));
+  EXPECT_THAT(result.err, HasSubstr("1048576 bytes in all (max.message.bytes)"));
+  EXPECT_THAT(result.err, HasSubstr("it has 2097152"));
+  EXPECT_THAT(result.err, HasSubstr("ringtail topic alter t --config max.message.bytes="));
+  EXPECT_THAT(result.err, HasSubstr("; 1 line before it was appended"));
   EXPECT_EQ(consume_all("t"), "short\n");
+  const CommandResult in_batches =
+      run({"produce", "t", "--batch", "2"}, "a\nb\nc\n" + std::string(2 << 20, 'x') + "\nnever\n");
+  EXPECT_EQ(in_batches.exit_code, 1);
+  EXPECT_THAT(in_batches.err, HasSubstr("it has 2097152"));
+  EXPECT_THAT(in_batches.err, HasSubstr("; 3 lines before it were appended"));
 }
 
 TEST_F(CliProduceConsumeTest, LongLinesWithinTheLimitArriveWhole) {

@@ -137,6 +137,17 @@ TEST_F(CliTest, EmptyValuesAndNegativeCountsAreNoSilentDefaults) {
   EXPECT_EQ(run({"consume", "a", "--exit-at-end", "--offset", "-010"}).exit_code, 0);
 }
 
+TEST_F(CliTest, AUsageErrorNamesTheWordThatIsWrongAndTheRangeThatThereIs) {
+  EXPECT_THAT(run({"bogus"}).err, StartsWith("ringtail: there is no command 'bogus'; see `ringtail --help`"));
+  EXPECT_THAT(run({"topic", "crate", "x"}).err,
+              StartsWith("ringtail: there is no command 'crate'; see `ringtail topic --help`"));
+  EXPECT_THAT(run({"topic"}).err, HasSubstr("subcommand is required"));
+  EXPECT_THAT(run({"topic", "create", "a", "--partitions", "0"}).err,
+              HasSubstr("--partitions: '0' is no whole number from 1 to 4096"));
+  EXPECT_THAT(run({"top", "-n", "0"}).err, HasSubstr("'0' is no whole number of at least 1"));
+  EXPECT_THAT(run({"perf", "latency", "--seconds", "0"}).err, HasSubstr("'0' is no number above 0"));
+}
+
 TEST_F(CliTest, TheHelpThatAUsageErrorNamesIsThatOfTheSubCommand) {
   EXPECT_THAT(run({"topic", "create"}).err, HasSubstr("see `ringtail topic create --help`"));
 }

@@ -200,6 +200,19 @@ TEST_F(DaemonTest, CheckNamesEveryMistakeWithItsLine) {
   EXPECT_EQ(answer["problems"][0]["where"], file + ":2");
 }
 
+TEST_F(DaemonTest, AMistakeOfTheCommandLineIsSaidAsAnyOther) {
+  const CommandResult text = run_command({RINGTAILD_BINARY, "--bogus"});
+  EXPECT_EQ(text.exit_code, 2);
+  EXPECT_THAT(text.err,
+              AllOf(StartsWith("ringtaild: "), HasSubstr("--bogus"), HasSubstr("see `ringtaild --help`")));
+  const CommandResult as_json = run_command({RINGTAILD_BINARY, "--json", "--bogus"});
+  EXPECT_EQ(as_json.exit_code, 2);
+  EXPECT_EQ(as_json.err, "");
+  const json answer = json::parse(as_json.out, nullptr, false);
+  ASSERT_FALSE(answer.is_discarded()) << as_json.out;
+  EXPECT_EQ(answer["ok"], false);
+}
+
 TEST_F(DaemonTest, CheckPrintsWhatIsInEffect) {
   configure("[log]\nkeeper_cpu = 0\n");
   const CommandResult result = run_command(daemon_line({"--check", "--set", "logging.level=debug"}));
