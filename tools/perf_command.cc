@@ -55,7 +55,11 @@ void add_stream_options(CLI::App& app, PerfCommand& command) {
       ->check(number_above_zero())
       ->excludes(count)
       ->capture_default_str();
-  app.add_option("--warmup", options.warmup, "Records before the measurement")->type_name("N");
+  app.add_option("--warmup", options.warmup,
+                 "Records before the measurement (default: by the method, and round trips for no longer than "
+                 "--seconds)")
+      ->check(whole_number())
+      ->type_name("N");
   app.add_option("--rate", options.rate, "Open loop: records per second of all producers together")
       ->check(number_above_zero());
   app.add_option("--batch", options.batch, "Records per append")

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/topic_config.h"
+#include "format/frame.h"
 #include "tools/perf_process.h"
 
 namespace ringtail::tools::perf {
@@ -18,10 +20,35 @@ std::uint64_t default_warmup(const PerfOptions& options) {
   constexpr double kScheduledSeconds = 0.5;
   switch (options.method) {
     case Method::ping_pong: return 20'000;
-    case Method::open_loop: return static_cast<std::uint64_t>(std::ceil(options.rate * kScheduledSeconds));
+    case Method::open_loop:
+      return static_cast<std::uint64_t>(
+          std::ceil(options.rate * std::min(kScheduledSeconds, options.seconds)));
     case Method::closed_loop: break;
   }
   return std::clamp<std::uint64_t>(kRingBytes / (options.size + 32), 1'000, 500'000);
+}
+
+// What the topic would refuse, before anything is measured.
+Status check_topic(const PerfOptions& options) {
+  TopicConfigs configs = options.configs;
+  configs["storage"] = options.storage;
+  const auto config = parse_topic_config(configs);
+  if (!config) return std::unexpected(config.error());
+  if (options.size > static_cast<std::uint64_t>(config->max_message_bytes))
+    return fail(
+        Code::invalid_argument,
+        fmt::format("--size {} is more than the topic takes, {} bytes; give --config max.message.bytes=..., "
+                    "at most an eighth of term.bytes",
+                    options.size, config->max_message_bytes));
+  const auto most = static_cast<std::uint64_t>(config->term_bytes) / 8;
+  if (std::uint64_t{options.batch} * (options.size + format::kFrameHeaderBytes) > most)
+    return fail(
+        Code::invalid_argument,
+        fmt::format(
+            "a --batch of {} records of {} bytes is more than an eighth of term.bytes, {} bytes; make "
+            "it smaller",
+            options.batch, options.size, most));
+  return {};
 }
 
 Status check(const PerfOptions& options) {
@@ -49,7 +76,7 @@ Status check(const PerfOptions& options) {
     return fail(Code::invalid_argument,
                 "a ping-pong has one record under way; give --rate to measure with --batch or --producers");
   }
-  return {};
+  return check_topic(options);
 }
 
 }  // namespace
@@ -81,7 +108,10 @@ Status PerfOptions::settle() {
   }
   if (method == Method::open_loop && count == 0)
     count = static_cast<std::uint64_t>(std::ceil(rate * seconds));
-  if (warmup == 0) warmup = default_warmup(*this);
+  if (warmup == 0) {
+    warmup = default_warmup(*this);
+    warmup_seconds = seconds;
+  }
   const std::uint64_t round = std::uint64_t{producers} * batch;
   count = (count + round - 1) / round * round;
   warmup = (warmup + round - 1) / round * round;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -38,6 +39,8 @@ struct PerfOptions {
                             // never 0 in a settled open loop
   double seconds = 2;
   std::uint64_t warmup = 0;  // records sent before, and not measured; 0: chosen by `settle`
+  // Round trips before the measurement end after so long, too: on a machine that is busy, one may take milliseconds.
+  double warmup_seconds = std::numeric_limits<double>::infinity();
   std::uint32_t batch = 1;
   std::uint32_t producers = 1;
   double rate = 0;  // records per second of all producers together

@@ -1,6 +1,7 @@
 #include "tools/perf_workers.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "tools/perf_attach.h"
@@ -66,7 +67,10 @@ Status run_pinger(const RunContext& run) {
   if (!sender) return std::unexpected(sender.error());
   wait_for_start(run);
 
-  for (std::uint64_t i = 1; i <= run.options.warmup; ++i) {
+  const double warmup_ns = run.options.warmup_seconds * 1e9;
+  const std::uint64_t warm =
+      std::isfinite(warmup_ns) ? run.clock.now() + run.clock.from_ns(warmup_ns) : ~std::uint64_t{0};
+  for (std::uint64_t i = 1; i <= run.options.warmup && run.clock.now() < warm; ++i) {
     if (const Status done = round_trip(*sender, *replies, i); !done) return done;
   }
   const std::uint64_t count = run.options.count > 0 ? run.options.count : ~std::uint64_t{0};

@@ -51,6 +51,29 @@ void expect_rising_latencies(const json& latency) {
   }
 }
 
+// Two processes that spin on one CPU make a round trip in a time slice or two. The bound is against hanging.
+TEST_F(PerfTest, TheWarmUpOfRoundTripsIsBoundInTimeToo) {
+  std::vector<std::string> line =
+      command({"perf", "latency", "--seconds", "0.2", "--storage", "memory", "--repeat", "8", "--cpus", "0,0",
+               "--wait", "busy", "--config", "term.bytes=65536"});
+  line.insert(line.begin(), {"timeout", "60"});
+  const auto result = run_command(line);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+}
+
+TEST_F(PerfTest, WhatTheTopicWouldRefuseIsRefusedBeforeAnythingIsMeasured) {
+  for (const auto& words :
+       std::vector<std::vector<std::string>>{{"--size", "99999999"},
+                                             {"--config", "term.bytes=5"},
+                                             {"--rate", "10", "--size", "1000000", "--batch", "4"}}) {
+    std::vector<std::string> all = {"perf", "latency"};
+    all.insert(all.end(), words.begin(), words.end());
+    const auto result = run_here(all);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_TRUE(folder_is_empty());
+  }
+}
+
 TEST_F(PerfTest, PingPongCountsEveryRoundTrip) {
   const json result =
       measure({"latency", "--size", "32", "--count", "2000", "--repeat", "2", "--storage", "memory"});
