@@ -56,6 +56,15 @@ class Checks {
     if (!config_.log.dir.empty() && !std::filesystem::path(config_.log.dir).is_absolute())
       object("log.dir", fmt::format("\"{}\" depends on where the daemon is started", config_.log.dir),
              "write it from the root on");
+    std::error_code ignored;
+    const auto status = std::filesystem::status(config_.log.dir, ignored);
+    if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
+      object("log.dir", fmt::format("\"{}\" is no directory", config_.log.dir),
+             "name one, or move the file away");
+    if (const auto cpus = ::sysconf(_SC_NPROCESSORS_CONF); config_.log.keeper_cpu >= cpus)
+      object("log.keeper_cpu", fmt::format("this host has no CPU {}", config_.log.keeper_cpu),
+             cpus == 1 ? "there is CPU 0 only; -1 is none"
+                       : fmt::format("its CPUs are 0 to {}; -1 is none", cpus - 1));
     require("log.shared_memory_dir", !config_.log.shared_memory_dir.empty(), "write \"/dev/shm\"");
   }
 

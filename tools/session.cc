@@ -5,10 +5,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/standard_streams.h"
@@ -16,10 +17,40 @@
 
 namespace ringtail::tools {
 
+namespace {
+
+// What is there before a log has an identity, or beside it.
+bool may_be_in_new_log(std::string_view name) {
+  static constexpr std::string_view kNames[] = {"catalog.lock", "daemon.lock",       "keeper.lock",
+                                                "topics",       "ringtail.toml.tmp", "lost+found"};
+  return std::ranges::find(kNames, name) != std::end(kNames);
+}
+
+// A log is not made among files of somebody else: with --dir DIR it is too easily meant to be in DIR/something.
+Status check_new_log(const std::filesystem::path& dir) {
+  std::error_code error;
+  if (std::filesystem::exists(dir / "ringtail.toml", error)) return {};
+  std::filesystem::directory_iterator entry(dir, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename();
+    if (may_be_in_new_log(name)) continue;
+    return fail(
+        Code::already_exists,
+        fmt::format("'{}' is no log, and not empty (it has '{}'); give an empty directory or a new one, such "
+                    "as --dir '{}'",
+                    dir.native(), name, (dir / "ringtail").native()));
+  }
+  return {};  // what cannot be listed is Log::open's to say
+}
+
+}  // namespace
+
 Result<Log> open_log(const GlobalOptions& options, OpenMode mode) {
   if (options.dir.empty()) {
     return fail(Code::invalid_argument, "no log directory; give --dir DIR or set RINGTAIL_DIR");
   }
+  if (mode == OpenMode::create)
+    if (const Status checked = check_new_log(options.dir); !checked) return std::unexpected(checked.error());
   LogOptions log_options;
   log_options.dir = options.dir;
   log_options.create_if_missing = mode == OpenMode::create;

@@ -20,7 +20,8 @@ inline constexpr int kUsage = 2;
 enum class OpenMode { existing, create };
 
 // Attaches to the log that the options name. Blocks for recovery, as Log::open does.
-// Errors: invalid_argument when no directory was named, not_found, and those of Log::open.
+// Errors: invalid_argument when no directory was named, not_found, already_exists (a log would be made among other
+// files), and those of Log::open.
 Result<Log> open_log(const GlobalOptions& options, OpenMode mode);
 
 // Prints one line (an object with --json) to standard error. Returns the exit code that goes with it:

@@ -149,6 +149,7 @@ int remove(const GlobalOptions& options, const std::string& name) {
 
 struct TopicArguments {
   std::string name;
+  bool internal = false;
   std::uint32_t partitions = 1;
   std::optional<std::uint32_t> more_partitions;
   std::vector<std::string> configs;
@@ -184,7 +185,17 @@ int alter(const GlobalOptions& options, const TopicArguments& arguments) {
   return alter(options, arguments.name, *configs, arguments.more_partitions);
 }
 
+// Kept by the coordinator of groups and transactions.
+bool is_internal(std::string_view topic) {
+  return topic == "__consumer_offsets" || topic == "__transaction_state";
+}
+
 int remove(const GlobalOptions& options, const TopicArguments& arguments) {
+  if (is_internal(arguments.name) && !arguments.internal)
+    return report_usage(
+        options, fmt::format("'{}' is a topic of Ringtail's own: with it go the positions of all groups, or "
+                             "what is known of transactions; give --internal if that is what you want",
+                             arguments.name));
 #ifdef RINGTAIL_WITH_CLUSTER
   if (arguments.cluster.given()) return delete_in_cluster(options, arguments.cluster, arguments.name);
 #endif
@@ -252,6 +263,8 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
 
   CLI::App* delete_command = topic->add_subcommand("delete", "Delete a topic with its records");
   add_name(delete_command)->required();
+  delete_command->add_flag("--internal", arguments->internal,
+                           "Also one of Ringtail's own, with the positions of all groups");
   delete_command->footer("Example:\n  ringtail topic delete orders");
   delete_command->callback([&options, &exit_code, arguments] { exit_code = remove(options, *arguments); });
 

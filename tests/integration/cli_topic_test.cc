@@ -188,5 +188,31 @@ TEST_F(CliRoomTest, ATopicGetsNoPartitionsForWhoseRingsThereIsNoRoom) {
   EXPECT_THAT(result.err, HasSubstr("63 new partitions"));
 }
 
+// --- What is surely a mistake --------------------------------------------------------------------
+
+TEST_F(CliTopicTest, NoLogIsMadeAmongTheFilesOfSomebodyElse) {
+  write_file("thesis.tex", "");
+  const std::string here = directory().string();
+  const CommandResult refused = run({"--dir", here, "topic", "create", "t"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("'" + here + "' is no log, and not empty (it has 'thesis.tex')"));
+  EXPECT_THAT(refused.err, HasSubstr("--dir '" + here + "/ringtail'"));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(directory()), {}), 1);
+  // An empty one is fine, and so is the top of a file system.
+  std::filesystem::create_directories(log_dir() / "lost+found");
+  run_ok({"topic", "create", "t", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+}
+
+TEST_F(CliTopicTest, ATopicOfRingtailsOwnIsDeletedOnlyWhenThatIsSaid) {
+  run_ok({"topic", "create", "t", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+  run_ok({"produce", "t"}, "x\n");
+  run_ok({"consume", "t", "--group", "g", "--from-beginning", "--exit-at-end"});
+  const CommandResult refused = run({"topic", "delete", "__consumer_offsets"});
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("--internal"));
+  EXPECT_THAT(run_ok({"topic", "list"}), HasSubstr("__consumer_offsets"));
+  run_ok({"topic", "delete", "__consumer_offsets", "--internal"});
+}
+
 }  // namespace
 }  // namespace ringtail::test

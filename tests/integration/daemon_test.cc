@@ -213,6 +213,15 @@ TEST_F(DaemonTest, AMistakeOfTheCommandLineIsSaidAsAnyOther) {
   EXPECT_EQ(answer["ok"], false);
 }
 
+TEST_F(DaemonTest, CheckRefusesWhatThisHostDoesNotHave) {
+  const std::string file = write_file("file", "").string();
+  const CommandResult result =
+      run_command({RINGTAILD_BINARY, "--check", "--set", "log.keeper_cpu=999", "--dir", file});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("--dir: log.dir: \"" + file + "\" is no directory"),
+                                HasSubstr("--set log.keeper_cpu: this host has no CPU 999")));
+}
+
 TEST_F(DaemonTest, CheckPrintsWhatIsInEffect) {
   configure("[log]\nkeeper_cpu = 0\n");
   const CommandResult result = run_command(daemon_line({"--check", "--set", "logging.level=debug"}));

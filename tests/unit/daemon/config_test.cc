@@ -63,7 +63,7 @@ TEST_F(ConfigTest, ReadsEverySettingOfACluster) {
 [log]
 dir = "/srv/log"
 io = "pwrite"
-keeper_cpu = 3
+keeper_cpu = 0
 create = false
 [node]
 id = 7
@@ -96,7 +96,7 @@ format = "json"
   EXPECT_THAT(lines, IsEmpty());
   const Config& config = loaded.config;
   EXPECT_EQ(config.log.io, IoBackend::pwrite);
-  EXPECT_EQ(config.log.keeper_cpu, 3);
+  EXPECT_EQ(config.log.keeper_cpu, 0);
   EXPECT_FALSE(config.log.create);
   EXPECT_EQ(config.node.id, 7);
   EXPECT_EQ(to_string(*config.node.replication_advertise), "[fe80::1]:9465");
@@ -191,13 +191,13 @@ TEST_F(ConfigTest, WhatIsNoTomlIsNamedWithItsLine) {
 TEST_F(ConfigTest, OverridesWinAndTheirMistakesNameTheOption) {
   const LoadedConfig loaded =
       load("[log]\ndir = \"/a\"\nkeeper_cpu = \"x\"\n", {{"log.dir", "/b"},
-                                                         {"log.keeper_cpu", "1"},
+                                                         {"log.keeper_cpu", "0"},
                                                          {"http.allow_remote", "true"},
                                                          {"replication.throttle", "1MB"},
                                                          {"log.dir", "/c", "--dir"}});
   EXPECT_THAT(loaded.problems, IsEmpty());
   EXPECT_EQ(loaded.config.log.dir, "/c");
-  EXPECT_EQ(loaded.config.log.keeper_cpu, 1);
+  EXPECT_EQ(loaded.config.log.keeper_cpu, 0);
   EXPECT_TRUE(loaded.config.http.allow_remote);
   EXPECT_EQ(loaded.config.replication.throttle, 1'000'000);
   EXPECT_THAT(
@@ -228,7 +228,7 @@ TEST_F(ConfigTest, WhatIsShownIsReadBack) {
 
 TEST_F(ConfigTest, KnowsWhatHasChangedAndWhatReloads) {
   const Config before = load("").config;
-  const Config after = load("[logging]\nlevel=\"debug\"\n[log]\nkeeper_cpu=2\n").config;
+  const Config after = load("[logging]\nlevel=\"debug\"\n[log]\nkeeper_cpu=0\n").config;
   EXPECT_THAT(changed_settings(before, after), ElementsAre("log.keeper_cpu", "logging.level"));
   for (const SettingInfo& setting : config_reference()) {
     const bool certificates = setting.table == "replication" &&
