@@ -60,6 +60,7 @@ json to_json(const PartitionDescription& partition) {
                  {"durable_position", partition.durable_position.value()},
                  {"log_end_position", partition.log_end_position.value()},
                  {"disk_bytes", partition.disk_bytes},
+                 {"disk_allocated_bytes", partition.disk_allocated_bytes},
                  {"ring_bytes", partition.ring_bytes},
                  {"ring_generation", partition.ring_generation},
                  {"leader_epoch", partition.leader_epoch.value()},
@@ -81,11 +82,12 @@ json to_json(const TopicDescription& topic) {
 
 std::string to_text(const TopicDescription& topic) {
   Table partitions({"partition", "log start offset", "durable offset", "high watermark", "log end offset",
-                    "on disk", "ring", "state"});
+                    "on disk", "allocated", "ring", "state"});
   for (const PartitionDescription& p : topic.partitions) {
     partitions.add({std::to_string(p.partition.value()), grouped(p.log_start_offset.value()),
                     grouped(p.durable_offset.value()), grouped(p.high_watermark.value()),
-                    grouped(p.log_end_offset.value()), human_bytes(p.disk_bytes), human_bytes(p.ring_bytes),
+                    grouped(p.log_end_offset.value()), human_bytes(p.disk_bytes),
+                    human_bytes(p.disk_allocated_bytes), human_bytes(p.ring_bytes),
                     p.failure              ? "failed: " + p.failure->message
                     : p.exclusive_pid != 0 ? fmt::format("exclusive: pid {}", p.exclusive_pid)
                                            : "ok"});
@@ -240,7 +242,9 @@ void add_topic(CLI::App& root, GlobalOptions& options, int& exit_code) {
   add_name(describe_command)->description("The topic; all when not given");
   describe_command->footer(
       "The log end offset is committed to the ring, the durable offset is synced on this host, the high\n"
-      "watermark is on every in-sync replica; all three name the next record to come.\n\n"
+      "watermark is on every in-sync replica; all three name the next record to come. On disk are bytes of\n"
+      "records; allocated is what the files take: a segment is made in its full size (segment.bytes), ahead\n"
+      "of its records.\n\n"
       "Example:\n  ringtail topic describe orders");
   describe_command->callback(
       [&options, &exit_code, arguments] { exit_code = describe(options, arguments->name); });

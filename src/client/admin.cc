@@ -1,6 +1,7 @@
 #include "ringtail/admin.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <atomic>
@@ -21,6 +22,20 @@ using std::memory_order_relaxed;
 
 namespace {
 
+// What the file system has given to all files of a partition.
+std::uint64_t allocated_bytes(const std::filesystem::path& dir) {
+  constexpr std::uint64_t kBlock = 512;  // of st_blocks, whatever the file system's is
+  std::uint64_t bytes = 0;
+  std::error_code error;
+  std::filesystem::directory_iterator file(dir, error);
+  for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
+    struct stat status{};
+    if (::lstat(file->path().c_str(), &status) == 0)
+      bytes += static_cast<std::uint64_t>(status.st_blocks) * kBlock;
+  }
+  return bytes;
+}
+
 PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic, const TopicConfig& config,
                               PartitionId partition) {
   PartitionDescription d;
@@ -40,6 +55,7 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
                            ? Position(entry.durable_position.load(memory_order_relaxed))
                            : d.log_start_position;
   d.disk_bytes = entry.disk_bytes.load(memory_order_relaxed);
+  if (config.storage == Storage::disk) d.disk_allocated_bytes = allocated_bytes(ref->disk_dir);
   d.ring_generation = entry.ring_generation.load(memory_order_relaxed);
   d.log_end_offset = d.durable_offset;
   d.log_end_position = Position(entry.durable_position.load(memory_order_relaxed));

@@ -29,6 +29,7 @@ json to_json(const PartitionSnapshot& p, bool on_disk) {
   object["durable_lag_bytes"] = p.durable_lag_bytes();
   object["ring_fill"] = p.ring_fill();
   object["disk_bytes"] = p.is.disk_bytes;
+  object["disk_allocated_bytes"] = p.is.disk_allocated_bytes;
   return object;
 }
 

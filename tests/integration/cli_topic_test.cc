@@ -214,5 +214,15 @@ TEST_F(CliTopicTest, ATopicOfRingtailsOwnIsDeletedOnlyWhenThatIsSaid) {
   run_ok({"topic", "delete", "__consumer_offsets", "--internal"});
 }
 
+TEST_F(CliTopicTest, DescribeShowsWhatTheFilesTakeBesideWhatTheRecordsTake) {
+  run_ok({"topic", "create", "t", "--config", "term.bytes=65536", "--config", "ring.terms=4", "--config",
+          "segment.bytes=4MiB"});
+  run_ok({"produce", "t", "--durable"}, "x\n");
+  const json partition = run_json({"topic", "describe", "t"})["partitions"][0];
+  EXPECT_LT(partition["disk_bytes"], 1 << 20);
+  EXPECT_GE(partition["disk_allocated_bytes"], 4 << 20);
+  EXPECT_THAT(run_ok({"topic", "describe", "t"}), HasSubstr("allocated"));
+}
+
 }  // namespace
 }  // namespace ringtail::test
