@@ -36,9 +36,8 @@ struct PartitionDescription {
   Position log_start_position{0};
   Position durable_position{0};  // equals log start for memory topics
   Position log_end_position{0};
-  std::uint64_t disk_bytes = 0;  // of records, in segment files
-  std::uint64_t disk_allocated_bytes =
-      0;  // what its files take of the disk: they are made ahead of the records
+  std::uint64_t disk_bytes = 0;            // of records, in segment files
+  std::uint64_t disk_allocated_bytes = 0;  // its files, which are made ahead of the records
   std::uint64_t ring_bytes = 0;
   std::uint64_t ring_generation = 0;
   LeaderEpoch leader_epoch{0};
