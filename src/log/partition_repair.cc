@@ -92,14 +92,18 @@ bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
                      [generation](const GivenUp& g) { return g.generation <= generation; });
 }
 
-void PartitionKeeper::on_slot_dead(std::uint32_t slot) { dead_slots_.push_back(slot); }
+void PartitionKeeper::on_slot_dead(std::uint32_t slot) {
+  if (failed_) return context_.slots->release_dead(slot);  // the next keeper looks for what he left
+  dead_slots_.push_back(slot);
+}
 
 void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
+  // One that could not be opened has no ring.
+  if (failed_)
+    return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
   // Who has the partition for himself keeps nobody waiting, as long as it is his.
   if (const std::uint32_t owner = current().ring().owner(); owner != 0 && shm::owner_slot(owner) == slot)
     return;
-  if (failed_)
-    return context_.control->slot(slot).given_up_done.store(op, memory_order_release);  // SYNC: as above
   logger().warn("{}: slot {} (pid {}) stands still within a claim {}; giving it up", name(), slot,
                 context_.control->slot(slot).pid.load(memory_order_relaxed),
                 role() == shm::ReplicaRole::fenced

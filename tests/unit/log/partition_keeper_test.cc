@@ -70,6 +70,24 @@ TEST_F(DiskPartition, ADamagedRingFailsThePartitionWithTheCause) {
   EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt));
 }
 
+// It has no ring to look at.
+TEST_F(DiskPartition, OneThatCannotBeOpenedKeepsNeitherWhoStandsStillNorTheDead) {
+  open_keeper();
+  HandClaim still(open_ring(), new_slot(), 128);
+  std::optional<HandClaim> dying(std::in_place, open_ring(), new_slot(), 128);
+  const std::uint32_t dead = dying->slot().index();
+  kill_keeper();
+  open_ring().header().magic ^= 1;
+  open_keeper();
+  ASSERT_TRUE(failed());
+  keeper_->on_slot_stuck(still.slot().index(), control_.slot(still.slot().index()).op.load());
+  EXPECT_TRUE(still.slot().given_up_done());
+  dying.reset();
+  turn();
+  EXPECT_EQ(monitor_.state(dead), shm::SlotState::free);
+  still.finish();
+}
+
 TEST_F(DiskPartition, RemovedTellsEverybody) {
   open_keeper();
   auto producer = new_producer();
