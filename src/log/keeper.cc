@@ -35,8 +35,9 @@ constexpr std::int64_t kBusyRestNs = kMillisecond / 4;  // between rounds while 
 constexpr std::uint64_t kMuchBytes = 512 << 10;         // in one round: go on at once
 constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
 constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
-// So long, partitions are left alone once none of them has anything to do: their bells ring when one has.
-constexpr std::int64_t kQuietNs = 1'000 * kMillisecond;
+// So long, partitions are left alone once none of them has anything to do: their bells ring when one has. What comes
+// with time alone, retention and compaction, is late by that at most.
+constexpr std::int64_t kQuietNs = 4'000 * kMillisecond;
 
 }  // namespace
 
@@ -387,15 +388,22 @@ void Keeper::sleep(std::int64_t for_ns) const {
 void Keeper::begin_quiet(std::int64_t now_ns) {
   quiet_until_ns_ = now_ns + kQuietNs;
   quiet_wake_ = wake_seen_;
-  lease_end_ns_ = std::numeric_limits<std::int64_t>::max();
-  for (auto& [index, entry] : partitions_) {
+  lease_end_ns_ = first_lease_end_ns();
+  for (auto& [index, entry] : partitions_)
     if (entry.keeper->is_waited_for()) quiet_until_ns_ = 0;
-    lease_end_ns_ = std::min(lease_end_ns_, entry.keeper->lease_end_ns());
-  }
 }
 
-bool Keeper::is_quiet(std::int64_t now_ns) const {
-  return now_ns < quiet_until_ns_ && wake_seen_ == quiet_wake_ && boottime_ns() < lease_end_ns_;
+bool Keeper::is_quiet(std::int64_t now_ns) {
+  if (now_ns >= quiet_until_ns_ || wake_seen_ != quiet_wake_) return false;
+  // Renewed meanwhile, as a rule: nobody rings for that.
+  if (boottime_ns() >= lease_end_ns_) lease_end_ns_ = first_lease_end_ns();
+  return boottime_ns() < lease_end_ns_;
+}
+
+std::int64_t Keeper::first_lease_end_ns() const {
+  std::int64_t first = std::numeric_limits<std::int64_t>::max();
+  for (const auto& [index, entry] : partitions_) first = std::min(first, entry.keeper->lease_end_ns());
+  return first;
 }
 
 bool Keeper::arm_bells() {

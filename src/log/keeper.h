@@ -82,7 +82,8 @@ class Keeper {
   bool arm_bells();
   void sleep(std::int64_t for_ns) const;
   void begin_quiet(std::int64_t now_ns);
-  bool is_quiet(std::int64_t now_ns) const;
+  bool is_quiet(std::int64_t now_ns);
+  std::int64_t first_lease_end_ns() const;
 
   const shm::Control& control_;
   const Catalog& catalog_;
