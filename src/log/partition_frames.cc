@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+
 #include "log/partition_reader.h"
 
 namespace ringtail::log {
@@ -106,15 +108,25 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
   const std::byte* const begin = frame_;
   Position position = position_;
   Offset offset = offset_;
-  const bool left = ring_->header().head.load(memory_order_relaxed) > position_.value();
+  const auto has_gone_on = [&] {
+    return ring_->header().head.load(memory_order_relaxed) > position_.value();
+  };
+  const bool left = has_gone_on();
+  const char* damage = nullptr;
   while (!left && frame_ < term_end_ && static_cast<std::size_t>(frame_ - begin) < max_bytes) {
     // SYNC: pairs with the release CAS of commit_word and publish_filler.
     const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
     if (!format::word_is_resolved(word)) break;
     const std::uint32_t extent = format::word_extent(word);
-    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_)) break;
+    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_)) {
+      damage = "its length";
+      break;
+    }
     const format::FrameHeader header = format::load_header_once(frame_, word);
-    if (header.offset != offset.value()) break;
+    if (header.offset != offset.value()) {
+      damage = "its offset";
+      break;
+    }
     offset += format::frame_records(header);
     position += extent;
     frame_ += extent;
@@ -127,6 +139,9 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
     release_pin();
     return frames;
   }
+  // SYNC: the frame was looked at before the head is once more: who overwrites it moves that first.
+  std::atomic_thread_fence(memory_order_acquire);
+  if (damage != nullptr && begin == frame_ && !has_gone_on()) return corrupt_frame(damage);
   position_ = position;
   offset_ = offset;
   frames.bytes = {begin, frame_};

@@ -233,7 +233,7 @@ bool Replica::is_quiet() const {
   if (asking_ || wanted_ != reached_ || next_ || committing_ || await_record_) return false;
   if (following_) return following_->is_streaming();
   return leading_ && leading_->progress().isr().size() == record_.replicas.size() &&
-         !leading_->progress().is_proposing() && !leading_->is_behind();
+         !leading_->progress().is_proposing() && !leading_->is_behind() && !leading_->failure();
 }
 
 void Replica::tick(std::int64_t now_ns) {
@@ -268,7 +268,9 @@ std::int64_t Replica::patience_ns() const {
   return host_.lag_time_max_ns() + (config_.acks_synced() ? config_.flush_interval_ms * kNsPerMs : 0);
 }
 
+// Whether nothing more can be had of the log: the keeper gave it up, or what is in the ring cannot be read.
 bool Replica::has_failed() const {
+  if (leading_ && leading_->failure()) return true;
   // SYNC: pairs with PartitionKeeper::fail_with.
   return partition_ && partition_->entry().state.load(std::memory_order_acquire) ==
                            static_cast<std::uint32_t>(shm::PartitionState::failed);
@@ -280,10 +282,9 @@ void Replica::look_at_disk(std::int64_t now_ns) {
                      (config_.storage == Storage::disk && leading_->progress().is_stuck(now_ns, patience_ns));
   if (stuck && !stuck_)
     logger().warn(
-        "replication: {}-{}: this host leads, and its disk does not take what is appended; another replica "
-        "in "
-        "sync is to lead, if there is one",
-        name_.topic, name_.partition.value());
+        "replication: {}-{}: this host leads, and {}; another replica in sync is to lead, if there is one",
+        name_.topic, name_.partition.value(),
+        has_failed() ? "its log has failed" : "its disk does not take what is appended");
   stuck_ = stuck;
 }
 
@@ -413,7 +414,7 @@ void Replica::hand_over(const PartitionRecord& next) {
                         .done = [this, alive = alive_](Result<log::RoleOutcome> outcome) {
                           if (!*alive || !next_ || (!outcome && !has_failed())) return;
                           // Of a log that has failed, the others have all that can be had.
-                          hand_over_at_ = outcome ? outcome->end : log::LogPoint{};
+                          hand_over_at_ = has_failed() ? log::LogPoint{} : outcome->end;
                           pump();
                         }});
 }

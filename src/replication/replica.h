@@ -58,7 +58,8 @@ class Replica {
   // then commits it. One that it cannot come to have, it gives at once.
   void hand_over(const PartitionRecord& next);
   bool is_handing_over() const { return next_.has_value(); }
-  // It leads, and cannot store what is appended: its disk is full, or a write failed. Or it is to lead, and cannot.
+  // It leads, and cannot store or read what is appended: its disk is full, a write failed, its ring is damaged. Or it is
+  // to lead, and cannot.
   bool is_stuck() const { return stuck_; }
   // Puts a changed record that names the same leader.
   void change(const PartitionRecord& next);

@@ -285,6 +285,28 @@ TEST_F(ReplicaTest, AHandOverDoesNotOutliveTheLease) {
 
 // --- Who cannot lead -----------------------------------------------------------------------------
 
+// Of a memory topic no keeper reads what is in the ring.
+TEST_F(ReplicaTest, WhoseRingCannotBeReadGivesTheLeadershipAway) {
+  lead();
+  catch_up(kTwo);
+  const log::LogPoint readable = append();
+  acknowledge(kTwo, readable);
+  append();
+  const log::Ring ring =
+      log::Ring::open(log::ring_path(host_.ref().shm_dir, "topic", PartitionId(0)), false).value();
+  format::state_word(ring.at(readable.position)).store(format::committed_word(7, format::FrameType::data, 0));
+  replica_.pump();
+  EXPECT_FALSE(replica_.is_quiet());
+  tick();
+  ASSERT_TRUE(replica_.is_stuck());
+  const std::size_t before = answers_;
+  replica_.hand_over(successor());
+  host_.turn_until([&] { return answers_ > before; });
+  replica_.pump();
+  ASSERT_EQ(commits_.size(), 1u);
+  EXPECT_EQ(commits_[0], successor());
+}
+
 // It is alive, and in the record: so nobody else would take its place.
 TEST_F(ReplicaTest, WhoIsToLeadAndCannotGivesTheLeadershipAway) {
   for (const bool answers : {false, true}) {
