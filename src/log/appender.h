@@ -283,6 +283,7 @@ class Appender {
   void adopt();
   void attach_term(std::uint64_t term);
   std::optional<SendError> next_term(Patience& patience);
+  SendError refuse_for_room();
   std::optional<SendError> next_ring(Patience& patience);
   std::optional<SendError> leave_to_keeper(Patience& patience);
   std::optional<SendError> wait_for_space(Patience& patience);
@@ -395,9 +396,10 @@ class Appender {
   std::uint64_t next_sequence_ = 0;
   Position sent_{0};
   std::optional<SendError> last_error_;
-  bool unanswered_ = false;  // no keeper has said what became of the last commit
-  bool unknown_ = false;     // nor of one since take_unknown
-  std::string cause_;        // of the last failure that has one
+  std::int64_t room_bell_ns_ = 0;  // before, the keeper is not rung for again
+  bool unanswered_ = false;        // no keeper has said what became of the last commit
+  bool unknown_ = false;           // nor of one since take_unknown
+  std::string cause_;              // of the last failure that has one
   std::function<void()> on_change_;
 };
 

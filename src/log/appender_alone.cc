@@ -135,7 +135,7 @@ std::optional<SendError> Appender::take_alone_slowly(std::uint32_t bytes, Claime
     slot_->finish();
     // Words that another process wrote over could lead round in circles.
     if (++patience.turns > kFreeTurns && is_late(patience, monotonic_ns())) return SendError::timed_out;
-    if (full && static_cast<OnFull>(on_full_) == OnFull::fail) return SendError::would_block;
+    if (full && static_cast<OnFull>(on_full_) == OnFull::fail) return refuse_for_room();
     if (auto error = full ? wait_for_space(patience) : wait_for_grant(patience)) return error;
     announce_alone();
   }
@@ -171,7 +171,10 @@ bool Appender::was_kept_alone(const std::byte* frame) {
   const Position at(start_ + static_cast<std::uint64_t>(frame - term_data_));
   for (Patience patience;;) {
     if (const auto end = ring_.decided_end()) return at < *end;
-    if (is_late(patience, monotonic_ns())) {
+    const auto state =
+        entry_->state.load(memory_order_acquire);  // SYNC: pairs with PartitionKeeper::fail_with
+    const bool has_failed = state == static_cast<std::uint32_t>(shm::PartitionState::failed);
+    if (has_failed || is_late(patience, monotonic_ns())) {
       unanswered_ = true;
       notify();
       return false;

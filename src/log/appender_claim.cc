@@ -20,6 +20,7 @@ namespace {
 
 // So often a call may go round before it asks how late it is: more than others' claims can make it.
 constexpr unsigned kFreeTurns = 1'000;
+constexpr std::int64_t kRoomBellNs = 20'000'000;  // as often as the keeper looks for those who wait
 
 inline void cpu_relax() { __builtin_ia32_pause(); }
 
@@ -123,6 +124,16 @@ bool Appender::is_late(Patience& patience, std::int64_t now_ns) const {
   return now_ns >= patience.deadline_ns;
 }
 
+// Readers do not ring when they have made room, and a keeper that rests does not look for it.
+SendError Appender::refuse_for_room() {
+  const std::int64_t now = monotonic_ns();
+  if (now >= room_bell_ns_) {
+    room_bell_ns_ = now + kRoomBellNs;
+    partition_.control->wake_keeper();
+  }
+  return SendError::would_block;
+}
+
 // Moves to a term that can be claimed from, helping to open it. On success claims may go on.
 std::optional<SendError> Appender::next_term(Patience& patience) {
   for (unsigned spins = 0;; ++spins) {
@@ -145,7 +156,7 @@ std::optional<SendError> Appender::next_term(Patience& patience) {
       case Ring::Rotation::done: continue;
       case Ring::Rotation::full:
         slot_->finish();
-        if (static_cast<OnFull>(on_full_) == OnFull::fail) return SendError::would_block;
+        if (static_cast<OnFull>(on_full_) == OnFull::fail) return refuse_for_room();
         if (auto error = wait_for_space(patience)) return error;
         break;
       case Ring::Rotation::sealed:

@@ -243,7 +243,12 @@ std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, Part
                        &entry.transactional, &entry.exclusive})
       word->store(0, memory_order_relaxed);
     // SYNC: publishes the identity; pairs with the acquire loads of state.
-    entry.state.store(static_cast<std::uint32_t>(PartitionState::opening), memory_order_release);
+    entry.state.store(static_cast<std::uint32_t>(PartitionState::opening), std::memory_order_seq_cst);
+    // Who reads a deleted topic still holds nothing of the one that has its entry now.
+    for (shm::Reader& reader : control_.readers()) {
+      std::uint32_t stale = i;  // SYNC: behind the identity; pairs with PartitionReader::attach
+      reader.partition.compare_exchange_strong(stale, ~0u, std::memory_order_seq_cst);
+    }
     return i;
   }
   return std::nullopt;

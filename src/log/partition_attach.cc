@@ -36,8 +36,14 @@ Status PartitionReader::attach() {
   undecided_ = false;
   ring_ = nullptr;
   unread_ = {};
-  entry_->partition.store(partition_.index, memory_order_release);  // SYNC: pairs with slowest_reader
   if (auto mapped = map_current(); !mapped) return mapped;
+  // SYNC: pairs with slowest_reader; before another look whether the entry is this partition's still, as
+  // Keeper::allocate_entry gives it a new one before it looks for who reads the last: one of us sees the other.
+  entry_->partition.store(partition_.index, std::memory_order_seq_cst);
+  if (!partition_.is_current()) {
+    rest();
+    return fail(Code::closed, "topic '" + source_.topic + "' was deleted");
+  }
   if (position_ >= current_.first_position()) {
     auto attached = attach_to(current_);
     if (!attached) return std::unexpected(attached.error());

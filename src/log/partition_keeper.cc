@@ -280,6 +280,7 @@ bool PartitionKeeper::is_awaited() const {
 bool PartitionKeeper::arm_bell() {
   if (failed_) return true;
   if (retire_ != Retire::no || rings_.size() > 1 || !dead_slots_.empty() || !given_up_.empty()) return false;
+  if (look_anew_ || inquiring()) return false;
   if (is_settling() || role_request_ || handing_over_ || must_hand_over()) return false;
   if (writer_ && (writer_->busy() || writer_->durable_position() != writer_->end_position())) return false;
   // SYNC: a full barrier between raising the flag and the last look; pairs with Appender::notify.
@@ -340,8 +341,17 @@ void PartitionKeeper::fail_with(const Error& error) {
   bump_version();
   notify_all();
   if (replicated_ && context_.on_progress) context_.on_progress(partition_.index);
+  let_go();
+}
+
+// Nothing is repaired any more: who waits for that, or is dead, is let go.
+void PartitionKeeper::let_go() {
   for (const std::uint32_t slot : dead_slots_) context_.slots->release_dead(slot);
   dead_slots_.clear();
+  for (const GivenUp& given_up : given_up_)
+    // SYNC: as in settle_inquiry
+    context_.control->slot(given_up.slot).given_up_done.store(given_up.op, memory_order_release);
+  given_up_.clear();
 }
 
 void PartitionKeeper::remove() {
@@ -356,8 +366,7 @@ void PartitionKeeper::remove() {
     ring.ring().fence();
     ring.ring().close();
   }
-  for (const std::uint32_t slot : dead_slots_) context_.slots->release_dead(slot);
-  dead_slots_.clear();
+  let_go();
   remove_ring_files();
   notify_all();
 }

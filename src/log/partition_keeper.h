@@ -89,6 +89,7 @@ class PartitionKeeper {
   Status recover_disk(std::vector<Ring> rings);
   Status recover_memory(std::vector<Ring> rings);
   Result<std::vector<Ring>> find_rings() const;
+  Status finish_cut(std::vector<Ring>& rings) const;
   format::SegmentIdentity identity() const {
     return {partition_.log_id, partition_.topic_id, partition_.partition};
   }
@@ -127,6 +128,7 @@ class PartitionKeeper {
   void wake_readers();
   void notify_all();
   void fail_with(const Error& error);
+  void let_go();
 
   // partition_role.cc
   void begin_replicated();
@@ -149,8 +151,8 @@ class PartitionKeeper {
   Result<bool> lead(const RoleRequest& request);
   Result<bool> follow(RoleRequest& request);
   Status cut_log(const LogPoint& cut, bool restart);
+  Status cut_files(const LogPoint& cut, bool restart);
   Status restart_ring(const LogPoint& at);
-  void publish_after_cut();
 
   // partition_exclusive.cc
   void step_exclusive(std::int64_t now_ns);
@@ -187,7 +189,8 @@ class PartitionKeeper {
   std::unique_ptr<AlignedBuffer> copy_;    // of a ring that may be scribbled on
   std::vector<std::uint64_t> retired_;     // generations of memory topics whose files are still there
 
-  Position last_end_{0};  // of a memory topic, at the last tick
+  Position last_end_{0};    // of a memory topic, at the last tick
+  bool look_anew_ = false;  // whose slots were given back by a keeper that could not repair what they left
 
   bool replicated_;
   bool settled_ = false;  // fenced, and no claim is under way: its end is fixed

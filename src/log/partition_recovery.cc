@@ -60,6 +60,8 @@ Status PartitionKeeper::recover() {
   for (const Ring& ring : *rings)
     if (ring.generation() > entry_.ring_generation.load(memory_order_relaxed))
       entry_.ring_generation.store(ring.generation(), memory_order_relaxed);
+  if (replicated_)
+    if (auto finished = finish_cut(*rings); !finished) return finished;
   auto recovered = is_disk() ? recover_disk(std::move(*rings)) : recover_memory(std::move(*rings));
   if (!recovered) return recovered;
   if (replicated_) {
@@ -100,6 +102,35 @@ Result<std::vector<Ring>> PartitionKeeper::find_rings() const {
   std::sort(rings.begin(), rings.end(),
             [](const Ring& a, const Ring& b) { return a.generation() < b.generation(); });
   return rings;
+}
+
+// A keeper died while it took back what this host has and its leader does not. Rings that were to be replaced tell
+// nothing any more, nor does one in the midst of a cut where there are files to go by. What is too much in those is cut
+// off when this host follows again.
+Status PartitionKeeper::finish_cut(std::vector<Ring>& rings) const {
+  if (!is_disk() && !rings.empty()) {
+    const Ring& ring = rings.back();
+    if (const auto end = ring.unfinished_cut()) {
+      if (end->position.value() < ring.header().head.load(memory_order_relaxed) ||
+          end->position > ring.frame_limit())
+        return fail(Code::corrupt,
+                    fmt::format("the ring in {} was to be cut off at position {}, which it does not hold",
+                                partition_.shm_dir.string(), end->position.value()));
+      ring.cut(*end);
+      ring.end_cut();
+    }
+  }
+  const std::size_t count = rings.size();
+  for (std::size_t i = count; i-- > 0;) {
+    if (!rings[i].is_closed() && !(is_disk() && rings[i].unfinished_cut())) continue;
+    auto removed = shm::unlink_path(
+        i + 1 == count ? ring_path(partition_.shm_dir, partition_.topic, partition_.partition)
+                       : retired_ring_path(partition_.shm_dir, partition_.topic, partition_.partition,
+                                           rings[i].generation()));
+    if (!removed && removed.error().code != Code::not_found) return removed;
+    rings.erase(rings.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return {};
 }
 
 Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
@@ -169,6 +200,7 @@ Status PartitionKeeper::open_files(const RecoveryOptions& options, std::optional
 Status PartitionKeeper::recover_memory(std::vector<Ring> rings) {
   if (rings.empty()) return make_first_ring(Position(0), Offset(0));
   adopt_remaining(rings, 0);
+  look_anew_ = true;
   publish_memory_start();
   return {};
 }

@@ -33,7 +33,8 @@ void PartitionKeeper::repair(std::int64_t now_ns) {
   const bool unsettled = !is_disk() && rings_.size() > 1;
   // Fenced for longer than a tick: the end of its claims is not known, and only repair can tell it.
   const bool sealing = retire_ == Retire::fenced || is_settling() || handing_over_;
-  if (dead_slots_.empty() && !owes_answer(fenced_generation()) && !sealing) {
+  if (dead_slots_.empty() && !owes_answer(fenced_generation()) && !sealing &&
+      !std::exchange(look_anew_, false)) {
     if ((!stuck && !unsettled) || now_ns < inquiry_due_ns_) return;
   }
   inquiry_due_ns_ = now_ns + (is_disk() ? kInquiryPeriodNs : kSettlePeriodNs);

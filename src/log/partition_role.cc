@@ -292,17 +292,14 @@ Status PartitionKeeper::cut_log(const LogPoint& cut, bool restart) {
   if (is_disk()) {
     flush_blocking();
     if (failed_) return fail(Code::storage_failed, "what was appended cannot be written");
-    writer_.reset();
-    auto done = restart ? clear_log(*context_.backend, partition_.disk_dir)
-                        : truncate_log(*context_.backend, partition_.disk_dir, identity(), cut);
-    if (!done) return done;
-    if (auto opened = open_files({}, restart ? std::optional(cut) : std::nullopt); !opened) return opened;
-    if (writer_->end_position() != cut.position || writer_->end_offset() != cut.offset)
-      return fail(Code::corrupt,
-                  fmt::format("{} ends at position {}, offset {} instead of {}, {}",
-                              partition_.disk_dir.string(), writer_->end_position().value(),
-                              writer_->end_offset().value(), cut.position.value(), cut.offset.value()));
   }
+  // From here on a keeper that comes behind this one's death goes by the files, where there are any.
+  if (in_ring)
+    ring.begin_cut({cut.position, cut.offset});
+  else
+    for (const RingKeeper& left : rings_) left.ring().close();
+  if (is_disk())
+    if (auto done = cut_files(cut, restart); !done) return done;
   if (in_ring) {
     ring.cut({cut.position, cut.offset});
     Ring kept = std::move(current().ring());
@@ -311,8 +308,31 @@ Status PartitionKeeper::cut_log(const LogPoint& cut, bool restart) {
   } else if (auto made = restart_ring(cut); !made) {
     return made;
   }
-  if (is_disk()) use_as_source(current());
-  publish_after_cut();
+  if (is_disk())
+    use_as_source(current());
+  else
+    publish_memory_start();
+  current().ring().end_cut();
+  return {};
+}
+
+Status PartitionKeeper::cut_files(const LogPoint& cut, bool restart) {
+  writer_.reset();
+  auto done = restart ? clear_log(*context_.backend, partition_.disk_dir)
+                      : truncate_log(*context_.backend, partition_.disk_dir, identity(), cut);
+  if (!done) return done;
+  if (auto opened = open_files({}, restart ? std::optional(cut) : std::nullopt); !opened) return opened;
+  if (writer_->end_position() != cut.position || writer_->end_offset() != cut.offset)
+    return fail(Code::corrupt,
+                fmt::format("{} ends at position {}, offset {} instead of {}, {}",
+                            partition_.disk_dir.string(), writer_->end_position().value(),
+                            writer_->end_offset().value(), cut.position.value(), cut.offset.value()));
+  entry_.durable_position.store(0, memory_order_relaxed);
+  // Also where nothing is left, so that no follower tells as synced what was cut off. Ahead of a ring that counts again:
+  // with that, the next keeper believes it.
+  shm::store_mark(entry_, writer_->durable_position().value(), writer_->durable_offset().value());
+  publish_durable();
+  enforce_retention();
   return {};
 }
 
@@ -321,18 +341,9 @@ Status PartitionKeeper::restart_ring(const LogPoint& at) {
   if (is_disk())
     for (RingKeeper& ring : rings_)
       context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
-  for (RingKeeper& ring : rings_) ring.ring().close();
+  for (std::size_t i = 0; i + 1 < rings_.size(); ++i) retired_.push_back(rings_[i].ring().generation());
   rings_.clear();
   return make_first_ring(at.position, at.offset);
-}
-
-void PartitionKeeper::publish_after_cut() {
-  if (!is_disk()) return publish_memory_start();
-  entry_.durable_position.store(0, memory_order_relaxed);
-  // Also where nothing is left, so that no follower tells as synced what was cut off.
-  shm::store_mark(entry_, writer_->durable_position().value(), writer_->durable_offset().value());
-  publish_durable();
-  enforce_retention();
 }
 
 }  // namespace ringtail::log

@@ -49,8 +49,8 @@ Result<std::uint64_t> ReplicaWriter::append(LeaderEpoch epoch, Position at,
     publish(frames.subspan(taken, chunk->bytes), *chunk);
     taken += chunk->bytes;
   }
-  // SYNC: behind the frames' publication; pairs with PartitionKeeper::arm_bell.
-  if (taken > 0 && (partition_.entry().hot.load(std::memory_order_seq_cst) & shm::kKeeperWaits) != 0) {
+  // SYNC: a full barrier behind the frames' publication, by plain stores; pairs with PartitionKeeper::arm_bell.
+  if (taken > 0 && (partition_.entry().hot.fetch_or(0, std::memory_order_seq_cst) & shm::kKeeperWaits) != 0) {
     partition_.entry().hot.fetch_and(~std::uint64_t{shm::kKeeperWaits},
                                      std::memory_order_acq_rel);  // SYNC: as above
     partition_.control->wake_keeper();

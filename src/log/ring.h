@@ -81,7 +81,13 @@ struct alignas(shm::kLine) TermLine {
 };
 static_assert(sizeof(TermLine) == shm::kLine);
 
-enum class RingState : std::uint32_t { active = 0, sealed = 1 };
+enum class RingState : std::uint32_t {
+  active = 0,
+  sealed = 1,
+  being_cut =
+      2,  // active, but that the keeper takes back what stands behind sealed_position; by its death it is to be
+          // taken back still
+};
 
 // By whom records come into the ring. With the latter two all tails are fenced, and `fenced` tells where it ends.
 enum class FilledBy : std::uint32_t {
@@ -254,8 +260,13 @@ class Ring {
   // Of one whose owner is gone: zeroes what he has left behind `end`, in its term.
   void clear_behind(const End& end) const;
   // Of a followed ring: takes back what stands behind `end`, where a frame begins; zeroes its memory.
-  // Requires an end that is still in the ring.
+  // Requires an end that is still in the ring. A keeper that dies in the midst of it leaves the ring to the next one in
+  // any state, so before anything is taken back, of files too, the ring says so, and afterwards that it is done.
+  void begin_cut(const End& end) const;
   void cut(const End& end) const;
+  void end_cut() const;
+  // Of a ring whose keeper died between begin_cut and end_cut: where it was to end.
+  std::optional<End> unfinished_cut() const;
   FilledBy filled_by() const {
     return static_cast<FilledBy>(header_->filled_by.load(std::memory_order_relaxed));
   }
@@ -274,8 +285,9 @@ class Ring {
   std::optional<Position> decided_end() const;
   // For who fills it alone: the term behind `term` begins with `base`. False while the keeper has not made it clean.
   bool open_alone(std::uint64_t term, Offset base) const;
-  // Tells readers of a fenced ring that nothing follows it: its topic was deleted.
+  // Tells readers of a fenced ring that nothing follows it: its topic was deleted, or the log begins anew in another.
   void close() const;
+  bool is_closed() const;
   // Where finish_seal will let the log go on.
   static Position position_after_seal(Position end);
 

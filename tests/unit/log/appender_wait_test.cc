@@ -39,6 +39,16 @@ TEST_F(FullRing, RefusesAtOnceUnderFailAndAppendsWhenThereIsSpace) {
   EXPECT_EQ((*producer)->append({.value = value_of_eighth()})->offset, Offset(7));
 }
 
+// Readers do not, and a keeper that rests looks at nothing for seconds.
+TEST_F(FullRing, WhoIsRefusedRingsForTheKeeper) {
+  make_full();
+  set_on_full(OnFull::fail);
+  auto producer = new_producer();
+  const std::uint32_t before = control_.header().keeper_wake.load();
+  EXPECT_EQ((*producer)->append({.value = value_of_eighth()}).error(), SendError::would_block);
+  EXPECT_GT(control_.header().keeper_wake.load(), before);
+}
+
 TEST_F(FullRing, TimesOutUnderBlock) {
   make_full();
   auto producer = new_producer(milliseconds(20));

@@ -88,6 +88,29 @@ TEST_F(DiskPartition, OneThatCannotBeOpenedKeepsNeitherWhoStandsStillNorTheDead)
   still.finish();
 }
 
+TEST_F(DiskPartition, OneThatFailsOrIsDeletedAnswersWhoWasGivenUp) {
+  for (const bool fails : {true, false}) {
+    SCOPED_TRACE(fails ? "fails" : "is deleted");
+    entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+    open_keeper();
+    ASSERT_FALSE(failed());
+    HandClaim still(open_ring(), new_slot(), 128);
+    keeper_->on_slot_stuck(still.slot().index(), control_.slot(still.slot().index()).op.load());
+    ASSERT_FALSE(still.slot().given_up_done());
+    if (fails) {
+      format::state_word(open_ring().at(open_ring().first_position()))
+          .store(format::committed_word(7, format::FrameType::data, 0));
+      turn_until([&] { return failed(); });
+    } else {
+      keeper_->remove();
+    }
+    EXPECT_TRUE(still.slot().given_up_done());
+    still.finish();
+    kill_keeper();
+    std::filesystem::remove(ring_path(dir_.path(), "topic", PartitionId(0)));
+  }
+}
+
 TEST_F(DiskPartition, RemovedTellsEverybody) {
   open_keeper();
   auto producer = new_producer();
@@ -395,6 +418,30 @@ TEST_F(MemoryPartition, ADeadProducersHoleIsRepaired) {
   auto reader = new_reader();
   expect_rest(*reader, Offset(0));
   EXPECT_EQ(entry().repaired_records.load(), 1u);
+}
+
+// The keeper that heard of the death could not open the partition.
+TEST_F(MemoryPartition, ADeadProducersHoleIsRepairedByTheFirstKeeperThatCan) {
+  open_keeper();
+  auto producer = new_producer();
+  append(*producer, 5);
+  auto dying = std::make_unique<HandClaim>(open_ring(), new_slot(), 256, 3);
+  append(*producer, 5);
+  kill_keeper();
+  const Ring ring = open_ring();
+  ring.header().magic ^= 1;
+  open_keeper();
+  ASSERT_TRUE(failed());
+  dying.reset();
+  turn();
+  kill_keeper();
+  ring.header().magic ^= 1;
+  entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  open_keeper();
+  ASSERT_FALSE(failed());
+  turn_until([&] { return entry().repaired_records.load() == 3; });
+  auto reader = new_reader();
+  expect_rest(*reader, Offset(0));
 }
 
 TEST_F(MemoryPartition, HolesAreRepairedWhileTermsAreRecycled) {
