@@ -158,6 +158,7 @@ class AsioNetwork final : public Network {
   NetworkCallbacks callbacks_;
   std::shared_ptr<asio::ssl::context> tls_;
   tcp::acceptor acceptor_;
+  bool accepting_ = false;
   tcp::resolver resolver_;
   asio::steady_timer timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

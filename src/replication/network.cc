@@ -40,9 +40,13 @@ Status AsioNetwork::renew_tls(const PeerTls& files) {
 }
 
 void AsioNetwork::accept() {
+  accepting_ = true;
   acceptor_.async_accept([this, alive = alive_](error_code error, tcp::socket socket) {
     if (!*alive || error == asio::error::operation_aborted) return;
-    if (!error) greet(std::move(socket));
+    // Without descriptors the next attempt would fail at once, too, and so on: it is left to the next tick.
+    accepting_ = false;
+    if (error) return;
+    greet(std::move(socket));
     accept();
   });
 }
@@ -58,6 +62,7 @@ void AsioNetwork::greet(tcp::socket socket) {
 
 void AsioNetwork::tick() {
   const std::int64_t now_ns = monotonic_ns();
+  if (!accepting_) accept();
   for (const auto& connection : std::vector(connections_)) connection->look(now_ns);
   for (const auto& [peer, address] : peers_) {
     const bool trying = std::ranges::any_of(

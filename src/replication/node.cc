@@ -199,17 +199,25 @@ void Node::tick() {
     tell_unreached();
     retry_topics();
   }
-  timer_.expires_after(kTick);
+  timer_.expires_after(tick_interval());
   timer_.async_wait([this](boost::system::error_code error) {
     if (!error) tick();
   });
 }
 
-// Of those of which nothing is expected a part, so that each has its turn every few seconds.
+// Of a follower that always has a little on its way, it is known only that it had all at the tick before: several of
+// them have to fit into the shortest lag that is too long.
+std::chrono::nanoseconds Node::tick_interval() const {
+  return std::clamp<std::chrono::nanoseconds>(options_.lag_time_max / 4, std::chrono::milliseconds(1), kTick);
+}
+
+// Of those of which nothing is expected a part, so that each has its turn every few seconds; and in good time before its
+// followers would seem to lag for no other reason than that nobody has looked.
 void Node::look_at_some() {
+  const auto ticks = static_cast<std::size_t>(options_.lag_time_max / 2 / tick_interval());
+  const std::size_t turn = std::clamp<std::size_t>(ticks, 1, kLookAgain);
   auto next = replicas_.lower_bound(next_look_);
-  for (std::size_t left = replicas_.size() / kLookAgain + 1; left > 0 && next != replicas_.end();
-       --left, ++next) {
+  for (std::size_t left = replicas_.size() / turn + 1; left > 0 && next != replicas_.end(); --left, ++next) {
     restless_.insert(next->second.get());
     active_.try_emplace(next->second.get(), 0);
   }

@@ -83,6 +83,7 @@ class Node final : public Replicator, public ReplicaHost {
   void listen_to_bell();
   void activate(Replica& replica);
   void tick();
+  std::chrono::nanoseconds tick_interval() const;
   void look_at_some();
 
   void on_state(std::shared_ptr<const ClusterState> state);

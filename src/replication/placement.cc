@@ -205,11 +205,12 @@ PartitionRecord led_by(const PartitionRecord& record, const ClusterState& state,
   return next;
 }
 
+// Of `order`, the record's replicas.
 template <class Suits>
-std::optional<NodeId> first_replica(const PartitionRecord& record, Suits suits) {
+std::optional<NodeId> first_of(std::span<const NodeId> order, const PartitionRecord& record, Suits suits) {
   // Who is about to go leads only when nobody else can.
   for (const bool going : {false, true})
-    for (const NodeId node : record.replicas)
+    for (const NodeId node : order)
       if (holds(record.removing, node) == going && suits(node)) return node;
   return std::nullopt;
 }
@@ -246,15 +247,19 @@ std::optional<PartitionRecord> elect(const PartitionRecord& record, const Cluste
   const bool led = is_led(record, state);
   if (led && !find_live(state, *record.leader)->draining) return std::nullopt;
   const auto live = [&](NodeId node) { return find_live(state, node) != nullptr; };
-  auto leader = first_replica(record, [&](NodeId node) { return can_lead(record, state, node); });
+  // A leader may give it away because it cannot lead, which no state tells of a node: from the front, two of these would
+  // have it from each other for ever, and a third replica never.
+  std::vector<NodeId> order = record.replicas;
+  if (led) std::ranges::rotate(order, std::ranges::find(order, *record.leader));
+  const auto first = [&](auto suits) { return first_of(order, record, suits); };
+  auto leader = first([&](NodeId node) { return can_lead(record, state, node); });
   if (!leader && !led)
-    leader = first_replica(record, [&](NodeId node) { return live(node) && in_sync(record, state, node); });
+    leader = first([&](NodeId node) { return live(node) && in_sync(record, state, node); });
   if (leader) return led_by(record, state, *leader);
   if (led || !allow_unclean) return std::nullopt;
 
-  leader =
-      first_replica(record, [&](NodeId node) { return live(node) && !find_live(state, node)->draining; });
-  if (!leader) leader = first_replica(record, live);
+  leader = first([&](NodeId node) { return live(node) && !find_live(state, node)->draining; });
+  if (!leader) leader = first(live);
   if (!leader) return std::nullopt;
   PartitionRecord next = led_by(record, state, *leader);
   next.unclean = true;

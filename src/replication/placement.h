@@ -26,8 +26,9 @@ bool is_led(const PartitionRecord& record, const ClusterState& state);
 
 // The record with its next leader, if there is to be one: when the leader is gone, began anew, or is draining
 // while another replica is not. It is the first of `replicas` that is alive, not draining, and in the ISR with
-// the life it has now; then, if nobody leads, one that is draining. With `allow_unclean`, if nobody leads and
-// none is in the ISR, it is the first that lives: `unclean`, and alone in the ISR.
+// the life it has now, and of a leader that is draining the next one behind it, and on from the front; then, if
+// nobody leads, one that is draining. With `allow_unclean`, if nobody leads and none is in the ISR, it is the first
+// that lives: `unclean`, and alone in the ISR.
 // The ISR is left to the new leader to shrink; but who has begun another life has lost what it was in sync
 // with, and goes.
 std::optional<PartitionRecord> elect(const PartitionRecord& record, const ClusterState& state,

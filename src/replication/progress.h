@@ -45,6 +45,8 @@ class LeaderProgress {
   void on_stream_end(NodeId node);
   // Notes the leader's end at this time, from which followers' lag is reckoned.
   void mark(const log::LogPoint& leader_end, std::int64_t now_ns);
+  // When that was done last; 0: never.
+  std::int64_t marked_ns() const { return mark_.at_ns; }
 
   // Every in-sync replica has all before it. Never moves back; does not move while there are fewer replicas
   // in sync than min.insync.replicas (KIP-966).

@@ -44,8 +44,8 @@ void Replica::set_record(const Stored<PartitionRecord>& record, std::optional<No
     require();  // the topic may have been altered
   }
   approach();
-  // Who died is not waited for any longer.
-  if (leading_) look_at_isr(monotonic_ns());
+  // Who died is not waited for any longer. Of who lags no more is known than at the last mark.
+  if (leading_) look_at_isr(leading_->progress().marked_ns());
 }
 
 void Replica::confirm() {
@@ -74,6 +74,7 @@ bool Replica::is_there_by_memory(const IsrMember& member) const {
 
 void Replica::begin_commit() {
   committing_ = true;
+  given_up_ = false;
   commit_revision_ = revision_;
 }
 
@@ -100,6 +101,7 @@ void Replica::approach() {
     host_.take_role(id_, {.role = ReplicaRole::fenced, .leader_node = wanted_.leader.value()});
   }
   if (asking_ || wanted_ == reached_) return;
+  if (wanted_.role == ReplicaRole::leader && is_given_up()) return;
   // Whatever it was, it is not any more; and what it was about to hand over may have got records since.
   if (leading_) stuck_ = false;
   next_.reset();
@@ -138,6 +140,7 @@ void Replica::tell_replicas() const {
 }
 
 void Replica::ask_lead() {
+  if (is_given_up()) return;
   asking_ = asking_to_lead_ = true;
   tell_replicas();
   const Wanted aim = asked_ = wanted_;
@@ -147,33 +150,36 @@ void Replica::ask_lead() {
                         .lease_deadline_ns = host_.lease_deadline_ns(),
                         .done = [this, alive = alive_, aim](Result<log::RoleOutcome> outcome) {
                           if (!*alive) return;
-                          asking_ = asking_to_lead_ = false;
-                          if (!outcome && aim != wanted_) return approach();
-                          if (!outcome) {
-                            retry_ns_ = monotonic_ns() + kRetryNs;
-                            return;
-                          }
-                          reached_ = aim;
-                          auto leading =
-                              LeadingPartition::open(context_, *outcome, aim.epoch, counts_synced(),
-                                                     static_cast<std::uint32_t>(config_.min_insync_replicas));
-                          if (!leading) {
-                            logger().error("replication: {}", to_string(leading.error()));
-                            reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
-                            retry_ns_ = monotonic_ns() + kRetryNs;
-                            return;
-                          }
-                          leading_ = std::move(*leading);
-                          // Streams of an earlier leadership in the same epoch ended with it: followers ask anew.
-                          for (const NodeId node : record_.replicas)
-                            if (Link* const link = context_.network->link(node))
-                              refuse(*link, aim.epoch, "the leader begins anew", kAskAgain);
-                          confirm();
-                          // What an earlier leadership in this epoch has proposed may yet be made.
-                          if (!proposed_.empty()) leading_->progress().propose(proposed_);
-                          approach();
-                          if (leading_) look_at_isr(monotonic_ns());
+                          asking_ = false;
+                          const bool taken_back = !std::exchange(asking_to_lead_, false);
+                          if (taken_back || (!outcome && aim != wanted_)) return approach();
+                          if (outcome) return begin_lead(*outcome, aim);
+                          retry_ns_ = monotonic_ns() + kRetryNs;
                         }});
+}
+
+void Replica::begin_lead(const log::RoleOutcome& outcome, const Wanted& aim) {
+  auto leading = LeadingPartition::open(context_, outcome, aim.epoch, counts_synced(),
+                                        static_cast<std::uint32_t>(config_.min_insync_replicas));
+  if (!leading) {
+    logger().error("replication: {}", to_string(leading.error()));
+    // What it took from now on would be shipped to nobody, and cut off by the next leader.
+    host_.take_role(id_, {.role = ReplicaRole::fenced, .leader_node = wanted_.leader.value()});
+    reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
+    retry_ns_ = monotonic_ns() + kRetryNs;
+    return;
+  }
+  reached_ = aim;
+  leading_ = std::move(*leading);
+  // Streams of an earlier leadership in the same epoch ended with it: followers ask anew.
+  for (const NodeId node : record_.replicas)
+    if (Link* const link = context_.network->link(node))
+      refuse(*link, aim.epoch, "the leader begins anew", kAskAgain);
+  confirm();
+  // What an earlier leadership in this epoch has proposed may yet be made.
+  if (!proposed_.empty()) leading_->progress().propose(proposed_);
+  approach();
+  if (leading_) look_at_isr(monotonic_ns());
 }
 
 void Replica::begin_follow(const log::RoleOutcome& outcome) {
@@ -241,16 +247,18 @@ void Replica::tick(std::int64_t now_ns) {
   if (following_) following_->ask();
   look_at_vain(now_ns);
   if (!leading_) return;
-  if (next_ && !committing_ && !await_record_ &&
+  const bool may_be_given = next_ && (committing_ || await_record_);
+  if (next_ && !may_be_given &&
       (now_ns >= hand_over_until_ns_ || !host_.life_of(*next_->leader, config_.acks_synced())))
-    return abandon_hand_over();
+    return lead_anew();
+  if (has_stopped() && !may_be_given && now_ns >= retry_ns_) {
+    retry_ns_ = now_ns + kRetryNs;  // what stopped it may do so again at once
+    return lead_anew();
+  }
   renew_lease();
   if (partition_->entry().role.load(std::memory_order_acquire) !=  // SYNC: as above
       static_cast<std::uint32_t>(ReplicaRole::leader)) {
-    if (!next_) {  // the keeper fenced it, for the lease had run out
-      reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
-      return approach();
-    }
+    if (!next_) return lead_anew();  // the keeper fenced it, for the lease had run out
   }
   leading_->mark(now_ns);
   look_at_isr(now_ns);
@@ -270,11 +278,14 @@ std::int64_t Replica::patience_ns() const {
 
 // Whether nothing more can be had of the log: the keeper gave it up, or what is in the ring cannot be read.
 bool Replica::has_failed() const {
-  if (leading_ && leading_->failure()) return true;
+  if (leading_ && leading_->failure() && leading_->failure()->code == Code::corrupt) return true;
   // SYNC: pairs with PartitionKeeper::fail_with.
   return partition_ && partition_->entry().state.load(std::memory_order_acquire) ==
                            static_cast<std::uint32_t>(shm::PartitionState::failed);
 }
+
+// Whether it can ship no more for a reason that passes: no descriptors, or no memory, just when its ring was replaced.
+bool Replica::has_stopped() const { return leading_ && leading_->failure() && !has_failed(); }
 
 void Replica::look_at_disk(std::int64_t now_ns) {
   const std::int64_t patience_ns = host_.lag_time_max_ns() + config_.flush_interval_ms * kNsPerMs;
@@ -404,8 +415,11 @@ void Replica::hand_over(const PartitionRecord& next) {
   // A change that is on its way would be undone.
   if (next_ || committing_ || await_record_) return;
   if (!next.leader || *next.leader == context_.self) return;
-  if (!leading_ && stuck_) return put(next);  // nobody can be shipped what is here
+  if (!leading_ && stuck_) return give_up(next);
   if (!leading_) return;
+  // Producers would be refused in vain, again and again. Of who is not shipped to the lag runs on, and when he has left
+  // the in-sync replicas it is another's turn.
+  if (!has_failed() && !is_shipped_to(*next.leader)) return;
   next_ = next;
   hand_over_at_.reset();
   hand_over_until_ns_ = monotonic_ns() + host_.lag_time_max_ns();
@@ -417,6 +431,15 @@ void Replica::hand_over(const PartitionRecord& next) {
                           hand_over_at_ = has_failed() ? log::LogPoint{} : outcome->end;
                           pump();
                         }});
+}
+
+// What it is to lead, and cannot: nobody can be shipped what is here. The keeper may come to it just now, and what was
+// appended then would be cut off: so it is told not to, and not asked again before it is known who leads.
+void Replica::give_up(const PartitionRecord& next) {
+  asking_to_lead_ = false;
+  host_.take_role(id_, {.role = ReplicaRole::fenced, .leader_node = next.leader->value()});
+  put(next);
+  given_up_ = true;
 }
 
 void Replica::change(const PartitionRecord& next) {
@@ -434,20 +457,25 @@ void Replica::put(const PartitionRecord& next) {
 // Once the next leader has all that was appended.
 void Replica::step_hand_over() {
   if (!hand_over_at_ || committing_ || await_record_ || !leading_) return;
-  if (next_->partition_epoch != record_.partition_epoch + 1) return abandon_hand_over();
-  const auto* follower = leading_->progress().find(*next_->leader);
-  if (follower == nullptr || !follower->streaming || follower->end < *hand_over_at_) return;
+  if (next_->partition_epoch != record_.partition_epoch + 1) return lead_anew();
+  if (!is_shipped_to(*next_->leader)) return;
+  if (leading_->progress().find(*next_->leader)->end < *hand_over_at_) return;
   begin_commit();
   host_.commit(*next_, [this, alive = alive_](std::optional<bool> made) {
     if (!*alive) return;
     on_committed(made);
     if (made && *made) return;  // the record's change tells the rest
-    if (next_) abandon_hand_over();
+    if (next_) lead_anew();
   });
 }
 
-// Leads again, in the same epoch.
-void Replica::abandon_hand_over() {
+bool Replica::is_shipped_to(NodeId node) const {
+  const auto* follower = leading_->progress().find(node);
+  return follower != nullptr && follower->streaming;
+}
+
+// In the same epoch. A hand-over that was under way is given up.
+void Replica::lead_anew() {
   reached_ = {.role = ReplicaRole::fenced, .leader = NodeId(~0u)};
   approach();
 }

@@ -55,7 +55,8 @@ class Replica {
   // This node's lease is gone: it leads nothing.
   void fence();
   // Gives the leadership to `next`, the record that names another leader: refuses appends, ships what is left, and
-  // then commits it. One that it cannot come to have, it gives at once.
+  // then commits it. One that it cannot come to have, it gives at once. Nothing happens while nothing is shipped to that
+  // leader: to be asked for again.
   void hand_over(const PartitionRecord& next);
   bool is_handing_over() const { return next_.has_value(); }
   // It leads, and cannot store or read what is appended: its disk is full, a write failed, its ring is damaged. Or it is
@@ -98,6 +99,7 @@ class Replica {
   void approach();
   void ask_fence();
   void ask_lead();
+  void begin_lead(const log::RoleOutcome& outcome, const Wanted& aim);
   void tell_replicas() const;
   void confirm();
   void require();
@@ -118,9 +120,14 @@ class Replica {
   void look_at_disk(std::int64_t now_ns);
   void look_at_vain(std::int64_t now_ns);
   bool has_failed() const;
+  bool has_stopped() const;
   std::int64_t patience_ns() const;
+  bool is_shipped_to(NodeId node) const;
   void step_hand_over();
-  void abandon_hand_over();
+  void lead_anew();
+  void give_up(const PartitionRecord& next);
+  // A record that names another leader is on its way, or will be told, of what this node does not lead.
+  bool is_given_up() const { return given_up_ && (committing_ || await_record_); }
 
   ShipContext& context_;
   ReplicaHost& host_;
@@ -142,8 +149,9 @@ class Replica {
   std::int64_t hand_over_until_ns_ = 0;        // then it is given up
   bool stuck_ = false;
   std::int64_t vain_since_ns_ = 0;  // since when it is to lead and does not; 0: it is not, or does
-  bool asking_to_lead_ = false;     // that is what the keeper is at
+  bool asking_to_lead_ = false;     // that is what the keeper is at, and it was not taken back
   bool committing_ = false;
+  bool given_up_ = false;              // what is committed gives away what it does not lead
   std::set<NodeId> proposed_;          // since the record was seen last: all who may have come into the ISR
   bool proposed_synced_ = false;       // some of them with the life of their disks
   std::int64_t commit_revision_ = -1;  // of the record that the commit changes

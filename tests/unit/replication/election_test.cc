@@ -101,6 +101,27 @@ TEST_F(ElectionTest, ADrainingLeaderHandsOverIfAnotherCanLead) {
   EXPECT_EQ(elected(true), std::nullopt);
 }
 
+// He may give it away because he cannot lead; and so may the next one.
+TEST_F(ElectionTest, EachReplicaHasItsTurnWhenLeadersGiveTheLeadershipAway) {
+  std::vector<NodeId> leaders;
+  for (int i = 0; i < 3; ++i) {
+    const NodeId leader = *record_.leader;
+    drain(leader);
+    record_ = elected().value();
+    state_.nodes.at(leader).record.draining = false;
+    leaders.push_back(*record_.leader);
+  }
+  EXPECT_THAT(leaders, ElementsAre(kTwo, kThree, kOne));
+  drain(kOne);
+  kill(kTwo);
+  EXPECT_EQ(elected()->leader, kThree);
+  // Of one that is gone, nothing is known: the record's order counts.
+  record_.leader = kTwo;
+  EXPECT_EQ(elected()->leader, kThree);
+  state_.nodes.at(kOne).record.draining = false;
+  EXPECT_EQ(elected()->leader, kOne);
+}
+
 TEST_F(ElectionTest, WithoutAReplicaInSyncNobodyLeadsUnlessLossIsAllowed) {
   leave_isr(kTwo);
   leave_isr(kThree);

@@ -9,6 +9,7 @@
 #include "replication/asio.h"
 #include "support/etcd_process.h"
 #include "unit/base/scratch_dir.h"
+#include "unit/replication/no_descriptors.h"
 
 namespace ringtail::replication {
 namespace {
@@ -257,6 +258,25 @@ TEST_F(NetworkTest, WhoSendsGarbageHalfAMessageOrNothingIsClosed) {
   EXPECT_EQ(one.network->link(NodeId(2)), nullptr);
   EXPECT_EQ(one.up.size(), 1u);  // it said hello, and then no more
   EXPECT_EQ(one.down.size(), 1u);
+}
+
+// Who dials has to wait until there are some; nobody's CPU is taken for it.
+TEST_F(NetworkTest, WithoutDescriptorsItTriesToAcceptNowAndThen) {
+  Node& one = start(options(1));
+  tcp::socket socket(context_);
+  socket.connect({asio::ip::make_address("127.0.0.1"), one.network->port()});
+  {
+    const NoDescriptors none;
+    std::size_t handlers = 0;
+    const auto end = std::chrono::steady_clock::now() + milliseconds(100);
+    while (std::chrono::steady_clock::now() < end) handlers += context_.run_one_for(milliseconds(5));
+    EXPECT_LT(handlers, 200u);  // some ten ticks, and as many attempts
+  }
+  std::array<char, 1> some;
+  bool greeted = false;
+  asio::async_read(socket, asio::buffer(some),
+                   [&](boost::system::error_code error, std::size_t) { greeted = !error; });
+  run_until([&] { return greeted; });
 }
 
 TEST_F(NetworkTest, AnAddressInUseIsNamed) {

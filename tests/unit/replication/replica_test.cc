@@ -1,150 +1,13 @@
-// What a leader says of the in-sync replicas, and in whose lives: its keeper and its log are real, the network and
-// the cluster's records are not.
-#include "replication/replica.h"
+// What a leader says of the in-sync replicas, and in whose lives.
+#include <chrono>
+#include <thread>
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include "base/clock.h"
-#include "unit/log/replica_test_support.h"
+#include "unit/replication/replica_test_support.h"
 
 namespace ringtail::replication {
 namespace {
 
 using ::testing::ElementsAre;
-
-constexpr NodeId kOne{1};
-constexpr NodeId kTwo{2};
-constexpr NodeId kThree{3};
-constexpr std::int64_t kHour = 3'600'000'000'000;
-
-class SilentLink : public Link {
- public:
-  explicit SilentLink(NodeId peer) : peer_(peer) {}
-  NodeId peer() const override { return peer_; }
-  std::uint64_t peer_incarnation() const override { return 1; }
-  void send(const MessageHeader&, std::span<const std::byte>) override {}
-  bool takes_unchecked() const override { return false; }
-  void send_unchecked(const MessageHeader&, io::FileBytes) override {}
-  std::size_t queued() const override { return 0; }
-  void close(const std::string&) override {}
-
- private:
-  NodeId peer_;
-};
-
-class SilentNetwork : public Network {
- public:
-  void set_peers(const std::map<NodeId, Address>&) override {}
-  Status renew_tls(const PeerTls&) override { return {}; }
-  Link* link(NodeId peer) override {
-    const auto found = links_.find(peer);
-    return found == links_.end() ? nullptr : &found->second;
-  }
-  std::uint16_t port() const override { return 0; }
-  std::string trouble(NodeId) const override { return {}; }
-
- private:
-  std::map<NodeId, SilentLink> links_{{kTwo, SilentLink(kTwo)}, {kThree, SilentLink(kThree)}};
-};
-
-class ReplicaTest : public ::testing::Test, public ReplicaHost {
- protected:
-  explicit ReplicaTest(Storage storage = Storage::memory) : host_(storage) {
-    context_.self = kOne;
-    context_.window_bytes = 1 << 20;
-    context_.network = &network_;
-    context_.slot = 402;
-    config_.storage = storage;
-    record_.topic = "topic";
-    record_.topic_id = host_.ref().topic_id;
-    record_.replicas = {kOne, kTwo, kThree};
-    record_.isr = {{kOne, "boot-1"}, {kTwo, "boot-2"}};
-    record_.leader = kOne;
-    record_.leader_epoch = LeaderEpoch(1);
-    record_.partition_epoch = 1;
-  }
-
-  void take_role(const StreamId&, log::RoleRequest request) override {
-    if (request.role == shm::ReplicaRole::leader && cannot_lead_) {
-      pending_ = std::move(request.done);
-      return;
-    }
-    request.done = [this, done = std::move(request.done)](Result<log::RoleOutcome> outcome) {
-      if (done) done(std::move(outcome));
-      ++answers_;
-    };
-    host_.keeper().request_role(std::move(request));
-  }
-  void commit(const PartitionRecord& record, std::function<void(std::optional<bool>)> done) override {
-    commits_.push_back(record);
-    done_ = std::move(done);
-  }
-  std::int64_t lease_deadline_ns() const override { return boottime_ns() + kHour; }
-  std::int64_t lag_time_max_ns() const override { return kHour; }
-  std::optional<std::string> life_of(NodeId node, bool synced) const override {
-    if (!boots_.contains(node)) return std::nullopt;
-    return synced ? "log-" + std::to_string(node.value()) : boots_.at(node);
-  }
-  bool is_met(NodeId node) const override { return met_.contains(node); }
-
-  void see(std::int64_t revision) { replica_.set_record({record_, revision}, kOne, config_); }
-  void lead(std::int64_t revision = 1) {
-    see(revision);
-    host_.turn_until([&] { return replica_.leading() != nullptr; });
-  }
-  void tick() { replica_.tick(monotonic_ns()); }
-  // The record, led by node 2.
-  PartitionRecord successor() const {
-    PartitionRecord next = record_;
-    next.leader = kTwo;
-    ++next.leader_epoch;
-    ++next.partition_epoch;
-    return next;
-  }
-  MessageHeader header(MessageType type, const log::LogPoint& at = {}) const {
-    return {.type = type,
-            .topic_id = record_.topic_id,
-            .leader_epoch = record_.leader_epoch.value(),
-            .position = at.position.value(),
-            .offset = at.offset.value()};
-  }
-  // A follower asks, is shipped everything, and says that it has it.
-  void catch_up(NodeId node) {
-    const auto epochs = encode_epochs(log::EpochList());
-    replica_.on_follow(*network_.link(node), {header(MessageType::follow), epochs});
-    acknowledge(node, {});
-  }
-  void acknowledge(NodeId node, const log::LogPoint& at, const log::LogPoint& synced = {}) {
-    replica_.pump();
-    MessageHeader ack = header(MessageType::ack, at);
-    ack.mark_position = synced.position.value();
-    ack.mark_offset = synced.offset.value();
-    replica_.on_ack(node, {ack, {}});
-  }
-  log::LogPoint append() {
-    auto producer = host_.new_producer();
-    host_.append(*producer, "value ", 1);
-    return host_.end();
-  }
-  Position watermark() { return Position(host_.entry().high_watermark.load()); }
-
-  log::ReplicaHost host_;
-  SilentNetwork network_;
-  ShipContext context_;
-  TopicConfig config_;
-  PartitionRecord record_;
-  std::map<NodeId, std::string> boots_{{kOne, "boot-1"}, {kTwo, "boot-2"}, {kThree, "boot-3"}};
-  std::set<NodeId> met_{kTwo, kThree};
-  std::vector<PartitionRecord> commits_;
-  std::function<void(std::optional<bool>)> done_;
-  std::int64_t revision_ = 0;
-  int refused_ = 0;
-  std::size_t answers_ = 0;  // of the keeper
-  bool cannot_lead_ = false;
-  std::function<void(Result<log::RoleOutcome>)> pending_;  // of the keeper that cannot
-  Replica replica_{context_, *this, {"topic", PartitionId(0)}, {host_.ref().topic_id, 0}};
-};
 
 // As a host that crashed: it may have lost what it was in sync with.
 TEST_F(ReplicaTest, WhoLivesAnotherLifeIsNotInSyncAnyMore) {
@@ -244,6 +107,23 @@ TEST_F(ReplicaTest, OneChangeAtATime) {
   }
 }
 
+// Nobody looks at a quiet partition for a while, in which its followers' time seems to run on.
+TEST_F(ReplicaTest, WhatBecomesKnownLongAfterTheLastLookThrowsNobodyOut) {
+  lag_time_max_ns_ = 1'000'000;
+  lead();
+  catch_up(kTwo);
+  tick();
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  see(1);
+  EXPECT_TRUE(commits_.empty());
+  tick();
+  EXPECT_TRUE(commits_.empty());
+  // Whoever has died is not waited for.
+  boots_.erase(kTwo);
+  see(1);
+  EXPECT_EQ(commits_.size(), 1u);
+}
+
 // As when the one who ships is kept away for more than a lap, and nobody waits for him.
 TEST_F(ReplicaTest, WhatIsOverwrittenBeforeItIsShippedDoesNotEndTheShipping) {
   config_.on_full = host_.config().on_full = OnFull::overwrite;
@@ -261,86 +141,6 @@ TEST_F(ReplicaTest, WhatIsOverwrittenBeforeItIsShippedDoesNotEndTheShipping) {
   catch_up(kTwo);
   acknowledge(kTwo, host_.end());
   EXPECT_EQ(watermark(), host_.end().position);
-}
-
-// --- Handing over --------------------------------------------------------------------------------
-
-// What is appended after the leadership was taken up again would be cut off: nothing had fenced it.
-TEST_F(ReplicaTest, AHandOverDoesNotOutliveTheLease) {
-  lead();
-  catch_up(kTwo);
-  const log::LogPoint first = append();
-  const std::size_t before = answers_;
-  replica_.hand_over(successor());
-  host_.turn_until([&] { return answers_ > before; });
-  ASSERT_TRUE(replica_.is_handing_over());
-  replica_.fence();
-  lead();
-  EXPECT_FALSE(replica_.is_handing_over());
-  append();
-  catch_up(kTwo);
-  acknowledge(kTwo, first);
-  EXPECT_TRUE(commits_.empty());
-}
-
-// --- Who cannot lead -----------------------------------------------------------------------------
-
-// Of a memory topic no keeper reads what is in the ring.
-TEST_F(ReplicaTest, WhoseRingCannotBeReadGivesTheLeadershipAway) {
-  lead();
-  catch_up(kTwo);
-  const log::LogPoint readable = append();
-  acknowledge(kTwo, readable);
-  append();
-  const log::Ring ring =
-      log::Ring::open(log::ring_path(host_.ref().shm_dir, "topic", PartitionId(0)), false).value();
-  format::state_word(ring.at(readable.position)).store(format::committed_word(7, format::FrameType::data, 0));
-  replica_.pump();
-  EXPECT_FALSE(replica_.is_quiet());
-  tick();
-  ASSERT_TRUE(replica_.is_stuck());
-  const std::size_t before = answers_;
-  replica_.hand_over(successor());
-  host_.turn_until([&] { return answers_ > before; });
-  replica_.pump();
-  ASSERT_EQ(commits_.size(), 1u);
-  EXPECT_EQ(commits_[0], successor());
-}
-
-// It is alive, and in the record: so nobody else would take its place.
-TEST_F(ReplicaTest, WhoIsToLeadAndCannotGivesTheLeadershipAway) {
-  for (const bool answers : {false, true}) {
-    SCOPED_TRACE(answers ? "the keeper refuses" : "the keeper waits for room");
-    commits_.clear();
-    cannot_lead_ = true;
-    see(++revision_);
-    host_.turn_until([&] { return pending_ != nullptr; });
-    if (answers) std::exchange(pending_, {})(fail(Code::storage_failed, "the partition has failed"));
-    tick();
-    EXPECT_FALSE(replica_.is_stuck());
-    replica_.hand_over(successor());
-    EXPECT_TRUE(commits_.empty()) << "it may yet come to lead";
-    replica_.tick(monotonic_ns() + 2 * kHour);
-    EXPECT_TRUE(replica_.is_stuck());
-    replica_.hand_over(successor());
-    ASSERT_EQ(commits_.size(), 1u);
-    EXPECT_EQ(commits_[0], successor());
-    record_ = successor();
-    done_(true);
-    const std::size_t before = answers_;
-    replica_.set_record({record_, ++revision_}, kTwo, config_);
-    if (pending_) {
-      host_.turn_until([&] { return answers_ > before; });
-      std::exchange(pending_, {})(fail(Code::fenced, "another change of role came in between"));
-    }
-    host_.turn_until([&] {
-      tick();
-      return replica_.following() != nullptr;
-    });
-    EXPECT_FALSE(replica_.is_stuck());
-    record_.leader = kOne;
-    ++record_.leader_epoch;
-  }
 }
 
 // One whose disk is full, or whose log has failed, asks again and again.

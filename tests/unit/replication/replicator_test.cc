@@ -55,7 +55,7 @@ class KeeperHold {
 
 class ReplicatorTest : public ::testing::Test {
  protected:
-  ReplicatorTest() {
+  explicit ReplicatorTest(milliseconds lag_time_max = ReplicatorOptions{}.lag_time_max) {
     logger().set_level(spdlog::level::off);
     log_ = LogCore::open({.dir = dir_ / "log",
                           .keeper = KeeperMode::daemon,
@@ -68,6 +68,7 @@ class ReplicatorTest : public ::testing::Test {
     options.node.replication = {"127.0.0.1", 0};
     options.network.cluster = "test";
     options.network.listen = {"127.0.0.1", 0};
+    options.lag_time_max = lag_time_max;
     replicator_ = Replicator::start(log_, coordinator_, std::move(options)).value();
   }
 
@@ -185,6 +186,34 @@ TEST_F(ReplicatorTest, ATopicThatCannotBeHadIsTriedAgain) {
   EXPECT_EQ(led(), 0u);
   ASSERT_TRUE(log_->catalog().delete_topic(kTopic));
   EXPECT_TRUE(wait_until([&] { return led() == 1; }));
+}
+
+class ReplicatorOfLittlePatienceTest : public ReplicatorTest {
+ protected:
+  ReplicatorOfLittlePatienceTest() : ReplicatorTest(milliseconds(100)) {}
+};
+
+// Whoever is not looked at seems to lag.
+TEST_F(ReplicatorOfLittlePatienceTest, QuietPartitionsHaveTheirTurnInTime) {
+  constexpr std::uint32_t kPartitions = 40;
+  put(topic(kPartitions, {{"storage", "memory"}}));
+  ASSERT_TRUE(wait_until([&] { return led() == kPartitions; }));
+  std::this_thread::sleep_for(milliseconds(500));  // they are quiet now, most likely
+  // A look tells the end of the lease, which is another one.
+  constexpr auto kUntold = std::numeric_limits<std::int64_t>::max();
+  std::vector<shm::Partition*> partitions;
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i)
+    if (shm::Partition& one = log_->control().partition(i); one.lease_deadline_ns.load() != 0)
+      partitions.push_back(&one);
+  ASSERT_EQ(partitions.size(), kPartitions);
+  for (shm::Partition* const one : partitions) one->lease_deadline_ns.store(kUntold);
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_TRUE(wait_until([&] {
+    return std::ranges::none_of(partitions,
+                                [](auto* one) { return one->lease_deadline_ns.load() == kUntold; });
+  }));
+  // A turn of one in each tick of 100 ms would take 4 s; this one takes 50 ms, and longer where a CPU is missing.
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(2'000));
 }
 
 // What it finds where the node was is not that any more.
