@@ -60,12 +60,16 @@ Status ConsumerCore::assign(std::string_view topic) {
   return assign(partitions);
 }
 
-Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const TopicPartition& partition) {
+Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const log::PartitionRef& partition) const {
+  return PartitionReader::open(partition, slot_.index(), options_.read_ahead_bytes, options_.isolation_level);
+}
+
+Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const TopicPartition& partition) const {
   auto topic = log_->catalog().load_topic(partition.topic);
   if (!topic) return std::unexpected(topic.error());
   auto ref = log_->find_partition(*topic, partition.partition);
   if (!ref) return std::unexpected(ref.error());
-  return PartitionReader::open(*ref, slot_.index(), options_.read_ahead_bytes, options_.isolation_level);
+  return open_reader(*ref);
 }
 
 Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
@@ -263,7 +267,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
     return std::unexpected(log_->check_mine().error());
   if (membership_) {
     membership_->beat();
-    if (membership_->has_news() || unopened_) [[unlikely]]
+    if (membership_->has_news() || must_open()) [[unlikely]]
       if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
   }
   std::int64_t deadline_ns = 0;
@@ -296,7 +300,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
     if (sleeps && !linger_.goes_on(now)) sleep(deadline_ns);
     if (membership_) {
       membership_->beat();
-      if (membership_->has_news())
+      if (membership_->has_news() || must_open())
         if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
     }
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "client/linger.h"
 #include "client/log_core.h"
 #include "groups/membership.h"
@@ -58,7 +59,8 @@ class ConsumerCore {
     bool unplaced = false;  // there is no position to begin at: poll fails until seek gives one
   };
 
-  Result<std::unique_ptr<log::PartitionReader>> open_reader(const TopicPartition& partition);
+  Result<std::unique_ptr<log::PartitionReader>> open_reader(const TopicPartition& partition) const;
+  Result<std::unique_ptr<log::PartitionReader>> open_reader(const log::PartitionRef& partition) const;
   Assigned* find_assigned(const TopicPartition& partition);
   void assignment_changed();
   Result<std::size_t> look();
@@ -75,6 +77,10 @@ class ConsumerCore {
   Status check_member() const;
   Status handle_news();
   Status open_granted();
+  // Whether this poll is to see to what is granted and not open, or to joining again.
+  bool must_open() const { return unopened_ && (open_again_ns_ == 0 || monotonic_ns() >= open_again_ns_); }
+  Result<std::optional<log::TopicEntry>> topic_of(const groups::Tenancy& tenancy) const;
+  Result<std::unique_ptr<log::PartitionReader>> open_reader(const groups::Tenancy& tenancy) const;
   Status place(Assigned& assigned);
   void drop(const std::vector<TopicPartition>& partitions);
   void note_moved(std::size_t reader);
@@ -109,6 +115,7 @@ class ConsumerCore {
   bool subscribed_ = false;
   bool unopened_ = false;  // something is granted whose reader could not be opened or has no position, or
                            // this member is yet to join again
+  std::int64_t open_again_ns_ = 0;  // not before; 0: at every poll
 };
 
 }  // namespace ringtail

@@ -17,6 +17,7 @@ using Reset = ConsumerOptions::Reset;
 namespace {
 
 constexpr std::int64_t kLongestSliceNs = 1'000'000'000;
+constexpr std::int64_t kOpenAgainNs = 100'000'000;
 constexpr std::size_t kMostMoved = 8;
 
 }  // namespace
@@ -100,6 +101,7 @@ Status ConsumerCore::handle_news() {
                   options_.group_id, options_.max_poll_interval.count());
   if (!membership_->is_joined()) {
     unopened_ = true;  // until it has joined, each poll tries
+    open_again_ns_ = 0;
     if (auto joined = membership_->join(subscription_); !joined) return joined;
   }
   if (looked->commit_due || (options_.enable_auto_commit && !looked->to_give_up.empty()))
@@ -115,19 +117,39 @@ Status ConsumerCore::handle_news() {
   return unopened_ ? open_granted() : Status{};
 }
 
-// Opens readers for what this member owns and does not read yet. What fails is tried again by the next poll.
+// Nothing when it was deleted a moment ago, though there may be another of its name.
+Result<std::optional<log::TopicEntry>> ConsumerCore::topic_of(const groups::Tenancy& tenancy) const {
+  auto topic = log_->catalog().load_topic(tenancy.partition.topic);
+  if (!topic && topic.error().code != Code::not_found) return std::unexpected(topic.error());
+  if (!topic || topic->topic_id != tenancy.topic_id) return std::nullopt;
+  return std::move(*topic);
+}
+
+// Null when its topic was deleted a moment ago: the coordinator will take it back.
+Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const groups::Tenancy& tenancy) const {
+  const auto topic = topic_of(tenancy);
+  if (!topic) return std::unexpected(topic.error());
+  if (!*topic) return nullptr;
+  auto ref = log_->find_partition(**topic, tenancy.partition.partition);
+  auto reader = ref ? open_reader(*ref) : std::unexpected(ref.error());
+  if (reader) return reader;
+  if (const auto still = topic_of(tenancy); still && !*still) return nullptr;
+  // One that has failed may have no ring: why, it says itself.
+  if (ref)
+    if (auto failure = log::Attachment::failure_of(ref->entry())) return std::unexpected(*failure);
+  return reader;
+}
+
+// Opens readers for what this member owns and does not read yet. What fails is told, and tried again a little later;
+// in between polls go on, for what it reads else is not to wait for that.
 Status ConsumerCore::open_granted() {
   std::vector<TopicPartition> opened;
   Status status;
   for (groups::Tenancy& tenancy : membership_->held()) {
     if (find_assigned(tenancy.partition) != nullptr) continue;
-    auto reader = open_reader(tenancy.partition);
-    if (!reader) {
-      // Deleted a moment ago: the coordinator will take it back.
-      if (reader.error().code != Code::not_found && reader.error().code != Code::closed)
-        status = std::unexpected(reader.error());
-      continue;
-    }
+    auto reader = open_reader(tenancy);
+    if (!reader) status = std::unexpected(reader.error());
+    if (!reader || !*reader) continue;
     Assigned assigned{.reader = std::move(*reader), .tenancy = &tenancy};
     if (auto placed = place(assigned); !placed) {
       status = std::unexpected(placed.error());
@@ -146,6 +168,8 @@ Status ConsumerCore::open_granted() {
                               options_.group_id, unplaced->reader->source().topic,
                               unplaced->reader->source().partition.value()));
   unopened_ = !status;
+  // Without a position every poll fails, until seek gives one.
+  open_again_ns_ = unplaced == assigned_.end() ? monotonic_ns() + kOpenAgainNs : 0;
   return status;
 }
 

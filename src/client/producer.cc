@@ -179,10 +179,7 @@ std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appe
 std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   if (!is_mine()) return SendError::closed;
   if (share_->is_claim_open()) return SendError::claim_open;
-  if (refused_) {
-    refused_ = false;
-    return last_error_;
-  }
+  if (std::exchange(refused_, false)) return last_error_;
   if (share_->has_id())
     if (auto error = enlist(appender)) return error;
   if (options_.acks == Acks::all)
@@ -215,6 +212,7 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
     if (options_.acks != Acks::none) return refused;
     // Nobody waits for the outcome: the next call will tell it.
     refused_ = true;
+    share_->forbid_commit("a record was refused");
     return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
   }
   if (options_.acks == Acks::all)
@@ -311,6 +309,7 @@ SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
 
 SendResult<void> ProducerCore::flush() {
   if (!is_mine()) return refuse(SendError::closed);
+  if (std::exchange(refused_, false)) return refuse(last_error_, last_appender_);
   for (log::Appender& sender : appenders_) {
     if (sender.sent() == Position(0)) continue;
     if (auto durable = sender.wait_durable(sender.sent()); !durable) return refuse(durable.error(), &sender);

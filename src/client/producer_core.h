@@ -43,6 +43,8 @@ class ProducerCore {
   Status abort() { return share_->abort(); }
   std::uint64_t next_sequence(PartitionId partition);
 
+  // The transaction of a refusal that nobody was told of is aborted.
+  void forget_refusal() { refused_ = false; }
   // Whether sends and claims may go the direct way; to be asked when one that shares opens or ends a claim.
   void choose_path();
   std::uint64_t topic_id() const { return appenders_.front().partition().topic_id; }

@@ -63,6 +63,8 @@ class ProducerShare {
   // Before the first append of a transaction to a partition, by its entry.
   std::optional<SendError> enlist(std::uint32_t index);
   Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group);
+  // The transaction that is open can only be aborted from here on. `why` must stay.
+  void forbid_commit(const char* why) { must_abort_ = why; }
   Status commit();
   Status abort();
   Error fenced_error() const;
@@ -97,7 +99,8 @@ class ProducerShare {
   std::uint64_t word_ = 0;   // what id_->word is while the id is theirs
   std::uint64_t begun_ = 0;  // transactions so far
   bool in_transaction_ = false;
-  bool must_abort_ = false;
+  // Why the transaction that is open can only be aborted, if so.
+  const char* must_abort_ = nullptr;
   std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint64_t> next_sequences_;  // by topic, partition
 };
 

@@ -138,7 +138,7 @@ Status ProducerShare::begin() {
   stamp_.guard = {.word = &id_->word, .expected = ongoing};
   ++begun_;
   in_transaction_ = true;
-  must_abort_ = false;
+  must_abort_ = nullptr;
   return {};
 }
 
@@ -162,14 +162,14 @@ Status ProducerShare::add_offsets(std::span<const OffsetCommit> offsets, const G
   if (auto open = check_transaction(); !open) return open;
   const auto group = groups::find_group(log_->control(), member.group_id);
   if (!group) {
-    must_abort_ = true;
+    forbid_commit("positions could not be added");
     // A group without members and positions ceases to be: a member that did not poll in time may find none.
     return fail(member.member_id.empty() ? Code::not_found : Code::stale_generation,
                 fmt::format("there is no consumer group '{}'; abort the transaction", member.group_id));
   }
   for (const OffsetCommit& offset : offsets) {
     if (auto added = add_offset(offset, *group, member); !added) {
-      must_abort_ = true;
+      forbid_commit("positions could not be added");
       return added;
     }
   }
@@ -209,7 +209,8 @@ Status ProducerShare::add_offset(const OffsetCommit& offset, std::uint32_t group
 Status ProducerShare::commit() {
   if (auto open = check_transaction(); !open) return open;
   if (claimer_ != nullptr) return fail(Code::invalid_argument, "a claim is open; commit or abort it first");
-  if (must_abort_) return fail(Code::invalid_argument, "positions could not be added; abort the transaction");
+  if (must_abort_ != nullptr && id_->word.load(memory_order_relaxed) == word_)  // otherwise it is fenced
+    return fail(Code::invalid_argument, fmt::format("{}; abort the transaction", must_abort_));
   const std::uint32_t number = shm::transaction_number(word_);
   std::uint64_t expected = word_;
   // SYNC: decides, against the coordinator's abort.
@@ -224,6 +225,7 @@ Status ProducerShare::commit() {
 Status ProducerShare::abort() {
   if (auto open = check_transaction(); !open) return open;
   if (claimer_ != nullptr) claimer_->abort_claim();
+  for (ProducerCore* producer : producers_) producer->forget_refusal();
   const std::uint32_t number = shm::transaction_number(word_);
   std::uint64_t expected = word_;
   // SYNC: against the coordinator's abort, which does as well.

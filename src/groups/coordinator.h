@@ -76,6 +76,7 @@ class Coordinator {
     bool unsettled = false;      // some partitions are not where they should be
     std::uint32_t releases = 0;  // of the group, as of the last look
     std::optional<Proposal> proposal;
+    std::optional<Error> crowded_out;  // why some partitions have no member since the last assignment
   };
 
   // coordinator.cc
@@ -121,7 +122,7 @@ class Coordinator {
   std::string name_in_topic(std::uint64_t topic_id) const;
   void announce_trouble(const Error& error);
   void note_trouble(std::uint32_t group, const Error& error);
-  void clear_trouble(std::uint32_t group);
+  void clear_trouble(std::uint32_t group);  // but for what the last assignment has met
   void expire(std::int64_t now_ns);
 
   log::Attachment& attachment_;

@@ -233,6 +233,7 @@ void Coordinator::confirm_commits() {
   }
   for (const Confirmation& one : std::exchange(confirmations_, {})) {
     if (!groups_.contains(one.group)) continue;
+    clear_trouble(one.group);  // before those who wait may look at it again
     shm::Group& shared = table_.groups[one.group];
     shared.commits_done.store(one.ticket, memory_order_release);  // SYNC: pairs with persist_commits
     shm::futex_wake_all(shared.commits_done);
@@ -251,6 +252,7 @@ void Coordinator::note_trouble(std::uint32_t group, const Error& error) {
 }
 
 void Coordinator::clear_trouble(std::uint32_t group) {
+  if (const auto& error = groups_[group].crowded_out) return note_trouble(group, *error);
   table_.groups[group].trouble_code.store(0, memory_order_relaxed);
 }
 

@@ -71,14 +71,14 @@ void Coordinator::install(std::uint32_t index, const AssignmentInput& input, con
     if (at) table_.assignments[*at].store(shm::assignment_word(index, owner), memory_order_release);
     without_entry += at ? 0 : 1;
   }
+  group.crowded_out.reset();
   if (without_entry > 0)
-    note_trouble(index,
-                 {Code::limit_exceeded, 0,
-                  fmt::format("{} partitions of group '{}' have no member: the table of positions is full "
-                              "({} for all groups); delete groups that are not used any more",
-                              without_entry, group.id, shm::kMaxGroupPartitions)});
-  else
-    clear_trouble(index);
+    group.crowded_out =
+        Error{Code::limit_exceeded, 0,
+              fmt::format("{} partitions of group '{}' have no member: the table of positions is "
+                          "full ({} for all groups); delete groups that are not used any more",
+                          without_entry, group.id, shm::kMaxGroupPartitions)};
+  clear_trouble(index);
   std::vector<PartitionKey> vanished;
   for (const auto& [key, at] : group.entries) {
     if (wanted.contains(key)) continue;

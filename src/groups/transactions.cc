@@ -21,15 +21,12 @@ using std::memory_order_release;
 
 namespace {
 
-std::vector<std::uint32_t> partitions_of(const shm::TransactionalId& entry) {
-  std::vector<std::uint32_t> partitions;
-  for (std::uint32_t i = 0; i < entry.partitions.size(); ++i) {
-    // SYNC: pairs with the producer's fetch_or ahead of its first append there.
-    std::uint64_t bits = entry.partitions[i].load(memory_order_acquire);
-    for (; bits != 0; bits &= bits - 1)
-      partitions.push_back(i * 64 + static_cast<std::uint32_t>(__builtin_ctzll(bits)));
-  }
-  return partitions;
+// Whether the keeper has given up the slot's claim, and its ring takes no more. In a partition that has failed it only
+// says that nobody waits for the claim, and the ring goes on once it is mended.
+bool is_settled(const shm::Slot& slot, std::uint64_t op) {
+  // SYNC: pairs with the keeper's release store after its repair.
+  return shm::is_same_claim(slot.given_up_done.load(memory_order_acquire), op) &&
+         shm::is_same_claim(slot.given_up.load(memory_order_relaxed), op);
 }
 
 format::Extension extension_of(const shm::TransactionalId& entry, std::uint64_t word) {
@@ -48,6 +45,22 @@ std::string decision_key(const shm::TransactionalId& entry, std::uint64_t word) 
 
 bool is_memory(const shm::Partition& entry) {
   return entry.storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::memory);
+}
+
+// Each was enlisted before the producer noted it. One that is not any more has gone to another topic, of which the
+// transaction has nothing.
+std::vector<std::uint32_t> Transactions::partitions_of(const shm::TransactionalId& entry) const {
+  std::vector<std::uint32_t> partitions;
+  for (std::uint32_t i = 0; i < entry.partitions.size(); ++i) {
+    // SYNC: pairs with the producer's fetch_or ahead of its first append there.
+    std::uint64_t bits = entry.partitions[i].load(memory_order_acquire);
+    for (; bits != 0; bits &= bits - 1) {
+      const std::uint32_t index = i * 64 + static_cast<std::uint32_t>(__builtin_ctzll(bits));
+      if (control_.partition(index).transactional.load(memory_order_relaxed) != shm::kNoTransactions)
+        partitions.push_back(index);
+    }
+  }
+  return partitions;
 }
 
 void Transactions::announce(const Error& error) {
@@ -213,10 +226,14 @@ bool Transactions::finish(std::uint32_t index) {
     Closing closing{.key = decision_key(entry, word),
                     .of = extension_of(entry, word),
                     .markers_end = progress.markers_end};
-    if (!progress.inherited) closing.moved = moved;
+    // Of one that was ended in part, the other coordinator's markers may be the only ones.
+    if (progress.inherited)
+      closing.markers_end.insert(taken_up_.begin(), taken_up_.end());
+    else
+      closing.moved = moved;
     closing_.push_back(std::move(closing));
   } else {
-    for (const std::uint32_t at : moved) held_back_[at] = progress.markers_end;
+    for (const std::uint32_t at : moved) hold_back(at, progress.markers_end);
   }
   progress_.erase(index);
   for (auto& bits : entry.partitions) bits.store(0, memory_order_relaxed);
@@ -230,14 +247,16 @@ bool Transactions::finish(std::uint32_t index) {
 }
 
 // Whether no append of the transaction's is under way that began before it was decided; later ones find
-// their guard fallen.
+// their guard fallen. A claim that is open has its place, ahead of the marker, and one that the keeper has given up
+// finds its ring fenced: neither can come behind it.
 bool Transactions::is_quiet(const shm::TransactionalId& entry, Progress& progress) const {
   if (progress.quiet) return true;
   const shm::Slot& slot = control_.slot(std::min(entry.slot.load(memory_order_relaxed), shm::kMaxSlots - 1));
   // SYNC: behind the seq_cst change of the entry's word; pairs with announce_fenced and then Guard::holds.
   const std::uint64_t op = slot.op.load(std::memory_order_seq_cst);
-  progress.quiet = !is_held(entry) || shm::op_phase(op) == shm::Phase::idle ||
-                   (progress.op_seen != 0 && progress.op_seen != op);
+  const shm::Phase phase = shm::op_phase(op);
+  progress.quiet = !is_held(entry) || phase == shm::Phase::idle || phase == shm::Phase::open ||
+                   (progress.op_seen != 0 && progress.op_seen != op) || is_settled(slot, op);
   progress.op_seen = op;
   return progress.quiet;
 }
@@ -266,6 +285,13 @@ void Transactions::request_sync(const Ends& ends) const {
 // First the records on disk, then the decision; from then on a host crash does not undo it.
 bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
   const shm::TransactionalId& entry = control_.transactional_id(index);
+  const std::string key = decision_key(entry, entry.word.load(memory_order_relaxed));
+  // One that stands there already, as written before a coordinator died, must not be replaced: positions that have
+  // moved since are in no new one. Its records are on disk, whatever has become of their partitions.
+  if (!progress.decision_end && decided_.erase(key) > 0) {
+    progress.inherited = progress.records_synced = true;
+    progress.decision_end = topic_.end();
+  }
   if (!progress.records_synced) {
     if (progress.records_end.empty()) {
       Ends ends;  // of all, or of none: those that are missing would not be waited for
@@ -283,13 +309,11 @@ bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
     if (!progress.records_synced) return false;
   }
   if (!progress.decision_end) {
-    const KeyValue record{decision_key(entry, entry.word.load(memory_order_relaxed)), encode_decision(index)};
-    // One that stands there already, as written before a coordinator died, must not be replaced: positions
-    // that have moved since are in no new one.
-    progress.inherited = decided_.erase(record.key) > 0;
-    if (!progress.inherited)
-      if (auto appended = topic_.append(std::span(&record, 1)); !appended)
-        return announce(appended.error()), false;
+    auto decision = encode_decision(index);
+    if (!decision) return announce(decision.error()), false;
+    const KeyValue record{key, std::move(*decision)};
+    if (auto appended = topic_.append(std::span(&record, 1)); !appended)
+      return announce(appended.error()), false;
     progress.decision_end = topic_.end();
   }
   topic_.request_sync();

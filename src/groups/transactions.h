@@ -38,7 +38,7 @@ struct Decision;
 class Transactions {
  public:
   // Both must outlive it. `offsets` is where the caller has positions persisted.
-  Transactions(log::Attachment& attachment, const InternalTopic& offsets)
+  Transactions(log::Attachment& attachment, InternalTopic& offsets)
       : attachment_(attachment),
         control_(attachment.control()),
         topic_(attachment, kTransactionsTopic),
@@ -102,6 +102,7 @@ class Transactions {
     bool is_rest = false;                               // the record names what is unmarked, and nothing else
   };
 
+  std::vector<std::uint32_t> partitions_of(const shm::TransactionalId& entry) const;
   std::optional<std::uint32_t> find_or_make_id(const std::string& id);
   bool is_held(const shm::TransactionalId& entry) const;
   void watch(std::uint32_t index, std::int64_t now_ns);
@@ -112,7 +113,8 @@ class Transactions {
   bool write_marker(std::uint32_t partition, format::MarkerKind kind, const format::Extension& of,
                     Ends& ends);
   std::set<std::uint32_t> apply_positions(std::uint32_t index, std::uint64_t word);
-  std::string encode_decision(std::uint32_t index) const;
+  void hold_back(std::uint32_t entry, const Ends& ends);
+  Result<std::string> encode_decision(std::uint32_t index) const;
   void close_decisions();
   bool are_synced(const Ends& ends) const;
   void request_sync(const Ends& ends) const;
@@ -132,7 +134,8 @@ class Transactions {
   log::Attachment& attachment_;
   const shm::Control& control_;
   InternalTopic topic_;
-  const InternalTopic& offsets_;
+  InternalTopic& offsets_;
+  bool offsets_end_known_ = false;  // also of what a coordinator before us appended there
   shm::OwnedSlot slot_;
   WallClock clock_;
   std::map<std::uint32_t, log::Appender> appenders_;  // by partition entry

@@ -62,6 +62,15 @@ std::set<std::uint32_t> Transactions::apply_positions(std::uint32_t index, std::
   return moved;
 }
 
+// A position stands for the records of every transaction that has moved it since it was written down.
+void Transactions::hold_back(std::uint32_t entry, const Ends& ends) {
+  Ends& held = held_back_[entry];
+  for (const auto& [partition, end] : ends) {
+    End& known = held.try_emplace(partition, end).first->second;
+    if (known.topic_id != end.topic_id || known.position < end.position) known = end;
+  }
+}
+
 bool Transactions::may_persist(std::uint32_t index, bool urgent) {
   const shm::GroupPartition& entry = control_.groups().partitions[index];
   const std::uint64_t pending = entry.pending.load(memory_order_acquire);  // SYNC: with add_offsets
@@ -102,7 +111,16 @@ void Transactions::note_written(const std::set<std::uint32_t>& left) {
         closing.moved
             ? std::ranges::none_of(*closing.moved, [&](std::uint32_t entry) { return left.contains(entry); })
             : left.empty();
-    if (written) closing.positions_end = offsets_.end();
+    if (!written) continue;
+    // Where another coordinator has appended them, they may be in memory only.
+    if (!closing.moved && !offsets_end_known_) {
+      if (auto included = offsets_.include_others(); !included) {
+        announce(included.error());
+        continue;
+      }
+      offsets_end_known_ = true;
+    }
+    closing.positions_end = offsets_.end();
   }
 }
 

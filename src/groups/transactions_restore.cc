@@ -88,7 +88,9 @@ std::optional<Decision> decode_decision(const Record& record) {
 
 }  // namespace
 
-std::string Transactions::encode_decision(std::uint32_t index) const {
+Result<std::string> Transactions::encode_decision(std::uint32_t index) const {
+  auto topics = attachment_.catalog().list_topics();
+  if (!topics) return std::unexpected(topics.error());
   const shm::TransactionalId& entry = control_.transactional_id(index);
   const std::uint64_t word = entry.word.load(memory_order_relaxed);
   Json value{{"producer_id", to_hex(entry.producer_id.load(memory_order_relaxed))},
@@ -97,16 +99,14 @@ std::string Transactions::encode_decision(std::uint32_t index) const {
              {"revision", control_.groups().revision.fetch_add(1, memory_order_relaxed) + 1},
              {"partitions", Json::array()},
              {"offsets", Json::array()}};
-  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
-    if ((entry.partitions[i / 64].load(memory_order_relaxed) >> i % 64 & 1) == 0) continue;
-    const shm::Partition& partition = control_.partition(i);
+  for (const std::uint32_t one : partitions_of(entry)) {
+    const shm::Partition& partition = control_.partition(one);
     value["partitions"].push_back({{"topic_id", to_hex(partition.topic_id.load(memory_order_relaxed))},
                                    {"partition", partition.partition.load(memory_order_relaxed)}});
   }
   const shm::GroupTableLayout& table = control_.groups();
   const std::uint32_t used =
       std::min(table.entries_used.load(memory_order_relaxed), shm::kMaxGroupPartitions);
-  auto topics = attachment_.catalog().list_topics();
   for (std::uint32_t i = 0; i < used; ++i) {
     const shm::GroupPartition& at = table.partitions[i];
     const log::WideWord pending = log::wide_load(&at.pending_offset);
@@ -114,9 +114,8 @@ std::string Transactions::encode_decision(std::uint32_t index) const {
         !shm::is_pending_of(pending.high, word))
       continue;
     const std::uint64_t topic_id = at.topic_id.load(memory_order_relaxed);
-    const auto topic = topics ? std::ranges::find(*topics, topic_id, &log::TopicEntry::topic_id)
-                              : std::vector<log::TopicEntry>::iterator();
-    if (!topics || topic == topics->end()) continue;
+    const auto topic = std::ranges::find(*topics, topic_id, &log::TopicEntry::topic_id);
+    if (topic == topics->end()) continue;  // deleted since
     const std::uint32_t group = shm::assignment_group(table.assignments[i].load(memory_order_relaxed));
     value["offsets"].push_back(
         {{"group", text_field(table.groups[std::min(group, shm::kMaxGroups - 1)].group_id.load())},

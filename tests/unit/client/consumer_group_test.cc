@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "client/log_core.h"
+#include "log/ring.h"
 #include "unit/client/group_test_support.h"
 
 namespace ringtail {
@@ -248,6 +249,37 @@ TEST_F(GroupTest, APartitionThatWasGrantedWhileTheCatalogCouldNotBeReadIsReadAft
   EXPECT_EQ(polled.error().code, Code::corrupt);
   ASSERT_TRUE(write_file_atomically(path, healthy));
   wait_assigned({&reader}, {1});
+}
+
+TEST_F(GroupTest, APartitionThatHasFailedIsToldAndHoldsUpNoneAndIsReadOnceItIsMended) {
+  create("orders", small(), 2);
+  send("orders", "good", 0);
+  send("orders", "bad", 1);
+  const LogCore& core = *log_->core();
+  const log::PartitionRef bad =
+      core.find_partition(core.catalog().load_topic("orders").value(), PartitionId(1)).value();
+  // As when it could not be opened: it has no ring.
+  const auto ring = log::ring_path(bad.shm_dir, bad.topic, bad.partition), aside = shm_.path() / "aside";
+  bad.entry().failure_code.store(static_cast<std::uint32_t>(Code::corrupt));
+  bad.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  std::filesystem::rename(ring, aside);
+  Consumer reader = member("billing", "orders");
+  std::vector<std::string> got;
+  bool told = false;
+  for (const auto give_up = std::chrono::steady_clock::now() + seconds(60); !told || got.empty();) {
+    ASSERT_LT(std::chrono::steady_clock::now(), give_up) << "told: " << told;
+    auto polled = reader.poll(milliseconds(1));
+    if (!polled) {
+      EXPECT_EQ(polled.error().code, Code::corrupt) << to_string(polled.error());
+      told = true;
+      continue;
+    }
+    for (const Record& record : *polled) got.emplace_back(record.value);
+  }
+  EXPECT_THAT(got, ElementsAre("good"));
+  std::filesystem::rename(aside, ring);
+  bad.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  EXPECT_THAT(poll_until({&reader}, [](const Got& g) { return count(g) == 1; })[0], ElementsAre("bad"));
 }
 
 TEST_F(GroupTest, TwoAssignorsInOneGroupAreRefused) {

@@ -210,6 +210,16 @@ TEST_F(ProducerTest, WithoutAcksARefusalIsToldByTheNextCall) {
   EXPECT_EQ(p.try_claim(8).error(), SendError::record_too_large);
 }
 
+TEST_F(ProducerTest, WithoutAcksARefusalIsToldByFlush) {
+  create("t", {{"max.message.bytes", "100"}});
+  Producer p = producer("t", {.acks = Acks::none});
+  EXPECT_TRUE(p.send("fine"));
+  EXPECT_TRUE(p.send(std::string(101, 'v')));
+  EXPECT_EQ(p.flush().error(), SendError::record_too_large);
+  EXPECT_TRUE(p.flush());
+  EXPECT_TRUE(p.send("fine again"));
+}
+
 TEST_F(ProducerTest, AcksOfAllNeedMinInsyncReplicas) {
   create("one");
   Producer p = producer("one", {.acks = Acks::all});

@@ -1,5 +1,6 @@
 // Transactions: all of it or nothing, for readers of committed records and for the positions of groups.
 #include <algorithm>
+#include <cstring>
 #include <set>
 
 #include "unit/client/transaction_test_support.h"
@@ -59,6 +60,23 @@ TEST_F(TransactionTest, ANewHolderOfTheIdFencesTheOld) {
   EXPECT_EQ(old.begin().error().code, Code::invalid_argument);
   EXPECT_EQ(old.abort().error().code, Code::fenced);
   EXPECT_EQ(old.begin().error().code, Code::fenced);
+  expect(young.begin());
+  ASSERT_TRUE(young.send("of the young"));
+  expect(young.commit());
+  Consumer reader = committed_reader("out");
+  EXPECT_THAT(take(reader, 1), ElementsAre("of the young"));
+  EXPECT_THAT(drain(reader), IsEmpty());
+}
+
+TEST_F(TransactionTest, ANewHolderOfTheIdDoesNotWaitForAnOpenClaimOfTheOld) {
+  create("out", small());
+  Producer old = transactional("t", "out");
+  expect(old.begin());
+  auto claim = old.try_claim(4);
+  ASSERT_TRUE(claim);
+  std::memcpy(claim->value().data(), "late", 4);
+  Producer young = transactional("t", "out");
+  EXPECT_TRUE(claim->commit());  // its place is ahead of the end that its transaction was given
   expect(young.begin());
   ASSERT_TRUE(young.send("of the young"));
   expect(young.commit());

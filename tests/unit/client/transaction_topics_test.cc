@@ -48,6 +48,36 @@ TEST_F(TransactionTopicsTest, RecordsOfAllTopicsAreVisibleOnceCommitted) {
   EXPECT_THAT(take(of_b, 2), ::testing::UnorderedElementsAre("2", "3"));
 }
 
+// Nobody was told of it, and its producer is gone.
+TEST_F(TransactionTopicsTest, ARecordThatWasRefusedWithoutAWordKeepsTheOthersFromBeingCommitted) {
+  Producer a = transactional("t", "a", {.acks = Acks::none});
+  const std::string too_large(64 << 10, 'v');
+  expect(a.begin());
+  ASSERT_TRUE(a.send("no"));
+  ASSERT_TRUE(other(a, "b").send({.value = too_large, .partition = PartitionId(0)}));
+  auto committed = a.commit();
+  ASSERT_FALSE(committed);
+  EXPECT_EQ(committed.error().code, Code::invalid_argument);
+  EXPECT_THAT(committed.error().message, HasSubstr("a record was refused; abort the transaction"));
+  expect(a.abort());
+  expect(a.begin());
+  ASSERT_TRUE(a.send("yes"));
+  expect(a.commit());
+  Consumer of_a = committed_reader("a");
+  EXPECT_THAT(take(of_a, 1), ElementsAre("yes"));
+  EXPECT_THAT(drain(of_a), IsEmpty());
+}
+
+TEST_F(TransactionTopicsTest, WhatWasRefusedInAnAbortedOneIsNotToldInTheNext) {
+  Producer a = transactional("t", "a", {.acks = Acks::none});
+  expect(a.begin());
+  ASSERT_TRUE(a.send(std::string(64 << 10, 'v')));
+  expect(a.abort());
+  expect(a.begin());
+  EXPECT_TRUE(a.send("yes"));
+  expect(a.commit());
+}
+
 TEST_F(TransactionTopicsTest, NothingOfAnAbortedOneIsSeenInAnyTopic) {
   Producer a = transactional("t", "a");
   Producer b = other(a, "b");

@@ -164,12 +164,33 @@ TEST_F(CoordinatorTest, AFullTableOfPositionsIsToldAndHeals) {
   auto seat = join("billing", "orders");
   settle({seat.get()}, {2});
   const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(1)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));  // which is not what the trouble is about
   EXPECT_EQ(static_cast<Code>(group.trouble_code.load() - 1), Code::limit_exceeded);
   EXPECT_THAT(group.trouble.load(), HasSubstr("2 partitions of group 'billing'"));
   EXPECT_THAT(group.trouble.load(), HasSubstr("delete groups"));
   ASSERT_TRUE(ask(shm::GroupRequest::remove, "hoarder"));
   ASSERT_TRUE((*seat)->join({.topics = {"orders"}, .pattern = {}}));
   settle({seat.get()}, {4});
+  EXPECT_EQ(group.trouble_code.load(), 0u);
+}
+
+TEST_F(CoordinatorTest, TroubleWithCommitsIsOverOnceTheyAreOnDisk) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  const auto topic = attachment_->catalog().load_topic(kOffsetsTopic).value();
+  shm::Partition& positions = attachment_->find_partition(topic, PartitionId(0)).value().entry();
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  positions.hot.fetch_add(shm::kHotVersion);  // so that its appender looks
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(6)));
+  EXPECT_FALSE((*seat)->persist(milliseconds(1)));
+  const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  wait([&] { return group.trouble_code.load() != 0; });
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
   EXPECT_EQ(group.trouble_code.load(), 0u);
 }
 
