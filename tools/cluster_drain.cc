@@ -33,7 +33,8 @@ Status wait_until_drained(const GlobalOptions& options, ClusterSession& session,
   return session.wait([&](const ClusterState& state) {
     const std::size_t left = led_by(state, node);
     if (left != 0 && said != left && !options.json)
-      note(fmt::format("node {} still leads {} partition{}", node.value(), left, left == 1 ? "" : "s"));
+      note(options,
+           fmt::format("node {} still leads {} partition{}", node.value(), left, left == 1 ? "" : "s"));
     said = left;
     return left == 0;
   });

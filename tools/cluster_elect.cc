@@ -136,12 +136,18 @@ std::string sacrifice_of(const PartitionRecord& before, const PartitionRecord& a
              : fmt::format("acknowledged records that it lacks and node {} had are given up", names_of(lost));
 }
 
-bool confirmed(const ElectArguments& arguments, const std::vector<Election>& elections) {
+bool confirmed(const GlobalOptions& options, const ElectArguments& arguments,
+               const std::vector<Election>& elections) {
   if (arguments.yes) return true;
   for (const auto& [before, change] : elections) {
     const PartitionRecord& after = record_of(change);
-    write_to_stderr(fmt::format("{}: node {} is to lead; {}\n", name_of({after.topic, after.partition}),
-                                after.leader->value(), sacrifice_of(before, after)));
+    const std::string sacrifice =
+        fmt::format("{}: node {} is to lead; {}", name_of({after.topic, after.partition}),
+                    after.leader->value(), sacrifice_of(before, after));
+    if (options.json)
+      note(options, sacrifice);
+    else
+      write_to_stderr(sacrifice + "\n");
   }
   if (::isatty(STDIN_FILENO) == 0) return false;
   write_to_stderr("This cannot be undone. Type yes to go on: ");
@@ -168,7 +174,7 @@ int elect_unclean(const GlobalOptions& options, const ElectArguments& arguments,
       next->isr.front().life = find_live(*state, *next->leader)->log_id;
     elections.push_back({record, {std::move(*next), revision}});
   }
-  if (!elections.empty() && !confirmed(arguments, elections))
+  if (!elections.empty() && !confirmed(options, arguments, elections))
     return report_usage(options,
                         "nothing was changed: records may be lost, so say yes on a terminal, or give --yes");
   for (const auto& [before, change] : elections) {

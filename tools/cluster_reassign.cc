@@ -121,8 +121,8 @@ Status wait_until_moved(const GlobalOptions& options, ClusterSession& session, c
   return session.wait([&](const ClusterState& state) {
     const std::size_t left = left_of(state, topic, targets);
     if (left != 0 && said != left && !options.json)
-      note(fmt::format("{} of {} partition{} moved", targets.size() - left, targets.size(),
-                       targets.size() == 1 ? "" : "s"));
+      note(options, fmt::format("{} of {} partition{} moved", targets.size() - left, targets.size(),
+                                targets.size() == 1 ? "" : "s"));
     said = left;
     return left == 0;
   });

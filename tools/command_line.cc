@@ -36,7 +36,7 @@ class JsonMessage final : public spdlog::custom_flag_formatter {
 };
 
 // What the library has to say goes to standard error, so that records stay alone on standard output.
-// With --json it is objects, too, a line each, as errors are.
+// With --json it is objects, too, a line each, as errors and notes are.
 void set_up_logging(int verbosity, bool as_json) {
   auto logger = spdlog::stderr_color_mt("ringtail");
   if (as_json) {
@@ -54,7 +54,7 @@ void set_up_logging(int verbosity, bool as_json) {
 
 void add_global_options(CLI::App& root, GlobalOptions& options) {
   root.add_option("--dir", options.dir, "The log directory")->envname("RINGTAIL_DIR")->type_name("DIR");
-  root.add_flag("--json", options.json, "Print results and errors as JSON");
+  root.add_flag("--json", options.json, "Print results, errors and notes as JSON");
   root.add_flag("-v,--verbose", options.verbosity, "Say more; twice: even more");
   root.set_version_flag("--version", "ringtail " RINGTAIL_VERSION);
   root.parse_complete_callback([&options] { set_up_logging(options.verbosity, options.json); });

@@ -214,12 +214,12 @@ int run(const GlobalOptions& options, Consumer& consumer, RecordPrinter& printer
   const Status done = printer.run();
   if (options.verbosity > 0) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    note(fmt::format("{} records, {}, {:.3f} s", grouped(printer.printed()), human_bytes(printer.bytes()),
-                     elapsed.count()));
+    note(options, fmt::format("{} records, {}, {:.3f} s", grouped(printer.printed()),
+                              human_bytes(printer.bytes()), elapsed.count()));
   }
   if (const std::uint64_t missed = consumer.missed(); missed > 0) {
-    note(fmt::format("missed {} records that were overwritten or deleted before they were read",
-                     grouped(missed)));
+    note(options, fmt::format("missed {} records that were overwritten or deleted before they were read",
+                              grouped(missed)));
   }
   if (interrupt::pending()) return interrupt::exit_code();
   const bool reader_left = !done && done.error().os_errno == EPIPE;
@@ -272,7 +272,7 @@ RebalanceListener listen(const GlobalOptions& options, const ConsumeArguments& a
     std::string names;
     for (const TopicPartition& one : partitions)
       names += fmt::format("{}{}-{}", names.empty() ? "" : ", ", one.topic, one.partition.value());
-    note(fmt::format("group '{}': {} {}", arguments.group, what, names));
+    note(options, fmt::format("group '{}': {} {}", arguments.group, what, names));
   };
   const auto forget = [&parts](std::span<const TopicPartition> partitions) {
     std::erase_if(

@@ -107,8 +107,8 @@ Result<TopicDescription> ensure_topic(const GlobalOptions& options, const Log& l
   if (!arguments.timestamp_column.empty()) spec.configs.emplace("retention.ms", "-1");
   if (const Status created = admin.create_topic(spec); !created) return std::unexpected(created.error());
   if (options.verbosity > 0) {
-    note(fmt::format("created topic '{}' with one partition{}", spec.name,
-                     spec.configs.empty() ? "" : " and retention.ms=-1"));
+    note(options, fmt::format("created topic '{}' with one partition{}", spec.name,
+                              spec.configs.empty() ? "" : " and retention.ms=-1"));
   }
   return admin.describe_topic(arguments.topic);
 }

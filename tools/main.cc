@@ -24,8 +24,12 @@ int show_help(const CLI::App& root, const CLI::ParseError& what, const GlobalOpt
   return report(options, fail_errno(errno, "cannot write to standard output").error());
 }
 
-int run(int argc, char** argv) {
-  GlobalOptions options;
+// What goes wrong may do so before the parser has reached the flag.
+bool asks_for_json(int argc, char** argv) {
+  return std::any_of(argv + 1, argv + argc, [](std::string_view arg) { return arg == "--json"; });
+}
+
+int run(int argc, char** argv, GlobalOptions& options) {
   int exit_code = kDone;
   CLI::App root("A shared-memory event log with Kafka's model.", "ringtail");
   add_everything(root, options, exit_code);
@@ -35,8 +39,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success))
       return show_help(root, error, options);
-    // The mistake may have come before the parser reached the flag.
-    options.json |= std::any_of(argv + 1, argv + argc, [](std::string_view arg) { return arg == "--json"; });
+    options.json |= asks_for_json(argc, argv);
     return report_usage(
         options, fmt::format("{}; see `{} --help`", describe_mistake(root, error), command_so_far(root)));
   }
@@ -48,10 +51,12 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   ringtail::open_missing_streams();
+  ringtail::tools::GlobalOptions options;
   try {
-    return ringtail::tools::run(argc, argv);
-  } catch (const std::exception& error) {  // of the parser and of allocation; the library throws nothing
-    ringtail::tools::note(error.what());
-    return ringtail::tools::kFailed;
+    return ringtail::tools::run(argc, argv, options);
+  } catch (const std::exception& error) {
+    // Of the parser, of allocation and of std::filesystem; the library throws nothing.
+    options.json |= ringtail::tools::asks_for_json(argc, argv);
+    return ringtail::tools::report(options, ringtail::Error{ringtail::Code::system, 0, error.what()});
   }
 }

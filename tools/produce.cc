@@ -212,10 +212,10 @@ int produce(const GlobalOptions& options, ProduceArguments& arguments) {
   const Status sent = send_lines(input, *sender);
   if (options.verbosity > 0) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    note(fmt::format(
-        "{} records, {} read, {:.3f} s, {} records/s", grouped(sender->lines()),
-        human_bytes(input.bytes_read()), elapsed.count(),
-        grouped(static_cast<std::uint64_t>(static_cast<double>(sender->lines()) / elapsed.count()))));
+    note(options, fmt::format("{} records, {} read, {:.3f} s, {} records/s", grouped(sender->lines()),
+                              human_bytes(input.bytes_read()), elapsed.count(),
+                              grouped(static_cast<std::uint64_t>(static_cast<double>(sender->lines()) /
+                                                                 elapsed.count()))));
   }
   if (interrupt::pending()) return interrupt::exit_code();
   return sent ? kDone : report(options, sent.error());

@@ -29,11 +29,12 @@ bool may_be_in_new_log(std::string_view name) {
 // A log is not made among files of somebody else: with --dir DIR it is too easily meant to be in DIR/something.
 Status check_new_log(const std::filesystem::path& dir) {
   std::error_code error;
-  if (std::filesystem::exists(dir / "ringtail.toml", error)) return {};
   std::filesystem::directory_iterator entry(dir, error);
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     const std::string name = entry->path().filename();
     if (may_be_in_new_log(name)) continue;
+    // Behind the listing, for somebody else may be making the same log meanwhile.
+    if (std::filesystem::exists(dir / "ringtail.toml", error)) return {};
     return fail(
         Code::already_exists,
         fmt::format("'{}' is no log, and not empty (it has '{}'); give an empty directory or a new one, such "
@@ -41,6 +42,11 @@ Status check_new_log(const std::filesystem::path& dir) {
                     dir.native(), name, (dir / "ringtail").native()));
   }
   return {};  // what cannot be listed is Log::open's to say
+}
+
+void write_line(const nlohmann::json& object) {
+  // Messages may quote bytes that are no UTF-8, for example a topic's name.
+  write_to_stderr(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace
@@ -62,10 +68,9 @@ int report(const GlobalOptions& options, const Error& error) {
     nlohmann::json object;
     object["error"] = {{"code", to_string(error.code)}, {"message", error.message}};
     if (error.os_errno != 0) object["error"]["errno"] = error.os_errno;
-    // Messages may quote bytes that are no UTF-8, for example a topic's name.
-    write_to_stderr(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+    write_line(object);
   } else {
-    note(error.message);
+    note(options, error.message);
   }
   return error.code == Code::invalid_argument ? kUsage : kFailed;
 }
@@ -82,7 +87,15 @@ int finish(const GlobalOptions& options, const nlohmann::json& object, std::stri
   return kDone;
 }
 
-void note(std::string_view message) { write_to_stderr(fmt::format("ringtail: {}\n", message)); }
+void note(const GlobalOptions& options, std::string_view message) {
+  if (options.json) {
+    nlohmann::json object;
+    object["note"] = message;
+    write_line(object);
+  } else {
+    write_to_stderr(fmt::format("ringtail: {}\n", message));
+  }
+}
 
 namespace interrupt {
 namespace {

@@ -30,8 +30,9 @@ int report(const GlobalOptions& options, const Error& error);
 int report_usage(const GlobalOptions& options, std::string message);
 // Prints a result: `object` with --json, `text` otherwise. Returns the exit code that goes with it.
 int finish(const GlobalOptions& options, const nlohmann::json& object, std::string_view text);
-// A line that is no error: something the user should know, although the command goes on.
-void note(std::string_view message);
+// A line (an object with --json) that is no error: something the user should know, although the command
+// goes on.
+void note(const GlobalOptions& options, std::string_view message);
 
 // SIGINT and SIGTERM end a command at its next convenient point; a second one kills. SIGPIPE is
 // ignored: a command whose reader went away ends quietly.

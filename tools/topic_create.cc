@@ -85,7 +85,7 @@ class Creation {
       return interrupt::pending() ? interrupt::exit_code() : code;
     }
     if (interrupt::pending()) {
-      note(fmt::format("interrupted: topic '{}' was created", spec_.name));
+      note(options_, fmt::format("interrupted: topic '{}' was created", spec_.name));
       return interrupt::exit_code();
     }
     return finish_with_result();
@@ -98,8 +98,8 @@ class Creation {
   }
 
   // What the thread is doing can be left at any point, as by processes that die.
-  [[noreturn]] static void leave(const std::string& why) {
-    note(why);
+  [[noreturn]] void leave(const std::string& why) const {
+    note(options_, why);
     ::_exit(interrupt::exit_code());
   }
 

@@ -105,4 +105,15 @@ inline std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
+// The notes among what a command with --json wrote to standard error, each line of which has to be an object.
+inline std::vector<std::string> notes_of(const std::string& err) {
+  std::vector<std::string> notes;
+  for (const std::string& line : lines_of(err)) {
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, false);
+    EXPECT_TRUE(object.is_object()) << line;
+    if (object.contains("note")) notes.push_back(object["note"].get<std::string>());
+  }
+  return notes;
+}
+
 }  // namespace ringtail::test

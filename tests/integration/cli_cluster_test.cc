@@ -8,6 +8,7 @@
 namespace ringtail::test {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
@@ -169,6 +170,10 @@ TEST_F(CliClusterTest, AnUncleanElectionIsConfirmedFirst) {
   EXPECT_EQ(unsure.exit_code, 2);
   EXPECT_THAT(unsure.err, HasSubstr("orders-0: node " + std::to_string(other) + " is to lead"));
   EXPECT_THAT(unsure.err, HasSubstr("and node " + std::to_string(leader) + " had are given up"));
+  const CommandResult as_json = cluster({"cluster", "elect", "--unclean", "--topic", "orders", "--json"});
+  EXPECT_EQ(as_json.exit_code, 2);
+  EXPECT_THAT(notes_of(as_json.err),
+              ElementsAre(HasSubstr("orders-0: node " + std::to_string(other) + " is to lead")));
   EXPECT_EQ(partition_of("orders", 0)["led"], false);
 
   const json done = cluster_json({"cluster", "elect", "--unclean", "--topic", "orders", "--yes"});

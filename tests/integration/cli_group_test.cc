@@ -13,8 +13,10 @@ namespace {
 
 using nlohmann::json;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 using ::testing::UnorderedElementsAreArray;
 
 using Lines = std::vector<std::string>;
@@ -213,19 +215,27 @@ TEST_F(CliGroupTest, AMemberThatStoodStillLosesItsPartitionsAndJoinsAgain) {
   run_ok({"topic", "create", "orders", "--partitions", "2"});
   Command other(member("billing", "orders"), environment());  // keeps the log, too
   wait_members("billing", 1);
-  Command sleeper(command_line({"consume", "orders", "--group", "billing", "--max-poll-interval", "300ms"}),
-                  environment());
-  wait_members("billing", 2);
-  sleeper.signal(SIGSTOP);
-  const json alone = wait_members("billing", 1);
-  EXPECT_EQ(alone["members"][0]["pid"], other.pid());
-  EXPECT_EQ(alone["members"][0]["partitions"].size(), 2u);
-  sleeper.signal(SIGCONT);
-  ASSERT_TRUE(sleeper.wait_for_error("lost orders-"));
-  ASSERT_TRUE(sleeper.wait_for_error("joins again"));
-  const json both = wait_members("billing", 2);
-  for (const json& one : both["members"]) EXPECT_EQ(one["partitions"].size(), 1u);
-  stop(sleeper);
+  for (const bool as_json : {false, true}) {
+    Lines line = {"consume", "orders", "--group", "billing", "--max-poll-interval", "300ms"};
+    if (as_json) line.emplace_back("--json");
+    Command sleeper(command_line(std::move(line)), environment());
+    wait_members("billing", 2);
+    sleeper.signal(SIGSTOP);
+    const json alone = wait_members("billing", 1);
+    EXPECT_EQ(alone["members"][0]["pid"], other.pid());
+    EXPECT_EQ(alone["members"][0]["partitions"].size(), 2u);
+    sleeper.signal(SIGCONT);
+    ASSERT_TRUE(sleeper.wait_for_error("lost orders-"));
+    ASSERT_TRUE(sleeper.wait_for_error("joins again"));
+    const json both = wait_members("billing", 2);
+    for (const json& one : both["members"]) EXPECT_EQ(one["partitions"].size(), 1u);
+    sleeper.signal(SIGINT);
+    const CommandResult result = sleeper.wait();
+    EXPECT_EQ(result.exit_code, 130);
+    const Lines said = as_json ? notes_of(result.err) : lines_of(result.err);
+    EXPECT_THAT(said, Contains(StartsWith(as_json ? "group 'billing': lost orders-"
+                                                  : "ringtail: group 'billing': lost orders-")));
+  }
   stop(other);
 }
 

@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <map>
+#include <thread>
 
 #include "integration/cli.h"
 
@@ -10,8 +11,11 @@ namespace ringtail::test {
 namespace {
 
 using nlohmann::json;
+using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
+using ::testing::StartsWith;
 
 class CliProduceConsumeTest : public CliTest {
  protected:
@@ -42,6 +46,10 @@ TEST_F(CliProduceConsumeTest, VerboseSumsUpOnStandardError) {
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(result.out, "");
   EXPECT_THAT(result.err, HasSubstr("2 records"));
+  const CommandResult as_json = run({"produce", "t", "-v", "--json"}, "one\ntwo\n");
+  EXPECT_EQ(as_json.exit_code, 0);
+  EXPECT_EQ(as_json.out, "");
+  EXPECT_THAT(notes_of(as_json.err), ElementsAre(StartsWith("2 records")));
 }
 
 TEST_F(CliProduceConsumeTest, KeysEndAtTheFirstSeparator) {
@@ -263,6 +271,37 @@ TEST_F(CliProduceConsumeTest, MemoryTopicsWorkAlike) {
   const CommandResult durable = run({"produce", "m", "--durable"}, "three\n");
   EXPECT_EQ(durable.exit_code, 2);
   EXPECT_THAT(durable.err, HasSubstr("memory"));
+}
+
+TEST_F(CliProduceConsumeTest, AReaderThatWasPassedSaysHowMuchItMissed) {
+  run_ok({"topic", "create", "m", "--config", "storage=memory", "--config", "on.full=overwrite", "--config",
+          "term.bytes=65536", "--config", "ring.terms=4"});
+  // Came first, so it keeps the log while the readers stand still.
+  Command keeper(command_line({"produce", "m"}), environment());
+  const std::string maps = "/proc/" + std::to_string(keeper.pid()) + "/maps";
+  while (read_file(maps).find("/m-0.ring") == std::string::npos)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  Command text(command_line({"consume", "m", "--from-beginning"}), environment());
+  Command as_json(command_line({"consume", "m", "--from-beginning", "--json"}), environment());
+  run_ok({"produce", "m"}, "first\n");
+  for (Command* reader : {&text, &as_json}) {
+    ASSERT_TRUE(reader->wait_for_output("first"));
+    reader->signal(SIGSTOP);
+  }
+  std::string input;
+  for (int i = 0; i < 2'000; ++i) input += std::string(1'000, 'x') + "\n";
+  run_ok({"produce", "m"}, input + "last\n");
+  const auto end = [](Command& reader) {
+    reader.signal(SIGCONT);
+    EXPECT_TRUE(reader.wait_for_output("last"));
+    reader.signal(SIGINT);
+    const CommandResult result = reader.wait();
+    EXPECT_EQ(result.exit_code, 130);
+    return result.err;
+  };
+  const std::string missed = "missed [0-9,]+ records that were overwritten or deleted before they were read";
+  EXPECT_THAT(lines_of(end(text)), Contains(MatchesRegex("ringtail: " + missed)));
+  EXPECT_THAT(notes_of(end(as_json)), ElementsAre(MatchesRegex(missed)));
 }
 
 }  // namespace

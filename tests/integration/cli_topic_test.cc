@@ -1,7 +1,10 @@
 // ringtail topic
 #include <gmock/gmock.h>
 
+#include <array>
+
 #include "integration/cli.h"
+#include "support/tracer.h"
 
 namespace ringtail::test {
 namespace {
@@ -201,6 +204,30 @@ TEST_F(CliTopicTest, NoLogIsMadeAmongTheFilesOfSomebodyElse) {
   // An empty one is fine, and so is the top of a file system.
   std::filesystem::create_directories(log_dir() / "lost+found");
   run_ok({"topic", "create", "t", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+}
+
+// One comes to list the directory; meanwhile another makes the log.
+TEST_F(CliTopicTest, TwoMayMakeTheSameLogAtOnce) {
+  std::filesystem::create_directories(log_dir());
+  const auto create = [](const char* name) -> std::vector<std::string> {
+    return {"topic", "create", name, "--config", "term.bytes=65536", "--config", "ring.terms=4"};
+  };
+  std::vector<std::string> line = command_line(create("slow"));
+  line.insert(line.begin(), {"sh", "-c", "read go && exec \"$@\"", "sh"});
+  Command slow(line, environment());
+  Tracer tracer(slow.pid(), std::array<long, 1>{SYS_getdents64});
+  ASSERT_TRUE(tracer.is_tracing());
+  slow.write("go\n");
+  const auto lists_directory = [&](const Call& call) {
+    return !call.ended &&
+           tracer.path_of_descriptor(call.arguments[0]) == std::filesystem::canonical(log_dir()).string();
+  };
+  ASSERT_EQ(tracer.lead(1, lists_directory), 1u);
+  run_ok(create("fast"));
+  tracer.let_go();
+  const CommandResult result = slow.wait();
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(run_ok({"topic", "list"}), "fast\nslow\n");
 }
 
 TEST_F(CliTopicTest, ATopicOfRingtailsOwnIsDeletedOnlyWhenThatIsSaid) {

@@ -197,6 +197,26 @@ TEST_F(CliTest, ANameThatIsNotUtf8StillMakesAnErrorObject) {
   EXPECT_FALSE(nlohmann::json::parse(result.err, nullptr, false).is_discarded()) << result.err;
 }
 
+// In a working directory that is gone, a relative path has no absolute one.
+TEST_F(CliTest, AnExceptionIsAnErrorAsAnyOther) {
+  const auto run_nowhere = [this](std::vector<std::string> arguments) {
+    const std::string script = "mkdir \"$1\" && cd \"$1\" && rmdir \"$1\" && shift && exec \"$@\"";
+    arguments = command_line(std::move(arguments));
+    arguments.insert(arguments.begin(), {"sh", "-c", script, "sh", (directory() / "gone").string()});
+    return run_command(arguments, {}, environment());
+  };
+  const CommandResult text = run_nowhere({"log", "verify", "."});
+  EXPECT_EQ(text.exit_code, 1);
+  EXPECT_THAT(text.err, HasSubstr("absolute path"));
+  const CommandResult as_json = run_nowhere({"log", "verify", ".", "--json"});
+  EXPECT_EQ(as_json.exit_code, 1);
+  EXPECT_EQ(as_json.out, "");
+  const nlohmann::json error = nlohmann::json::parse(as_json.err, nullptr, false);
+  ASSERT_FALSE(error.is_discarded()) << as_json.err;
+  EXPECT_EQ(error["error"]["code"], "system");
+  EXPECT_EQ(text.err, "ringtail: " + error["error"]["message"].get<std::string>() + "\n");
+}
+
 TEST_F(CliTest, CompletionKnowsCommandsOptionsChoicesAndTopics) {
   run_ok({"topic", "create", "orders"});
   run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--exit-at-end"});

@@ -16,6 +16,7 @@ namespace {
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::AnyOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::Optional;
@@ -152,14 +153,14 @@ TEST_F(DaemonTest, ASignalEndsACreationThatWaitsForRecoveryAndNothingIsLeft) {
   request.l_whence = SEEK_SET;
   request.l_len = 1;
   ASSERT_EQ(::fcntl(lock, F_OFD_SETLK, &request), 0);
-  Command creation(command_line({"topic", "create", "t"}), environment());
+  Command creation(command_line({"topic", "create", "t", "--json"}), environment());
   const auto maps = [&] { return read_file("/proc/" + std::to_string(creation.pid()) + "/maps"); };
   ASSERT_TRUE(wait_until([&] { return maps().find("/dev/shm/ringtail-") != std::string::npos; }));
   creation.signal(SIGINT);
   const CommandResult result = creation.wait();
   ::close(lock);
   EXPECT_EQ(result.exit_code, 130);
-  EXPECT_THAT(result.err, HasSubstr("interrupted: nothing of topic 't' was created"));
+  EXPECT_THAT(notes_of(result.err), ElementsAre("interrupted: nothing of topic 't' was created"));
   EXPECT_EQ(run_ok({"topic", "list"}), "a\n");
 }
 
