@@ -134,6 +134,10 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
   }
   // SYNC: set before the frame of a claim that was given up is resolved; its state word was acquired above.
   const bool scribbled = ring_->header().scribbled.load(memory_order_acquire) != 0;
+  if (scribbled && !left && is_memory()) {
+    frame_ = begin;
+    return frames_in_doubt(max_bytes);
+  }
   if (left || scribbled || (begin == frame_ && left_ring())) {
     mode_ = Mode::detached;
     release_pin();
@@ -145,6 +149,50 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
   position_ = position;
   offset_ = offset;
   frames.bytes = {begin, frame_};
+  frames.end = {position_, offset_};
+  tell_place();
+  return frames;
+}
+
+// Of a ring in which a claim was given up, where there are no files to tell for sure: from a copy, in which what the
+// late owner may have written over is put right.
+Result<PartitionReader::Frames> PartitionReader::frames_in_doubt(std::size_t max_bytes) {
+  Frames frames{{}, {position_, offset_}, {position_, offset_}};
+  copied_.clear();
+  const bool by_owner = ring_->scribbled() == Scribbled::by_owner;
+  const Position end = by_owner ? ring_->decided_end().value_or(position_) : Position(~std::uint64_t{0});
+  while (frame_ < term_end_ && position_ < end && copied_.size() < max_bytes) {
+    // SYNC: pairs with the release CAS of commit_word and publish_filler.
+    const std::uint64_t word = format::load_state_word(frame_, memory_order_acquire);
+    if (!format::word_is_resolved(word)) break;
+    const std::uint32_t extent = format::word_extent(word);
+    if (extent < format::kFrameHeaderBytes || extent > static_cast<std::uint64_t>(term_end_ - frame_))
+      return corrupt_frame("its length");
+    std::uint64_t records = 0;
+    const std::size_t at = copied_.size();
+    if (!by_owner && format::word_type(word) == format::FrameType::aborted) {
+      const auto told = ring_->scribbled_records(position_, extent, offset_);
+      if (!told) break;
+      records = *told;
+      copied_.resize(at + extent);
+      format::write_filler(copied_.data() + at, format::FrameType::aborted, extent, offset_,
+                           static_cast<std::uint32_t>(records));
+    } else {
+      const format::FrameHeader header = format::load_header_once(frame_, word);
+      if (header.offset != offset_.value()) return corrupt_frame("its offset");
+      records = format::frame_records(header);
+      copied_.insert(copied_.end(), frame_, frame_ + extent);
+    }
+    offset_ += records;
+    position_ += extent;
+    frame_ += extent;
+  }
+  if (copied_.empty() && left_ring()) {
+    mode_ = Mode::detached;
+    release_pin();
+    return frames;
+  }
+  frames.bytes = copied_;
   frames.end = {position_, offset_};
   tell_place();
   return frames;

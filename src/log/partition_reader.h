@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "log/epoch_list.h"
 #include "log/partition_ref.h"
@@ -166,6 +167,7 @@ class PartitionReader {
   void tell_place();
   std::unexpected<Error> has_left(Position position) const;
   Result<Frames> frames_in_ring(std::size_t max_bytes);
+  Result<Frames> frames_in_doubt(std::size_t max_bytes);
   Result<Frames> frames_in_files();
   // Whether the newest ring is to be read from at this position.
   bool is_in_current() const;
@@ -226,6 +228,7 @@ class PartitionReader {
   TransactionOutcomes* notes_ = nullptr;     // of a scout: where markers are noted
 
   std::unique_ptr<SegmentReader> segments_;
+  std::vector<std::byte> copied_;      // see frames_in_doubt
   std::span<const std::byte> unread_;  // of what segments_ gave last: from position_ on
   bool compacted_ = false;             // position_ is one in a compacted file, and means nothing to a ring
 };

@@ -171,6 +171,7 @@ Ring::End Ring::claimed_end() const {
 }
 
 std::optional<Ring::End> Ring::exact_end() const {
+  if (is_closed()) return std::nullopt;
   if (sealed())
     return End{Position(header_->sealed_position.load(memory_order_relaxed)),
                Offset(header_->sealed_offset.load(memory_order_relaxed))};
@@ -181,6 +182,27 @@ std::optional<Ring::End> Ring::exact_end() const {
   // SYNC: behind the tail, which acquires: it may be that of a commit that does not count (exclusive.pml, SEEK).
   if (scribbled() == Scribbled::by_owner) return std::nullopt;
   return end;
+}
+
+std::optional<std::uint64_t> Ring::scribbled_records(Position position, std::uint32_t extent,
+                                                     Offset offset) const {
+  const auto load = [](const std::byte* frame, std::size_t at, auto value) {
+    std::memcpy(&value, frame + at, sizeof value);
+    return value;
+  };
+  const Position behind = position + extent;
+  if (const auto end = exact_end(); end && end->position == behind) return end->offset - offset;
+  if (term_start(term_of(position) + 1) - position < extent + format::kFrameHeaderBytes) return std::nullopt;
+  const std::byte* const frame = at(behind);
+  // SYNC: pairs with the release CAS of commit_word and publish_filler.
+  const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);
+  if (!format::word_is_resolved(word)) return std::nullopt;
+  const Offset following(load(frame, offsetof(format::FrameHeader, offset), std::uint64_t{}));
+  // Of several, the last one uses up what the others cannot tell.
+  const auto said = load(at(position), offsetof(format::FrameHeader, key_length), std::uint32_t{});
+  if (following < offset || (format::word_type(word) == FrameType::aborted && offset + said != following))
+    return 0;
+  return following - offset;
 }
 
 std::optional<Offset> Ring::offset_at(Position head) const {

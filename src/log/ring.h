@@ -196,6 +196,11 @@ class Ring {
 
   TermLine& line(std::uint64_t term) const { return header_->terms[term % term_count_]; }
   std::uint64_t lap(std::uint64_t term) const { return term / term_count_ & kLapMask; }
+  // How many offsets an aborted frame of a scribbled ring uses up, from `offset` on: those up to what follows it, for
+  // the late owner of the claim may have written over what it says. Nothing while that is not there yet; a term's last
+  // frame is always a pad.
+  std::optional<std::uint64_t> scribbled_records(Position position, std::uint32_t extent,
+                                                 Offset offset) const;
   // The offset at `head`, which is where a term starts, or where the ring does; nothing at other places.
   std::optional<Offset> offset_at(Position head) const;
   // Requires position >= base_position().

@@ -73,7 +73,7 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
     std::uint64_t records = 1;
     // Only claimers write over what was theirs: an owner's frame that is aborted tells by itself.
     if (type == FrameType::aborted && ring_.scribbled() == Scribbled::by_claimer) [[unlikely]] {
-      const auto told = scribbled_records(run.position + run.bytes, extent, run.next_offset);
+      const auto told = ring_.scribbled_records(run.position + run.bytes, extent, run.next_offset);
       if (!told) break;
       records = *told;
     } else if (const auto offset = load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset));
@@ -138,25 +138,6 @@ void RingKeeper::settle_filler(std::byte* frame, std::uint32_t extent, Offset of
 
 // A claim was given up in this ring: what aborted frames say of offsets may have been written over.
 bool RingKeeper::is_scribbled() const { return ring_.scribbled() != Scribbled::no; }
-
-// How many offsets an aborted frame of a scribbled ring uses up, from `offset` on: those up to what follows
-// it. Nothing while that is not there yet; a term's last frame is always a pad.
-std::optional<std::uint64_t> RingKeeper::scribbled_records(Position position, std::uint32_t extent,
-                                                           Offset offset) const {
-  const Position behind = position + extent;
-  if (const auto end = ring_.exact_end(); end && end->position == behind) return end->offset - offset;
-  if (ring_.term_start(ring_.term_of(position) + 1) - position < extent + format::kFrameHeaderBytes)
-    return std::nullopt;
-  const std::byte* const frame = ring_.at(behind);
-  const std::uint64_t word = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  if (!format::word_is_resolved(word)) return std::nullopt;
-  const Offset following(load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset)));
-  // Of several, the last one uses up what the others cannot tell.
-  const auto said = load<std::uint32_t>(ring_.at(position), offsetof(format::FrameHeader, key_length));
-  if (following < offset || (format::word_type(word) == FrameType::aborted && offset + said != following))
-    return 0;
-  return following - offset;
-}
 
 void RingKeeper::skip_to_term_of_head() {
   const Position head(ring_.header().head.load(memory_order_relaxed));

@@ -103,8 +103,6 @@ class RingKeeper {
   static bool seize(std::byte* frame, std::uint64_t word, std::uint32_t extent);
   static void fill_seized(std::byte* frame, std::uint32_t extent, Offset offset, std::uint32_t records);
   bool is_scribbled() const;
-  std::optional<std::uint64_t> scribbled_records(Position position, std::uint32_t extent,
-                                                 Offset offset) const;
   std::uint64_t end_of_hole(const std::byte* data, std::uint64_t at, std::uint64_t limit) const;
   Result<bool> close_tripped_term(std::uint64_t term, std::uint64_t at, Offset next);
   std::unexpected<Error> corrupt_term(std::uint64_t term, const char* what) const;

@@ -135,6 +135,27 @@ TEST_P(ReplicatedLeader, AnOpenClaimIsGivenUpWhenTheLeadershipIs) {
   follow_and_expect_same(a_, b_, 2);
 }
 
+// Memory topics have no files by which it could be told.
+TEST_P(ReplicatedLeader, WhatStandsBesideAClaimThatWasGivenUpIsShippedStill) {
+  a_.lead(1);
+  b_.follow(a_, 1);
+  auto producer = a_.new_producer();
+  auto slow = a_.new_producer();
+  a_.append(*producer, "one ", 3);
+  b_.fetch_from(a_);
+  auto claim = (*slow)->claim({}, 100);
+  ASSERT_TRUE(claim);
+  a_.append(*producer, "two ", 3);
+  const std::uint64_t before = a_.ring().generation();
+  a_.keeper().on_slot_stuck(slow->slot.index(), a_.ref().control->slot(slow->slot.index()).op.load());
+  a_.turn_until([&] { return a_.ring().generation() > before && slow->slot.given_up_done(); });
+  EXPECT_EQ((*slow)->commit(*claim).error(), SendError::claim_expired);
+  a_.append(*producer, "three ", 3);
+  b_.fetch_from(a_);
+  EXPECT_EQ(b_.end().offset, Offset(10));
+  expect_same(a_, b_);
+}
+
 TEST_P(ReplicatedLeader, AnExclusiveProducerHasItsRingAgainWhenItsHostLeadsAgain) {
   auto alone = a_.new_producer(milliseconds(1), true);
   a_.lead(1);
