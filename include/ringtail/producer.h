@@ -185,7 +185,7 @@ class Producer {
   // Waits on a futex until the record is synced on this host.
   // Errors: timed_out, storage_failed, closed, unsupported (storage=memory, as invalid_record).
   SendResult<void> wait_durable(const RecordMetadata& record);
-  // The same for everything this producer has sent.
+  // The same for everything this producer has sent. With acks=none it first tells why a record was refused, once.
   SendResult<void> flush();
 
   // Begins a transaction. Lock-free, unless the end of the one before is still to come, because commit or abort
@@ -200,7 +200,8 @@ class Producer {
   // Waits until records and positions are visible; with `durable`, until that is beyond the reach of a crash.
   // Errors: fenced (another producer has the id, or the transaction was aborted by its timeout or because
   // its consumer lost a partition: nothing of it counts), timed_out (it is decided, and will be completed),
-  // invalid_argument (no transaction, an open claim, or add_offsets has failed), no_keeper.
+  // invalid_argument (no transaction, an open claim, or add_offsets has failed, or acks=none has
+  // hidden that a record was refused), no_keeper.
   Status commit();
   // Undoes it. Waits until that is visible. Errors: fenced, timed_out, invalid_argument, no_keeper.
   Status abort();
