@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace ringtail::tools {
 namespace {
@@ -41,8 +42,9 @@ Status add_topic_dir(const fs::path& dir, std::vector<PartitionFiles>& out) {
   if (!entries) return std::unexpected(entries.error());
   std::erase_if(*entries,
                 [](const fs::path& path) { return !is_number(path.filename()) || !fs::is_directory(path); });
-  std::sort(entries->begin(), entries->end(), [](const fs::path& a, const fs::path& b) {
-    return std::stoull(a.filename()) < std::stoull(b.filename());
+  // By number, of as many digits as a stranger's directory may have.
+  std::ranges::sort(*entries, {}, [](const fs::path& path) {
+    return std::pair(path.filename().native().size(), path.filename().native());
   });
   for (const fs::path& partition : *entries) add_partition(partition, {}, out);
   return {};

@@ -148,6 +148,11 @@ TEST_F(CliLogTest, PathsThatAreNoLogAreNamed) {
   EXPECT_EQ(run_command(command_line({"log", "verify"}), {}, {"RINGTAIL_DIR"}).exit_code, 2);
 }
 
+TEST_F(CliLogTest, ADirectoryMayBeNamedWithMoreDigitsThanANumberHas) {
+  std::filesystem::create_directory(log_dir() / "topics/t" / std::string(40, '9'));
+  EXPECT_EQ(run_json({"log", "verify", (log_dir() / "topics/t").string()})["records"], 1001);
+}
+
 TEST_F(CliLogTest, AFileThatOnlyHasTheNameOfASegmentIsAFault) {
   std::ofstream(partition(1) / "00000000000000000007.log") << "no segment";
   EXPECT_EQ(run({"log", "verify", partition(1).string()}).exit_code, 1);
