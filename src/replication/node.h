@@ -101,7 +101,9 @@ class Node final : public Replicator, public ReplicaHost {
   Status remove_topic(const TopicRecord& topic) const;
   void update_replicas();
   void hold_elections();
-  std::optional<PartitionRecord> elect_next(const Replica& replica, const ClusterState& state) const;
+  std::set<std::uint64_t> topics_in_vain();
+  std::optional<PartitionRecord> give_up(const PartitionRecord& record, const ClusterState& drained) const;
+  std::optional<PartitionRecord> elect_next(const PartitionRecord& record, const ClusterState& state) const;
   bool give_away(Replica& replica, const ClusterState& drained);
   void carry_out_wishes(Replica& replica);
   void commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected);
@@ -139,8 +141,12 @@ class Node final : public Replicator, public ReplicaHost {
   StreamId next_look_;                             // of the quiet ones
   std::map<std::uint64_t, TopicRecord> provided_;  // topics that this host has, as it has them
   std::set<std::uint64_t> providing_;
-  std::set<std::uint64_t> retried_topics_;              // did not come off, and wait for their next try
-  std::map<std::uint64_t, std::string> topic_trouble_;  // that was told of them
+  std::set<std::uint64_t> retried_topics_;  // did not come off, and wait for their next try
+  struct TopicTrouble {
+    std::string told;
+    std::int64_t since_ns;  // or since its partitions were given away
+  };
+  std::map<std::uint64_t, TopicTrouble> topic_trouble_;
   std::set<TopicPartition> electing_;
   std::map<NodeId, std::uint64_t> met_;       // incarnations that this node has been connected with
   std::map<NodeId, std::uint64_t> expelled_;  // and those that it takes for dead

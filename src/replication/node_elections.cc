@@ -22,8 +22,10 @@ void Node::hold_elections() {
   const NodeRecord* const self = find_live(*state_, options_.node.id);
   const bool told = self != nullptr && self->draining;
   const bool drains = draining_ || told;
-  const bool gives_away =
-      drains || std::ranges::any_of(replicas_, [](const auto& one) { return one.second->is_stuck(); });
+  const std::set<std::uint64_t> in_vain = topics_in_vain();
+  const bool gives_away = drains || !in_vain.empty() || std::ranges::any_of(replicas_, [](const auto& one) {
+                            return one.second->is_stuck();
+                          });
   std::optional<ClusterState> drained;  // as if this node's record said so, where it does not
   if (gives_away && !told) {
     drained = *state_;
@@ -38,19 +40,56 @@ void Node::hold_elections() {
       // What nobody else can lead is moved all the same, when somebody wishes for that.
       if (!given_away || !give_away(*replica, drained ? *drained : *state_)) carry_out_wishes(*replica);
     } else if (!led) {
-      auto next = elect_next(*replica, *state_);
+      auto next = elect_next(record, *state_);
       if (!next || next->leader != options_.node.id) continue;
       elected.emplace_back(std::move(*next), replica->revision());
       electing_.insert(replica->name());
     }
   }
+  for (const auto& [name, stored] : state_->partitions) {
+    if (!in_vain.contains(stored.record.topic_id) || electing_.contains(name)) continue;
+    auto next = give_up(stored.record, drained ? *drained : *state_);
+    if (!next) continue;
+    elected.emplace_back(std::move(*next), stored.revision);
+    electing_.insert(name);
+  }
   if (!elected.empty())
     decide_.submit([this, elected = std::move(elected)]() mutable { commit_elections(std::move(elected)); });
 }
 
-std::optional<PartitionRecord> Node::elect_next(const Replica& replica, const ClusterState& state) const {
-  const TopicConfig config = config_of(replica.name().topic);
-  auto next = elect(replica.record(), state, config.unclean_election == UncleanElection::allowed);
+// Topics that could not be had here for as long as a replica may lack records, since that was found or since their
+// partitions were given away.
+std::set<std::uint64_t> Node::topics_in_vain() {
+  const std::int64_t now_ns = monotonic_ns();
+  std::set<std::uint64_t> topics;
+  for (auto& [id, trouble] : topic_trouble_) {
+    if (now_ns - trouble.since_ns <= lag_time_max_ns()) continue;
+    trouble.since_ns = now_ns;
+    topics.insert(id);
+  }
+  return topics;
+}
+
+// Of a partition that this node is to lead and does not have: led by another, if one can. This node is alive, so nobody
+// takes its place.
+std::optional<PartitionRecord> Node::give_up(const PartitionRecord& record,
+                                             const ClusterState& drained) const {
+  const bool is_replica = std::ranges::find(record.replicas, options_.node.id) != record.replicas.end();
+  if (!is_replica || replicas_.contains({record.topic_id, record.partition.value()})) return std::nullopt;
+  const auto turn = is_led(record, *state_) ? std::optional(record) : elect_next(record, *state_);
+  if (!turn || turn->leader != options_.node.id) return std::nullopt;
+  auto next = elect_next(record, drained);
+  if (!next || next->leader == options_.node.id) return std::nullopt;
+  logger().warn(
+      "replication: {}-{}: this host is to lead, and cannot have the topic; node {} is to lead instead",
+      record.topic, record.partition.value(), next->leader->value());
+  return next;
+}
+
+std::optional<PartitionRecord> Node::elect_next(const PartitionRecord& record,
+                                                const ClusterState& state) const {
+  const TopicConfig config = config_of(record.topic);
+  auto next = elect(record, state, config.unclean_election == UncleanElection::allowed);
   if (!next) return next;
   // Of this node, that life counts which the topic's replicas vouch with. But who was in sync with his memory, before
   // replica.ack was altered, may not have synced all yet.
@@ -64,7 +103,7 @@ std::optional<PartitionRecord> Node::elect_next(const Replica& replica, const Cl
 // False: nobody else can lead it.
 bool Node::give_away(Replica& replica, const ClusterState& drained) {
   if (!replica.is_handing_over()) {
-    const auto next = elect_next(replica, drained);
+    const auto next = elect_next(replica.record(), drained);
     if (!next || next->leader == options_.node.id) return false;
     replica.hand_over(*next);
   }

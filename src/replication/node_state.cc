@@ -126,9 +126,10 @@ void Node::note_topic(const TopicRecord& topic, const Status& made, std::string_
   }
   retried_topics_.insert(topic.topic_id);
   std::string trouble = fmt::format("topic '{}' {}: {}", topic.name, what, to_string(made.error()));
-  if (topic_trouble_[topic.topic_id] == trouble) return;
+  TopicTrouble& known = topic_trouble_.try_emplace(topic.topic_id, "", monotonic_ns()).first->second;
+  if (known.told == trouble) return;
   logger().error("replication: {}; it is tried again", trouble);
-  topic_trouble_[topic.topic_id] = std::move(trouble);
+  known.told = std::move(trouble);
 }
 
 // Makes a topic that is here what its record says.

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cluster/scene.h"
+#include "replication/placement.h"
 
 namespace ringtail::test {
 namespace {
@@ -163,6 +164,31 @@ TEST_F(DiskTest, ALeaderWhoseDiskIsFullGivesTheLeadershipAway) {
   wait_until_said(first, "its disk does not take what is appended");
   wait_for_acks(100);
   make_room(first);
+  expect_promises_kept();
+}
+
+// --- A topic that a host cannot have -------------------------------------------------------------
+
+TEST_F(TroubleTest, WhatAHostCannotHaveIsLedByAnother) {
+  constexpr const char* kOther = "other";
+  const std::filesystem::path in_the_way = cluster_.log_dir(1) / "topics" / kOther;
+  std::ofstream(in_the_way) << "no topic";
+  const CommandResult created =
+      run_command({RINGTAIL_BINARY, "topic", "create", kOther, "--partitions", "3", "--replication-factor",
+                   "3", "--etcd", cluster_.etcd().endpoint(), "--cluster", "test"});
+  ASSERT_EQ(created.exit_code, 0) << created.err;
+  const auto count_led = [&](bool in_sync) {
+    const auto state = cluster_.state();
+    return std::ranges::count_if(state->partitions, [&](const auto& one) {
+      const replication::PartitionRecord& record = one.second.record;
+      return record.topic == kOther && is_led(record, *state) &&
+             (in_sync ? record.isr.size() == 3 : record.leader != replication::NodeId(1));
+    });
+  };
+  EXPECT_TRUE(Cluster::wait_until([&] { return count_led(false) == 3; })) << cluster_.describe();
+  wait_until_said(1, "this host is to lead, and cannot have the topic");
+  std::filesystem::remove(in_the_way);
+  EXPECT_TRUE(Cluster::wait_until([&] { return count_led(true) == 3; })) << cluster_.describe();
   expect_promises_kept();
 }
 

@@ -301,6 +301,17 @@ TEST_F(ProducerTest, AFullRingBlocksUntilItsReaderHasGoneOnOrTheTimeIsUp) {
   reading.join();
 }
 
+TEST_F(ProducerTest, AReaderOfTheTopicThatWasThereBeforeHoldsNothing) {
+  create("t", small({{"storage", "memory"}}));
+  Consumer of_before = consumer("t");
+  ASSERT_TRUE(admin().delete_topic("t"));
+  create("t", small({{"storage", "memory"}}));
+  Producer p = producer("t", {.max_block = milliseconds(5'000)});
+  const std::string value(1'000, 'v');
+  for (int i = 0; i < 2'000; ++i) ASSERT_TRUE(p.send(value)) << i << ": " << p.error().message;
+  EXPECT_EQ(of_before.poll(milliseconds(0)).error().code, Code::closed);
+}
+
 TEST_F(ProducerTest, ManyProducersShareAPartition) {
   create("t", small());
   constexpr int kThreads = 4;
