@@ -26,7 +26,6 @@ constexpr std::int64_t kRestNs = 1'000'000;      // without a record: no more co
 constexpr std::int64_t kRestBesideCatchUpNs = 4'000'000;
 constexpr std::size_t kLookAgain = 50;    // ticks: something may have been told unheard, as a bell may ring
 constexpr std::size_t kLookAtPeers = 10;  // ticks; and at topics that did not come off
-constexpr std::size_t kMostOfTrouble = 200;
 
 // What a crash of the host would take with it: the shared memory of this log, since this boot. The file is known by
 // its birth; every process that attaches moves the time of its last change, which counts only where that is all
@@ -199,49 +198,29 @@ void Node::tick() {
     tell_unreached();
     retry_topics();
   }
-  timer_.expires_after(tick_interval());
+  timer_.expires_after(tick_interval(options_.lag_time_max));
   timer_.async_wait([this](boost::system::error_code error) {
     if (!error) tick();
   });
 }
 
-// Of a follower that always has a little on its way, it is known only that it had all at the tick before: several of
-// them have to fit into the shortest lag that is too long.
-std::chrono::nanoseconds Node::tick_interval() const {
-  return std::clamp<std::chrono::nanoseconds>(options_.lag_time_max / 4, std::chrono::milliseconds(1), kTick);
+std::chrono::nanoseconds tick_interval(std::chrono::nanoseconds lag_time_max) {
+  return std::clamp<std::chrono::nanoseconds>(lag_time_max / 4, std::chrono::milliseconds(1), kTick);
 }
 
-// Of those of which nothing is expected a part, so that each has its turn every few seconds; and in good time before its
-// followers would seem to lag for no other reason than that nobody has looked.
+std::size_t looks_in_a_tick(std::size_t partitions, std::chrono::nanoseconds lag_time_max) {
+  const auto ticks = static_cast<std::size_t>(lag_time_max / 2 / tick_interval(lag_time_max));
+  return partitions / std::clamp<std::size_t>(ticks, 1, kLookAgain) + 1;
+}
+
 void Node::look_at_some() {
-  const auto ticks = static_cast<std::size_t>(options_.lag_time_max / 2 / tick_interval());
-  const std::size_t turn = std::clamp<std::size_t>(ticks, 1, kLookAgain);
   auto next = replicas_.lower_bound(next_look_);
-  for (std::size_t left = replicas_.size() / turn + 1; left > 0 && next != replicas_.end(); --left, ++next) {
+  for (std::size_t left = looks_in_a_tick(replicas_.size(), options_.lag_time_max);
+       left > 0 && next != replicas_.end(); --left, ++next) {
     restless_.insert(next->second.get());
     active_.try_emplace(next->second.get(), 0);
   }
   next_look_ = next == replicas_.end() ? StreamId{} : next->first;
-}
-
-// Puts into this node's record whom it cannot connect to, so that it is seen from anywhere. What comes and goes
-// between two looks is not told.
-void Node::tell_unreached() {
-  std::map<NodeId, std::string> now;
-  for (const auto& [id, incarnation] : state_->live)
-    if (id != options_.node.id && network_->link(id) == nullptr)
-      if (std::string why = network_->trouble(id); !why.empty()) now[id] = why.substr(0, kMostOfTrouble);
-  const bool lasts = now == std::exchange(unreached_, now);
-  const NodeRecord* const record = find_live(*state_, options_.node.id);
-  if (!lasts || telling_ || !may_lead_ || record == nullptr || record->unreached == now) return;
-  Change change{*record, state_->nodes.at(options_.node.id).revision};
-  std::get<NodeRecord>(change.record).unreached = std::move(now);
-  telling_ = true;
-  decide_.submit([this, change = std::move(change)] {
-    if (auto told = coordinator_->commit(std::span(&change, 1)); !told)
-      logger().debug("replication: {}", to_string(told.error()));
-    asio::post(context_, [this] { telling_ = false; });
-  });
 }
 
 // Runs it on the network's thread; nothing if that has ended.

@@ -29,6 +29,14 @@ namespace ringtail::replication {
 
 namespace asio = boost::asio;
 
+// How often a node looks at what it has. Of a follower that always has a little on its way, it is known only that it had
+// all at the tick before: several of them have to fit into the shortest lag that is too long.
+std::chrono::nanoseconds tick_interval(std::chrono::nanoseconds lag_time_max);
+
+// Of so many partitions of which nothing is expected, how many are looked at in a tick: each has its turn every few
+// seconds; and in good time before its followers would seem to lag for no other reason than that nobody has looked.
+std::size_t looks_in_a_tick(std::size_t partitions, std::chrono::nanoseconds lag_time_max);
+
 // Thread safety: as Replicator; members that are not of it, on the network's thread.
 class Node final : public Replicator, public ReplicaHost {
  public:
@@ -83,7 +91,6 @@ class Node final : public Replicator, public ReplicaHost {
   void listen_to_bell();
   void activate(Replica& replica);
   void tick();
-  std::chrono::nanoseconds tick_interval() const;
   void look_at_some();
 
   void on_state(std::shared_ptr<const ClusterState> state);

@@ -12,6 +12,7 @@ namespace ringtail::replication {
 namespace {
 
 constexpr std::size_t kMostNamed = 8;
+constexpr std::size_t kMostOfTrouble = 200;
 
 }  // namespace
 
@@ -75,6 +76,26 @@ void Node::connect() {
   for (const auto& [id, stored] : state_->nodes)
     if (id != options_.node.id) peers[id] = stored.record.replication;
   network_->set_peers(peers);
+}
+
+// Puts into this node's record whom it cannot connect to, so that it is seen from anywhere. What comes and goes
+// between two looks is not told.
+void Node::tell_unreached() {
+  std::map<NodeId, std::string> now;
+  for (const auto& [id, incarnation] : state_->live)
+    if (id != options_.node.id && network_->link(id) == nullptr)
+      if (std::string why = network_->trouble(id); !why.empty()) now[id] = why.substr(0, kMostOfTrouble);
+  const bool lasts = now == std::exchange(unreached_, now);
+  const NodeRecord* const record = find_live(*state_, options_.node.id);
+  if (!lasts || telling_ || !may_lead_ || record == nullptr || record->unreached == now) return;
+  Change change{*record, state_->nodes.at(options_.node.id).revision};
+  std::get<NodeRecord>(change.record).unreached = std::move(now);
+  telling_ = true;
+  decide_.submit([this, change = std::move(change)] {
+    if (auto told = coordinator_->commit(std::span(&change, 1)); !told)
+      logger().debug("replication: {}", to_string(told.error()));
+    asio::post(context_, [this] { telling_ = false; });
+  });
 }
 
 // Topics of which this node is to have a partition, and has none yet, or has it otherwise.
