@@ -119,6 +119,9 @@ struct MalformedRecord {
 struct ClusterState {
   std::string cluster_id;     // identity of the metadata, 32 hexadecimal digits; another one: they were lost
   std::int64_t revision = 0;  // of the store; 0: nothing has been read yet
+  // How often all records were read anew, because changes had gone unseen or the store had lost its data: what is not
+  // there since may never have been removed.
+  std::uint64_t gaps = 0;
   std::map<NodeId, Stored<NodeRecord>> nodes;
   std::map<NodeId, std::uint64_t> live;  // incarnations of the nodes whose lease stands
   std::map<std::string, Stored<TopicRecord>, std::less<>> topics;

@@ -111,6 +111,7 @@ Status EtcdFollower::load() {
   const auto range = read_prefix(connection_, keys_.prefix);
   if (!range) return std::unexpected(range.error());
   builder_.clear();
+  builder_.note_gap();
   live_leases_.clear();
   for (const EtcdKeyValue& pair : range->pairs) take(pair);
   watch_.next_revision = range->revision + 1;

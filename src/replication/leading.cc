@@ -182,6 +182,11 @@ bool LeadingPartition::may_send(NodeId node, const Stream& stream) const {
          link->queued() < kMaxQueuedBytes;
 }
 
+// Who is in sync is not held back: acknowledgements wait for him.
+bool LeadingPartition::may_fetch(NodeId node) const {
+  return context_.throttle.open() || progress_.isr().contains(node);
+}
+
 MessageHeader LeadingPartition::frames_header(const Stream& stream) const {
   MessageHeader frames = header(MessageType::frames);
   frames.position = stream.sent.position.value();
@@ -295,7 +300,7 @@ bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
       return progress;
     }
     if (frames->behind) {
-      if (!context_.throttle.open()) return progress;
+      if (!may_fetch(node)) return progress;
       begin_fetch(node, stream);
       return true;
     }
@@ -341,7 +346,7 @@ bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
     return true;
   }
   const bool more = !stream.ahead.empty() && !stream.ahead.back().error && stream.ahead.size() < kMostAhead;
-  if (more && !stream.fetching && stream.streaming && context_.throttle.open()) begin_fetch(node, stream);
+  if (more && !stream.fetching && stream.streaming && may_fetch(node)) begin_fetch(node, stream);
   return progress;
 }
 
@@ -399,7 +404,7 @@ void LeadingPartition::on_fetched(NodeId node, const std::shared_ptr<log::Partit
   Stream& of = found->second;
   of.fetching = !is_last;
   if (context_.network->link(node) == nullptr) return end_stream(node);
-  context_.throttle.take(fetched.size());
+  if (!progress_.isr().contains(node)) context_.throttle.take(fetched.size());
   if (fetched.size() == 0 && !fetched.error) return;
   of.ahead.push_back(std::move(fetched));
   send_ahead(node, of);

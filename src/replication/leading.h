@@ -31,7 +31,10 @@ class Throttle {
   void refill(std::int64_t now_ns);
   bool is_set() const { return rate_ != 0; }
   bool open() const { return !is_set() || tokens_ > 0; }
-  void take(std::size_t bytes) { tokens_ -= static_cast<double>(bytes); }
+  // What was taken while there was no limit is not owed.
+  void take(std::size_t bytes) {
+    if (is_set()) tokens_ -= static_cast<double>(bytes);
+  }
 
  private:
   std::int64_t rate_ = 0;
@@ -125,6 +128,7 @@ class LeadingPartition {
   bool asks_in_vain(NodeId node, std::int64_t now_ns) const;
   MessageHeader header(MessageType type) const;
   bool may_send(NodeId node, const Stream& stream) const;
+  bool may_fetch(NodeId node) const;
   MessageHeader frames_header(const Stream& stream) const;
   void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end);
   void send_unchecked(NodeId node, Stream& stream, io::FileBytes bytes, const log::LogPoint& end);

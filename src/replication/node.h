@@ -104,6 +104,7 @@ class Node final : public Replicator, public ReplicaHost {
   void provide_topics();
   Status provide_topic(const TopicRecord& topic) const;
   Status adapt_topic(const log::TopicEntry& known, const TopicRecord& topic) const;
+  bool is_told_on(const ClusterState& state) const;
   void remove_topics();
   Status remove_topic(const TopicRecord& topic) const;
   void update_replicas();

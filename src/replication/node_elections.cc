@@ -61,6 +61,11 @@ void Node::hold_elections() {
 // partitions were given away.
 std::set<std::uint64_t> Node::topics_in_vain() {
   const std::int64_t now_ns = monotonic_ns();
+  std::erase_if(topic_trouble_, [this](const auto& one) {
+    const bool named = std::ranges::any_of(
+        state_->topics, [&](const auto& topic) { return topic.second.record.topic_id == one.first; });
+    return !named && !retried_topics_.contains(one.first) && !provided_.contains(one.first);
+  });
   std::set<std::uint64_t> topics;
   for (auto& [id, trouble] : topic_trouble_) {
     if (now_ns - trouble.since_ns <= lag_time_max_ns()) continue;
@@ -151,24 +156,27 @@ void Node::carry_out_wishes(Replica& replica) {
 
 void Node::commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>> elected) {
   std::uint64_t won = 0;
+  const auto note = [&](const Change& change) {
+    const auto& record = std::get<PartitionRecord>(change.record);
+    won += record.leader == options_.node.id ? 1 : 0;
+    if (record.unclean)
+      logger().warn(
+          "{}-{}: unclean election of node {} in epoch {}: records that were acknowledged may be lost",
+          record.topic, record.partition.value(), record.leader->value(), record.leader_epoch.value());
+  };
   for (std::size_t begin = 0; begin < elected.size(); begin += kChangesAtOnce) {
     const auto some = std::span(elected).subspan(begin, std::min(kChangesAtOnce, elected.size() - begin));
     std::vector<Change> changes;
     for (const auto& [record, revision] : some) changes.push_back({record, revision});
     auto made = coordinator_->commit(changes);
-    if (made && *made) won += changes.size();
+    if (made && *made) std::ranges::for_each(changes, note);
     if (!made || *made || changes.size() == 1) continue;
     // One of them was not as it was seen: then each by itself.
     for (const Change& change : changes) {
       auto one = coordinator_->commit(std::span(&change, 1));
-      if (one && *one) ++won;
+      if (one && *one) note(change);
     }
   }
-  for (const auto& [record, revision] : elected)
-    if (record.unclean)
-      logger().warn(
-          "{}-{}: unclean election of this node in epoch {}: records that were acknowledged may be lost",
-          record.topic, record.partition.value(), record.leader_epoch.value());
   asio::post(context_, [this, won, elected = std::move(elected)] {
     elections_ += won;
     elections_due_ = true;

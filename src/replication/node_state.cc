@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/logger.h"
+#include "replication/records.h"
 
 namespace ringtail::replication {
 
@@ -17,10 +18,11 @@ constexpr std::size_t kMostOfTrouble = 200;
 }  // namespace
 
 void Node::on_state(std::shared_ptr<const ClusterState> state) {
-  // Records that were lost altogether, and begun anew, say nothing of the topics that are here.
-  const bool others = state->cluster_id != state_->cluster_id;
-  if (others) provided_.clear();
-  if (others && !state->cluster_id.empty()) tell_strays(*state);
+  // Records that were read anew, be it that they were lost and begun anew, restored from an older snapshot or compacted,
+  // do not say of a topic that is here, and not among them, that it was deleted.
+  const bool anew = state->cluster_id != state_->cluster_id || state->gaps != state_->gaps;
+  if (anew) provided_.clear();
+  if (anew && !state->cluster_id.empty()) tell_strays(*state);
   state_ = std::move(state);
   apply_throttle();
   connect();
@@ -109,12 +111,11 @@ void Node::provide_topics() {
     const auto known = provided_.find(id);
     if (!wanted.contains(name) || (known != provided_.end() && known->second == stored.record)) continue;
     if (retried_topics_.contains(id) || !providing_.insert(id).second) continue;
-    topics_.submit([this, topic = stored.record, cluster = state_->cluster_id] {
+    topics_.submit([this, topic = stored.record, of = state_] {
       const Status made = provide_topic(topic);
-      asio::post(context_, [this, topic, cluster, made] {
+      asio::post(context_, [this, topic, of, made] {
         providing_.erase(topic.topic_id);
-        // Records that were lost meanwhile, and begun anew, must not delete it.
-        if (made && cluster == state_->cluster_id) provided_[topic.topic_id] = topic;
+        if (made && is_told_on(*of)) provided_[topic.topic_id] = topic;
         note_topic(topic, made, "cannot be had here");
         elections_due_ = true;
         take_up_topics();
@@ -176,19 +177,27 @@ Status Node::adapt_topic(const log::TopicEntry& known, const TopicRecord& topic)
   return altered ? Status{} : std::unexpected(altered.error());
 }
 
-// Topics that were deleted from the records. From these alone: records that are gone altogether delete nothing.
+// Whether what is known now follows, change by change, on that state: records that were read anew meanwhile must not
+// delete what that state had.
+bool Node::is_told_on(const ClusterState& state) const {
+  return state.cluster_id == state_->cluster_id && state.gaps == state_->gaps;
+}
+
+// Topics that were deleted from the records. From these alone: records that are gone altogether delete nothing, nor does
+// one that cannot be read.
 void Node::remove_topics() {
   for (auto it = provided_.begin(); it != provided_.end();) {
     const auto found = state_->topics.find(it->second.name);
-    const bool stays = found != state_->topics.end() && found->second.record.topic_id == it->first;
+    const bool stays = found != state_->topics.end() ? found->second.record.topic_id == it->first
+                                                     : state_->malformed.contains(topic_key(it->second.name));
     if (stays || retried_topics_.contains(it->first)) {
       ++it;
       continue;
     }
-    topics_.submit([this, topic = it->second, cluster = state_->cluster_id] {
+    topics_.submit([this, topic = it->second, of = state_] {
       const Status removed = remove_topic(topic);
-      asio::post(context_, [this, topic, cluster, removed] {
-        if (!removed && cluster == state_->cluster_id) provided_[topic.topic_id] = topic;  // it is here still
+      asio::post(context_, [this, topic, of, removed] {
+        if (!removed && is_told_on(*of)) provided_[topic.topic_id] = topic;  // it is here still
         note_topic(topic, removed, "was deleted from the cluster, and cannot be here");
       });
     });
@@ -208,6 +217,8 @@ Status Node::remove_topic(const TopicRecord& topic) const {
 }
 
 void Node::update_replicas() {
+  // Without a lease it leads nothing: the tick that finds one, be it the next, has to look again.
+  if (boottime_ns() >= lease_deadline_ns()) may_lead_ = false;
   std::map<std::string, TopicConfig> configs;
   for (const auto& [id, topic] : provided_)
     configs[topic.name] = parse_topic_config(topic.configs).value_or(TopicConfig{});

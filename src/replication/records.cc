@@ -125,6 +125,7 @@ const NodeRecord* find_live(const ClusterState& state, NodeId id) {
 
 std::string node_key(NodeId id) { return fmt::format("{}{}", kNodePrefix, id.value()); }
 std::string live_key(NodeId id) { return fmt::format("{}{}", kLivePrefix, id.value()); }
+std::string topic_key(std::string_view topic) { return fmt::format("{}{}", kTopicPrefix, topic); }
 std::string partition_key(std::string_view topic, PartitionId partition) {
   return fmt::format("{}{}/{}", kPartitionPrefix, topic, partition.value());
 }
@@ -132,7 +133,7 @@ std::string partition_key(std::string_view topic, PartitionId partition) {
 std::string key_of(const Change& change) {
   return std::visit(
       Overloaded{[](const NodeRecord& node) { return node_key(node.id); },
-                 [](const TopicRecord& topic) { return fmt::format("{}{}", kTopicPrefix, topic.name); },
+                 [](const TopicRecord& topic) { return topic_key(topic.name); },
                  [](const PartitionRecord& record) { return partition_key(record.topic, record.partition); },
                  [](const ClusterSettings&) { return std::string(kSettingsKey); }},
       change.record);
@@ -268,7 +269,7 @@ Result<TopicRecord> decode_topic(std::string_view key, std::string_view value) {
       .configs = fields.texts("configs"),
       .created_ns = fields.signed_number("created_ns")};
   if (const auto name = check_topic_name(record.name); !name) fields.refuse(name.error().message);
-  check_key(fields, key, fmt::format("{}{}", kTopicPrefix, record.name));
+  check_key(fields, key, topic_key(record.name));
   if (!fields.good()) return fields.failure();
   return record;
 }

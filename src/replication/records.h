@@ -28,6 +28,7 @@ inline constexpr std::string_view kPartitionPrefix = "partitions/";
 
 std::string node_key(NodeId id);
 std::string live_key(NodeId id);
+std::string topic_key(std::string_view topic);
 std::string partition_key(std::string_view topic, PartitionId partition);
 // The key of the record that is to be changed.
 std::string key_of(const Change& change);

@@ -248,9 +248,11 @@ void Replica::tick(std::int64_t now_ns) {
   look_at_vain(now_ns);
   if (!leading_) return;
   const bool may_be_given = next_ && (committing_ || await_record_);
-  if (next_ && !may_be_given &&
-      (now_ns >= hand_over_until_ns_ || !host_.life_of(*next_->leader, config_.acks_synced())))
-    return lead_anew();
+  if (next_ && !may_be_given) {
+    const bool in_vain = now_ns >= hand_over_until_ns_;
+    if (in_vain) not_to_ = {*next_->leader, now_ns + 2 * patience_ns()};
+    if (in_vain || !host_.life_of(*next_->leader, config_.acks_synced())) return lead_anew();
+  }
   if (has_stopped() && !may_be_given && now_ns >= retry_ns_) {
     retry_ns_ = now_ns + kRetryNs;  // what stopped it may do so again at once
     return lead_anew();
@@ -419,7 +421,7 @@ void Replica::hand_over(const PartitionRecord& next) {
   if (!leading_) return;
   // Producers would be refused in vain, again and again. Of who is not shipped to the lag runs on, and when he has left
   // the in-sync replicas it is another's turn.
-  if (!has_failed() && !is_shipped_to(*next.leader)) return;
+  if (!has_failed() && (!is_shipped_to(*next.leader) || took_nothing(*next.leader))) return;
   next_ = next;
   hand_over_at_.reset();
   hand_over_until_ns_ = monotonic_ns() + host_.lag_time_max_ns();
@@ -431,6 +433,11 @@ void Replica::hand_over(const PartitionRecord& next) {
                           hand_over_at_ = has_failed() ? log::LogPoint{} : outcome->end;
                           pump();
                         }});
+}
+
+// Whether it was handed to that one a while ago, who did not come to have all, for his disk is full or too slow.
+bool Replica::took_nothing(NodeId node) const {
+  return not_to_.first == node && monotonic_ns() < not_to_.second;
 }
 
 // What it is to lead, and cannot: nobody can be shipped what is here. The keeper may come to it just now, and what was

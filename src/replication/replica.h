@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/topic_config.h"
 #include "replication/following.h"
@@ -123,6 +124,7 @@ class Replica {
   bool has_stopped() const;
   std::int64_t patience_ns() const;
   bool is_shipped_to(NodeId node) const;
+  bool took_nothing(NodeId node) const;
   void step_hand_over();
   void lead_anew();
   void give_up(const PartitionRecord& next);
@@ -147,6 +149,8 @@ class Replica {
   std::optional<PartitionRecord> next_;        // the leadership is being given to its leader
   std::optional<log::LogPoint> hand_over_at_;  // where the log ended when appends were refused
   std::int64_t hand_over_until_ns_ = 0;        // then it is given up
+  std::pair<NodeId, std::int64_t> not_to_{
+      0, 0};  // whom it was given up of, and until when he is not tried again
   bool stuck_ = false;
   std::int64_t vain_since_ns_ = 0;  // since when it is to lead and does not; 0: it is not, or does
   bool asking_to_lead_ = false;     // that is what the keeper is at, and it was not taken back

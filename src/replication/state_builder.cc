@@ -17,7 +17,11 @@ std::uint32_t number_behind(std::string_view key, std::size_t at) {
 
 }  // namespace
 
-void StateBuilder::clear() { state_ = {}; }
+void StateBuilder::clear() {
+  const std::uint64_t gaps = state_.gaps;
+  state_ = {};
+  state_.gaps = gaps;
+}
 
 void StateBuilder::put(std::string_view key, std::string_view value, std::int64_t revision) {
   remove(key);

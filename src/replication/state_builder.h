@@ -13,8 +13,10 @@ namespace ringtail::replication {
 
 class StateBuilder {
  public:
-  // Forgets everything but what was said of malformed values.
+  // Forgets everything but what was said of malformed values, and the gaps.
   void clear();
+  // What comes is not known to follow on what came before.
+  void note_gap() { ++state_.gaps; }
   // Keys are without the cluster's prefix. One that is none of ours is passed over.
   void put(std::string_view key, std::string_view value, std::int64_t revision);
   void remove(std::string_view key);

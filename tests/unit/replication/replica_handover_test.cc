@@ -42,6 +42,23 @@ TEST_F(ReplicaTest, NothingIsHandedToOneWhoIsNotShippedTo) {
   EXPECT_EQ(commits_[0], successor());
 }
 
+// Where his disk is full the lag runs on, and when he has left the in-sync replicas it is another's turn.
+TEST_F(ReplicaTest, NothingIsHandedSoonAgainToOneWhoTookNothing) {
+  lead();
+  catch_up(kTwo);
+  append();
+  replica_.pump();
+  replica_.hand_over(successor());
+  ASSERT_TRUE(replica_.is_handing_over());
+  replica_.tick(monotonic_ns() + 2 * kHour);
+  host_.turn_until([&] { return replica_.leading() != nullptr && role() == shm::ReplicaRole::leader; });
+  EXPECT_FALSE(replica_.is_handing_over());
+  catch_up(kTwo);
+  replica_.hand_over(successor());
+  EXPECT_FALSE(replica_.is_handing_over());
+  EXPECT_EQ(role(), shm::ReplicaRole::leader);
+}
+
 // --- Who cannot lead -----------------------------------------------------------------------------
 
 // Of a memory topic no keeper reads what is in the ring.

@@ -285,5 +285,19 @@ TEST_F(ReplicaOfFilesTest, WhatWasFetchedCountsAsShipped) {
   EXPECT_FALSE(replica_.pump());
 }
 
+TEST(Throttle, OwesNothingForWhatWasTakenWithoutOne) {
+  Throttle throttle;
+  throttle.refill(1'000'000'000);
+  throttle.take(std::size_t{1} << 40);
+  EXPECT_TRUE(throttle.open());
+  throttle.set_rate(1'000'000);
+  throttle.refill(2'000'000'000);
+  EXPECT_TRUE(throttle.open());
+  throttle.take(1'000'000);
+  EXPECT_FALSE(throttle.open());
+  throttle.refill(3'000'000'000);
+  EXPECT_TRUE(throttle.open());
+}
+
 }  // namespace
 }  // namespace ringtail::replication

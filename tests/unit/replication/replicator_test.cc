@@ -53,6 +53,39 @@ class KeeperHold {
   std::shared_ptr<Hold> hold_ = std::make_shared<Hold>();
 };
 
+// Tells the node what it is given to tell, beside what the one it goes by tells; and its lease may seem to have ended.
+class TellingCoordinator final : public Coordinator {
+ public:
+  explicit TellingCoordinator(std::shared_ptr<Coordinator> of) : of_(std::move(of)) {}
+
+  void tell(ClusterState state) { tell_(std::make_shared<const ClusterState>(std::move(state))); }
+  void let_lease_end(bool end) { lease_ended_.store(end); }
+
+  void set_on_change(OnChange on_change) override {
+    tell_ = on_change;
+    of_->set_on_change(std::move(on_change));
+  }
+  Status observe(milliseconds wait) override { return of_->observe(wait); }
+  Status join(const NodeRecord& node, const JoinOptions& options) override {
+    return of_->join(node, options);
+  }
+  Status leave() override { return of_->leave(); }
+  std::int64_t lease_deadline_ns() const override {
+    return lease_ended_.load() ? 0 : of_->lease_deadline_ns();
+  }
+  std::shared_ptr<const ClusterState> state() const override { return of_->state(); }
+  Result<bool> commit(std::span<const Change> changes) override { return of_->commit(changes); }
+  Result<bool> expel(NodeId node, std::uint64_t incarnation) override {
+    return of_->expel(node, incarnation);
+  }
+  CoordinatorHealth health() const override { return of_->health(); }
+
+ private:
+  std::shared_ptr<Coordinator> of_;
+  OnChange tell_;
+  std::atomic<bool> lease_ended_{false};
+};
+
 class ReplicatorTest : public ::testing::Test {
  protected:
   explicit ReplicatorTest(milliseconds lag_time_max = ReplicatorOptions{}.lag_time_max) {
@@ -62,7 +95,7 @@ class ReplicatorTest : public ::testing::Test {
                           .io = IoBackend::pwrite,
                           .shared_memory_dir = memory_.path()})
                .value();
-    coordinator_ = LocalCoordinator::open(dir_ / "log").value();
+    coordinator_ = std::make_shared<TellingCoordinator>(LocalCoordinator::open(dir_ / "log").value());
     ReplicatorOptions options;
     options.node = node_record(1);
     options.node.replication = {"127.0.0.1", 0};
@@ -100,6 +133,28 @@ class ReplicatorTest : public ::testing::Test {
     record.configs = std::move(configs);
     return record;
   }
+  // The records as they are, without the topic.
+  ClusterState without_topic() const {
+    ClusterState state = *coordinator_->state();
+    state.topics.erase(kTopic);
+    std::erase_if(state.partitions, [](const auto& one) { return one.first.topic == kTopic; });
+    return state;
+  }
+  // Whether the topic is still here once the node has done all that it was to do with topics.
+  bool outlives(const ClusterState& told) {
+    coordinator_->tell(told);
+    ClusterState with_another = told;
+    TopicRecord another = topic(1);
+    another.name = "another";
+    ++another.topic_id;
+    PartitionRecord partition = partition_record(another.name, 0, {1});
+    partition.topic_id = another.topic_id;
+    with_another.topics[another.name] = {another, told.revision};
+    with_another.partitions[{another.name, PartitionId(0)}] = {partition, told.revision};
+    coordinator_->tell(with_another);
+    EXPECT_TRUE(wait_until([&] { return log_->catalog().load_topic(another.name).has_value(); }));
+    return log_->catalog().load_topic(kTopic).has_value();
+  }
   std::size_t led() {
     const ReplicatorStatus status = replicator_->status();
     return static_cast<std::size_t>(std::ranges::count(status.partitions, "leader", &ReplicaStatus::role));
@@ -117,7 +172,7 @@ class ReplicatorTest : public ::testing::Test {
   ScratchDir dir_;
   shm::TempDir memory_;
   std::shared_ptr<LogCore> log_;
-  std::shared_ptr<Coordinator> coordinator_;
+  std::shared_ptr<TellingCoordinator> coordinator_;
   std::unique_ptr<Replicator> replicator_;
 };
 
@@ -159,6 +214,42 @@ TEST_F(ReplicatorTest, ATopicThatIsDeletedWhileItIsMadeIsNotHad) {
     const auto here = log_->catalog().load_topic(kTopic);
     return !here && here.error().code == Code::not_found;
   }));
+}
+
+TEST_F(ReplicatorTest, ATopicThatWasRemovedFromTheRecordsIsDeleted) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  EXPECT_FALSE(outlives(without_topic()));
+}
+
+// Another release may have written it, or a hand that slipped.
+TEST_F(ReplicatorTest, ATopicWhoseRecordCannotBeReadIsNotDeleted) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  ClusterState state = without_topic();
+  state.malformed.emplace("topics/" + std::string(kTopic),
+                          MalformedRecord{state.revision, "its version is 2"});
+  EXPECT_TRUE(outlives(state));
+}
+
+// As when etcd was restored from a snapshot that is older than the topic.
+TEST_F(ReplicatorTest, ATopicThatIsMissingFromRecordsThatWereReadAnewIsNotDeleted) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  ClusterState state = without_topic();
+  ++state.gaps;
+  EXPECT_TRUE(outlives(state));
+}
+
+// The renewal comes before the next tick has seen the end, and no record changes.
+TEST_F(ReplicatorTest, ALeaseThatIsRenewedAtTheLastMomentIsLedWith) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  coordinator_->let_lease_end(true);
+  coordinator_->tell(*coordinator_->state());
+  ASSERT_TRUE(wait_until([&] { return led() == 0; }));
+  coordinator_->let_lease_end(false);
+  EXPECT_TRUE(wait_until([&] { return led() == 1; }));
 }
 
 // What he was in sync with, he may not have synced yet: the topic may have been altered to replica.ack=durable.
@@ -215,7 +306,7 @@ TEST_F(ReplicatorOfLittlePatienceTest, QuietPartitionsHaveTheirTurn) {
 
 TEST(ReplicatorTurns, ComeBeforeAFollowerWouldSeemToLag) {
   for (const auto lag : {milliseconds(4), milliseconds(100), milliseconds(3'000), milliseconds(60'000)}) {
-    for (const std::size_t partitions : {1, 3, 40, 1'000, 4'096}) {
+    for (const std::size_t partitions : {1u, 3u, 40u, 1'000u, 4'096u}) {
       const std::size_t looks = looks_in_a_tick(partitions, lag);
       const auto turn = (partitions + looks - 1) / looks * tick_interval(lag);
       EXPECT_LE(turn, lag / 2) << partitions << " partitions, " << lag.count() << " ms";
