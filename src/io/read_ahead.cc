@@ -81,11 +81,13 @@ Result<std::span<const std::byte>> ReadAhead::peek(std::size_t at_least, std::ui
 
 // Fills the buffer with reads: whole ones, but for the last before the limit, and for what is wanted
 // before `needed` and finds room for less. The block that an earlier limit lay in is read again, which
-// puts the same bytes where some of them stand already.
+// puts the same bytes where some of them stand already; but not while those may be handed out, or are being
+// read: an encrypted disk puts others there for a moment.
 void ReadAhead::submit_ahead(std::uint64_t needed, std::uint64_t limit) {
   const std::uint64_t room_end = block_down(begin_) + buffer_.size();
   while (asked_ < limit && reads_.size() < kReadsPerBuffer && !stopped_by_) {
     const std::uint64_t from = block_down(asked_);
+    if (from < asked_ && (asked_ >= needed || !reads_.empty())) return;
     const std::uint64_t whole = std::min(from + read_bytes(), block_up(limit));
     if (whole > room_end && asked_ >= needed) return;
     const std::uint64_t to = std::min(whole, room_end);

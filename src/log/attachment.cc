@@ -19,10 +19,11 @@ constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
 }  // namespace
 
 Error nobody_keeps(const std::filesystem::path& dir) {
-  return {Code::no_keeper, 0,
-          fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded, or "
-                      "ringtaild where the log belongs to a cluster",
-                      dir.string())};
+  return {
+      Code::no_keeper, 0,
+      fmt::format("nobody keeps the log in {}; start a process that opens it with KeeperMode::embedded, or "
+                  "ringtaild where the log belongs to a cluster",
+                  dir.string())};
 }
 
 void Attachment::note_keeper_failure(Error failure) {
@@ -93,9 +94,11 @@ Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, Partiti
     // Created on disk by a process that died before it told the keeper.
     if (auto applied = apply_catalog(); !applied) return std::unexpected(applied.error());
   }
-  return fail(Code::limit_exceeded,
-              fmt::format("topic '{}' partition {} could not be opened: the log has room for {} partitions",
-                          topic.name, partition.value(), shm::kMaxPartitions));
+  return fail(
+      Code::limit_exceeded,
+      fmt::format("topic '{}' partition {} could not be opened: the log has room for {} partitions; or its "
+                  "keeper cannot read the catalog, and then its log names the file",
+                  topic.name, partition.value(), shm::kMaxPartitions));
 }
 
 std::optional<Error> Attachment::failure_of(const shm::Partition& entry) {

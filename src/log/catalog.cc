@@ -249,6 +249,14 @@ Result<std::vector<std::string>> directory_names(const fs::path& dir, Predicate 
   return names;
 }
 
+// What stands there; not_found if nothing does. That it cannot be told is neither. Errors: as system_error.
+Result<fs::file_type> type_of(const fs::path& path) {
+  std::error_code error;
+  const fs::file_type type = fs::status(path, error).type();
+  if (type == fs::file_type::not_found || !error) return type;
+  return fail_errno(error.value(), fmt::format("cannot look at '{}'", path.native()));
+}
+
 bool is_left_behind(const std::string& name) {
   return name.starts_with(kNewPrefix) || name.starts_with(kDeletedPrefix);
 }
@@ -338,19 +346,25 @@ Result<TopicEntry> Catalog::load_topic(std::string_view name) const {
   if (auto checked = check_topic_name(name); !checked) return std::unexpected(checked.error());
   const auto file = TomlFile::read(topic_dir(name) / kTopicFile);
   if (file) return parse_topic(*file, name);
-  std::error_code error;
   if (file.error().code != Code::not_found) return std::unexpected(file.error());
-  if (!fs::exists(topic_dir(name), error)) return fail_no_topic(name);
+  const auto type = type_of(topic_dir(name));
+  if (!type) return std::unexpected(type.error());
+  if (*type == fs::file_type::not_found) return fail_no_topic(name);
   return fail(Code::corrupt, fmt::format("'{}' has no '{}', so it is no topic; move it away",
                                          topic_dir(name).native(), kTopicFile));
 }
 
 Result<std::vector<TopicEntry>> Catalog::list_topics() const {
-  auto names = directory_names(dir_ / kTopicsDir, [this](const std::string& name) {
-    std::error_code error;
-    return check_topic_name(name).has_value() && fs::is_directory(topic_dir(name), error);
+  // One that cannot be looked at is not one that was deleted: the keeper would take its ring away.
+  std::optional<Error> trouble;
+  auto names = directory_names(dir_ / kTopicsDir, [&](const std::string& name) {
+    if (!check_topic_name(name)) return false;
+    const auto type = type_of(topic_dir(name));
+    if (!type) trouble = type.error();
+    return type && *type == fs::file_type::directory;
   });
   if (!names) return std::unexpected(names.error());
+  if (trouble) return std::unexpected(*trouble);
   std::ranges::sort(*names);
   std::vector<TopicEntry> topics;
   for (const std::string& name : *names) {

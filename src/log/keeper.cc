@@ -35,6 +35,7 @@ constexpr std::int64_t kBusyRestNs = kMillisecond / 4;  // between rounds while 
 constexpr std::uint64_t kMuchBytes = 512 << 10;         // in one round: go on at once
 constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
 constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
+constexpr std::int64_t kCatalogRetryNs = 200 * kMillisecond;
 // So long, partitions are left alone once none of them has anything to do: their bells ring when one has. What comes
 // with time alone, retention and compaction, is late by that at most.
 constexpr std::int64_t kQuietNs = 4'000 * kMillisecond;
@@ -59,8 +60,7 @@ Status Keeper::run() {
     reap_and_dispatch(*backend_, false);
     workshop_->deliver();
     cleaner_->deliver();
-    if (auto synced = sync_catalog(); !synced)
-      logger().error("cannot read the catalog: {}", to_string(synced.error()));
+    if (auto synced = sync_catalog(); !synced) tell_of_catalog(synced.error());
     dispatch_roles();
     if (now_ns >= watch_due_ns_) watch_slots(now_ns);
     if (is_quiet(now_ns)) {
@@ -124,12 +124,20 @@ void Keeper::become_ready() {
 
 // --- Catalog -------------------------------------------------------------------------------------
 
-// Makes the partitions in memory those of the catalog on disk, if it has changed.
+// Once, however often it is read in vain.
+void Keeper::tell_of_catalog(const Error& error) {
+  if (std::exchange(catalog_trouble_, error.message) == error.message) return;
+  logger().error("cannot read the catalog: {}; until it can be read, it is tried again and again",
+                 to_string(error));
+}
+
+// Makes the partitions in memory those of the catalog on disk, if it has changed, or could not be read.
 Status Keeper::sync_catalog() {
   shm::ControlHeader& header = control_.header();
   const std::uint32_t wanted =
       header.catalog_wanted.load(memory_order_acquire);  // SYNC: pairs with Admin's bump
-  if (wanted == header.catalog_done.load(memory_order_relaxed)) return {};
+  const bool again = catalog_retry_ns_ != 0 && monotonic_ns() >= catalog_retry_ns_;
+  if (wanted == header.catalog_done.load(memory_order_relaxed) && !again) return {};
   auto topics = catalog_.list_topics();
   Status listed;
   if (topics) {
@@ -146,8 +154,11 @@ Status Keeper::sync_catalog() {
     }
     tell_of_missing_room(opened_before);
     announce_growth(*topics);
+    catalog_trouble_.clear();
+    catalog_retry_ns_ = 0;
   } else {
     listed = std::unexpected(topics.error());
+    catalog_retry_ns_ = monotonic_ns() + kCatalogRetryNs;
   }
   header.catalog_done.store(wanted, memory_order_release);  // SYNC: pairs with Admin's wait
   shm::futex_wake_all(header.catalog_done);

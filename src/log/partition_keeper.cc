@@ -31,6 +31,7 @@ constexpr std::int64_t kPatienceNs = 500 * kMillisecond;
 PartitionKeeper::~PartitionKeeper() {
   *alive_ = false;
   cancel_compaction();
+  writer_.reset();  // it waits for its writes, which are from the rings' memory
   for (RingKeeper& ring : rings_)
     context_.backend->unregister_buffer({ring.ring().data(), ring.ring().ring_bytes()});
 }

@@ -31,7 +31,9 @@ TEST_F(AdminTest, CreatesListsAndDescribes) {
   for (const PartitionDescription& partition : described->partitions) {
     EXPECT_EQ(partition.log_end_offset, Offset(0));
     EXPECT_EQ(partition.ring_generation, 1u);
-    EXPECT_GT(partition.ring_bytes, 0u);
+    EXPECT_GT(partition.term_bytes, 0u);
+    EXPECT_GT(partition.ring_bytes, partition.term_bytes);
+    EXPECT_EQ(partition.ring_fill(), 0);
     EXPECT_FALSE(partition.failure);
   }
   EXPECT_EQ(admin().describe_topic("bee").error().code, Code::not_found);
@@ -56,6 +58,27 @@ TEST_F(AdminTest, DescribesTheThreeEnds) {
   auto in_memory = admin().describe_topic("m");
   EXPECT_EQ(in_memory->partitions[0].log_end_offset, Offset(10));
   EXPECT_EQ(in_memory->partitions[0].durable_offset, Offset(0));
+}
+
+// Four terms of 4096 bytes, at the positions from 40,960 on.
+TEST(PartitionDescriptionTest, ARingIsFilledFromTheTermThatHoldsTheDurableEnd) {
+  PartitionDescription p;
+  p.ring_bytes = 16'384;
+  p.term_bytes = 4096;
+  const auto fill = [&p](std::uint64_t durable, std::uint64_t end) {
+    p.durable_position = Position(durable);
+    p.log_end_position = Position(end);
+    return p.ring_fill();
+  };
+  EXPECT_EQ(fill(40'960, 40'960), 0);
+  EXPECT_EQ(fill(44'000, 44'000), 0);  // all is durable
+  EXPECT_EQ(fill(44'000, 43'000), 0);  // marks move while they are read
+  EXPECT_EQ(fill(44'000, 45'056), 0.25);
+  EXPECT_EQ(fill(45'056, 49'152), 0.25);  // the term before may be used again
+  EXPECT_EQ(fill(45'055, 57'344), 1);     // full, with hardly three terms that are not durable
+  EXPECT_EQ(fill(45'055, 60'000), 1);
+  p.ring_bytes = p.term_bytes = 0;  // a ring that could not be opened
+  EXPECT_EQ(fill(45'055, 57'344), 0);
 }
 
 TEST_F(AdminTest, ListsTheKeeperAndWhoeverIsAttachedWithWhatItHasRead) {
@@ -191,6 +214,25 @@ TEST_F(AdminTest, ADeletedTopicLeavesNothingBehind) {
   ASSERT_TRUE(admin().delete_topic("t"));
   EXPECT_EQ(count(), before);
   EXPECT_FALSE(std::filesystem::exists(options().dir / "topics" / "t"));
+}
+
+// The keeper reads the catalog again without being told of another change.
+TEST_F(AdminTest, WhatCouldNotBeReadForAWhileTakesEffectWhenItCanBe) {
+  create("t");
+  create("other");
+  Producer p = producer("t");
+  ASSERT_TRUE(p.send("v"));
+  const std::filesystem::path file = options().dir / "topics" / "other" / "topic.toml";
+  const std::filesystem::path aside = options().dir / "aside";
+  std::filesystem::rename(file, aside);
+  ASSERT_TRUE(admin().delete_topic("t"));
+  EXPECT_TRUE(p.send("v")) << "the keeper does not know of it yet";
+  std::filesystem::rename(aside, file);
+  SendResult<RecordMetadata> sent;
+  for (int i = 0; i < 6'000 && (sent = p.send("v")); ++i) std::this_thread::sleep_for(milliseconds(10));
+  ASSERT_FALSE(sent);
+  EXPECT_EQ(sent.error(), SendError::closed);
+  EXPECT_TRUE(producer("other").send("v"));
 }
 
 TEST_F(AdminTest, TheReferenceKnowsEveryConfigurationThatIsDescribed) {

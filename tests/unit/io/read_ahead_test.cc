@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <thread>
+
 #include "unit/io/io_test_support.h"
 
 namespace ringtail::io {
@@ -90,6 +92,26 @@ TEST_P(ReadAheadTest, GivesNothingAtTheLimit) {
   ASSERT_TRUE(start(reader, "a", 100));
   for (const std::uint64_t limit : {0u, 99u, 100u}) EXPECT_TRUE(reader.peek(1, limit)->empty());
   EXPECT_EQ(reader.peek(1000, 101)->size(), 1u);
+}
+
+// Another limit lets it read on; the block in which the first one lay is not read again under what was handed out.
+TEST_P(ReadAheadTest, WhatWasHandedOutStaysAsItIs) {
+  constexpr std::size_t kLimit = 10'000;
+  AlignedBytes content = make_file("a", kLeastBuffer);
+  ReadAhead reader(kLeastBuffer, GetParam());
+  ASSERT_TRUE(start(reader, "a"));
+  ASSERT_EQ(reader.peek(1, kLimit)->size(), kLimit);
+  AlignedBytes others(kLeastBuffer);
+  const File file(::open((dir_ / "a").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(file.fd(), others.data(), kLeastBuffer, 0), static_cast<ssize_t>(kLeastBuffer));
+  const auto bytes = reader.peek(1, kLeastBuffer);
+  ASSERT_TRUE(bytes.has_value()) << bytes.error().message;
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // within which it would have been read
+  EXPECT_TRUE(equal(bytes->first(kLimit), content.part(0, kLimit)));
+  reader.consume(kLimit);
+  const auto behind = reader.peek(1, kLeastBuffer);
+  ASSERT_TRUE(behind.has_value()) << behind.error().message;
+  EXPECT_FALSE(behind->empty());
 }
 
 TEST_P(ReadAheadTest, GrowsForARecordLargerThanItsBuffer) {

@@ -263,6 +263,24 @@ TEST_F(CatalogTest, UnreadableLogIsPermissionDenied) {
   expect_error(catalog.error(), Code::permission_denied, {"ringtail.toml"});
 }
 
+// Else its keeper would take its ring for that of a topic that was deleted.
+TEST_F(CatalogTest, ATopicThatCannotBeLookedAtIsNotMissing) {
+  const Catalog catalog = open();
+  ASSERT_TRUE(catalog.create_topic({.name = "orders", .configs = {}}));
+  const fs::path topic = dir() / "topics/orders";
+  fs::rename(topic, dir() / "topics/~aside");
+  fs::create_symlink("orders", topic);
+  const auto listed = catalog.list_topics();
+  ASSERT_FALSE(listed);
+  EXPECT_NE(listed.error().message.find(topic.native()), std::string::npos) << listed.error().message;
+  const auto loaded = catalog.load_topic("orders");
+  ASSERT_FALSE(loaded);
+  EXPECT_NE(loaded.error().code, Code::not_found);
+  fs::remove(topic);
+  EXPECT_TRUE(catalog.list_topics()->empty());
+  EXPECT_EQ(catalog.load_topic("orders").error().code, Code::not_found);
+}
+
 TEST_F(CatalogTest, KilledAtRandomItIsAlwaysWhole) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE(seed);
