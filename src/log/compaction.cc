@@ -65,6 +65,7 @@ class Round {
   using Group = std::vector<Source>;
 
   Status go();
+  Status remove_merged();
   Status map_dirty_part();
   Result<bool> map_segment(const SegmentInfo& info, bool first);
   Status survey_transactions(const SegmentInfo& from);
@@ -111,7 +112,22 @@ CompactionOutcome Round::run() {
   return std::move(outcome_);
 }
 
+// What an earlier round merged into another segment, and could not delete: nobody else knows of it any more.
+Status Round::remove_merged() {
+  const auto listing = list_segments(job_.dir);
+  if (!listing) return std::unexpected(listing.error());
+  for (const Offset base : listing->logs) {
+    const bool is_merged = std::ranges::any_of(job_.segments, [&](const SegmentInfo& info) {
+      return info.base_offset < base && base < info.next_offset;
+    });
+    if (!is_merged) continue;
+    if (auto done = remove_segment(backend_, segment_path(job_.dir, FileKind::log, base)); !done) return done;
+  }
+  return {};
+}
+
 Status Round::go() {
+  if (auto done = remove_merged(); !done) return done;
   if (auto done = map_dirty_part(); !done) return done;
   if (mapped_end_ == job_.first_dirty) return {};
   Group group;

@@ -32,7 +32,8 @@ void PartitionKeeper::step_compaction(std::int64_t now_ns) {
   compacting_ = true;
   context_.cleaner->submit([this, alive = alive_, job](io::Backend& backend) -> Workshop::Delivery {
     auto outcome = std::make_shared<CompactionOutcome>(compact(backend, *job));
-    if (!outcome->failure) {
+    // A topic that was made anew under the name must not come to have this.
+    if (!outcome->failure && !job->cancelled->load(memory_order_relaxed)) {
       if (auto stored = store_first_dirty(job->dir, outcome->first_dirty); !stored)
         outcome->failure = std::move(stored.error());
     }

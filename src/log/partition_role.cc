@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/logger.h"
 #include "log/partition_keeper.h"
+#include "log/passing.h"
 #include "log/truncate.h"
 #include "shm/futex.h"
 #include "shm/light_fence.h"
@@ -226,11 +227,11 @@ LogPoint PartitionKeeper::end_point() const {
   return {end.position, end.offset};
 }
 
-// False: the disk has no room for it now. What this costs is the role, not the partition: nothing was written, and all
+// False: there is no room on the disk for it now, or no descriptor. What this costs is the role, not the partition: nothing was written, and all
 // that is here is as it was.
 Result<bool> PartitionKeeper::store_epochs(EpochList epochs) {
   if (auto stored = epochs.store(partition_.disk_dir); !stored) {
-    if (stored.error().code != Code::no_space) return std::unexpected(stored.error());
+    if (!is_passing(stored.error())) return std::unexpected(stored.error());
     const std::string trouble = to_string(stored.error());
     if (trouble != announced_role_trouble_)
       logger().warn("{}: cannot take part in another epoch before it is noted: {}", name(), trouble);

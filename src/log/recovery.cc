@@ -46,6 +46,7 @@ class Recovery {
 
   void remove_leftovers(const SegmentListing& listing);
   Status remove_headless(std::vector<Offset>& logs);
+  std::uint64_t synced_of_headless(const std::filesystem::path& path);
   Result<Segment> open_segment(Offset base_offset);
   bool is_merged(const Segment& previous, const Segment& segment);
   static SegmentInfo sealed_info(const Segment& segment, const Segment& next, std::int64_t max_timestamp_ns);
@@ -138,8 +139,15 @@ Status Recovery::remove_headless(std::vector<Offset>& logs) {
                     "goes on; restore the file from a backup or replica, or delete the topic",
                     path.string(), *bytes));
   }
-  found(RecoveryCase::headless_segment, path, Position(0), *bytes, 0,
-        fmt::format("{}: removed, its {} bytes are less than a header", path.string(), *bytes));
+  const std::uint64_t lost = synced_of_headless(path);
+  found(
+      RecoveryCase::headless_segment, path, Position(0), *bytes, lost,
+      fmt::format("{}: removed, its {} bytes are less than a header; {}", path.string(), *bytes,
+                  lost > 0 ? fmt::format("{} bytes that had been synced are gone, and with them the records "
+                                         "from offset {} on: check the disk, and restore the file from a "
+                                         "backup or replica if they are wanted",
+                                         lost, logs.back().value())
+                           : std::string("nothing that had been synced is lost")));
   logs.pop_back();
   actions_.push_back([this, path]() -> Status {
     if (auto done = backend_.unlink(path); !done) return done;
@@ -150,6 +158,13 @@ Status Recovery::remove_headless(std::vector<Offset>& logs) {
     return backend_.sync_directory(dir_);
   });
   return {};
+}
+
+// As far as its index knows, which is a file of its own.
+std::uint64_t Recovery::synced_of_headless(const std::filesystem::path& path) {
+  const auto index = open_checked(backend_, sibling(path, FileKind::index), FileKind::index, identity_);
+  if (!index || index->header.synced_position <= index->header.base_position) return 0;
+  return index->header.synced_position - index->header.base_position;
 }
 
 Result<Recovery::Segment> Recovery::open_segment(Offset base_offset) {

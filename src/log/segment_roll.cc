@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "log/passing.h"
 #include "log/segment_writer.h"
 
 namespace ringtail::log {
@@ -137,7 +138,7 @@ void SegmentWriter::roll_if_due() {
   stalled_.reset();
   if (auto rolled = roll(); rolled) {
     assign_runs();
-  } else if (rolled.error().code == Code::no_space) {
+  } else if (is_passing(rolled.error())) {
     stalled_ = std::move(rolled.error());
   } else {
     failure_ = std::move(rolled.error());
@@ -203,6 +204,7 @@ Status SegmentWriter::begin_segment(const FrameRun& first) {
     return std::unexpected(std::move(error));
   }
   if (auto renamed = backend_.rename(prepared_->path, info.path); !renamed) return renamed;
+  prepared_->path = info.path;  // should it be begun again
   if (auto synced = backend_.sync_directory(dir_); !synced) return synced;
 
   active.file = std::move(prepared_->file);

@@ -173,7 +173,8 @@ void Node::tick() {
   const std::int64_t now_ns = monotonic_ns();
   const bool may_lead = is_registered() && boottime_ns() < lease_deadline_ns();
   // The lease is renewed, and no record has changed: what was fenced meanwhile is led again.
-  const bool renews = may_lead && !std::exchange(may_lead_, may_lead);
+  const bool might_lead = std::exchange(may_lead_, may_lead);
+  const bool renews = may_lead && !might_lead;
   if (renews) update_replicas();
   elections_due_ |= renews;
   ship_.throttle.refill(now_ns);

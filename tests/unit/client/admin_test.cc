@@ -218,7 +218,7 @@ TEST_F(AdminTest, ADeletedTopicLeavesNothingBehind) {
 
 // The keeper reads the catalog again without being told of another change.
 TEST_F(AdminTest, WhatCouldNotBeReadForAWhileTakesEffectWhenItCanBe) {
-  create("t");
+  create("t", {{"storage", "memory"}});  // of which no file is missed
   create("other");
   Producer p = producer("t");
   ASSERT_TRUE(p.send("v"));

@@ -163,6 +163,25 @@ TEST_F(CompactedLogTest, SmallNeighboursBecomeOne) {
   EXPECT_EQ(read_all(), latest());
 }
 
+// Retention would delete the merged one and leave it, and then nothing would tell that its records are gone.
+TEST_F(CompactedLogTest, WhatCouldNotBeDeletedWhenItWasMergedIsInTheNextRound) {
+  write_rounds();
+  auto job = plan();
+  ASSERT_TRUE(job);
+  job->merged_bytes = 1 << 30;
+  backend_->fail(testing::Op::unlink, ".log", EIO);
+  const CompactionOutcome outcome = compact(*backend_, *job);
+  ASSERT_LT(outcome.segments.size(), job->segments.size());
+  finish(*job, outcome);
+  ASSERT_GT(logs().size(), writer_->segments().size());
+  append("k1", "after");
+  fill_segment();
+  compact_now();
+  EXPECT_EQ(logs().size(), writer_->segments().size());
+  EXPECT_EQ(read_all(), latest());
+  expect_sound();
+}
+
 TEST_F(CompactedLogTest, MoreKeysThanFitTakeSeveralRounds) {
   write_rounds(120);
   for (int round = 0; round < 50; ++round) {

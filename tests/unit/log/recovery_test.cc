@@ -121,6 +121,19 @@ TEST_F(RecoveryTest, ALastFileWithoutItsHeaderIsRemoved) {
   }
 }
 
+TEST_F(RecoveryTest, WhatWasSyncedInALastFileWithoutItsHeaderIsSaidToBeLost) {
+  const Position base = frame_in(last_, 0).position;
+  set_mark(base + 4'096);
+  fs::resize_file(log_file(last_), 100);
+  ASSERT_TRUE(recover());
+  EXPECT_EQ(recovered_.next_offset, Offset(last_));
+  const auto lost =
+      std::ranges::find(report_.findings, RecoveryCase::headless_segment, &RecoveryFinding::what);
+  ASSERT_NE(lost, report_.findings.end());
+  EXPECT_EQ(lost->durable_lost, 4'096u);
+  EXPECT_NE(lost->message.find("had been synced are gone"), std::string::npos) << lost->message;
+}
+
 TEST_F(RecoveryTest, AnOnlyFileWithoutItsHeaderIsRefusedUnlessItIsTheFirst) {
   for (const auto& entry : fs::directory_iterator(dir())) fs::remove(entry.path());
   put_file(log_file(5), "short");

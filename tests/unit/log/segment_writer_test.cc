@@ -259,6 +259,23 @@ TEST_F(SegmentWriterTest, AFullDiskDuringARollKeepsWhatIsDurable) {
   expect_readable(ring_, Position(0), ring_.end());
 }
 
+TEST_F(SegmentWriterTest, AMomentWithoutDescriptorsDuringARollPasses) {
+  append_value(900'000);
+  ASSERT_TRUE(writer_->flush_blocking());
+  const auto roll_without = [&](Op op, std::string part) {
+    SCOPED_TRACE(part);
+    append_value(900'000);
+    give_prepared();
+    backend_->fail(op, std::move(part), EMFILE);
+    EXPECT_EQ(writer_->flush_blocking().error().os_errno, EMFILE);
+    EXPECT_FALSE(writer_->failure());
+    ASSERT_TRUE(writer_->flush_blocking());
+  };
+  roll_without(Op::open, ".index");
+  roll_without(Op::sync_directory, "");
+  expect_readable(ring_, Position(0), ring_.end());
+}
+
 TEST_F(SegmentWriterTest, AFailedWriteIsSticky) {
   begin_quietly();
   const Position before = writer_->durable_position();
