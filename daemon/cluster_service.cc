@@ -9,6 +9,7 @@
 #include "base/logger.h"
 #include "base/random.h"
 #include "client/log_core.h"
+#include "daemon/cluster_figures.h"
 #include "replication/etcd_coordinator.h"
 #include "replication/replicator.h"
 
@@ -38,13 +39,6 @@ Compression compression_of(const std::string& name) {
 PeerTls peer_tls(const Config& config) {
   const TlsFiles& files = config.replication.tls;
   return {files.ca, files.certificate, files.key};
-}
-
-// Why there is no connection with the node, as far as that is known.
-std::string trouble_with(const ReplicatorStatus& status, NodeId node) {
-  const auto found = status.peers.find(node);
-  if (found == status.peers.end() || found->second == kConnected) return {};
-  return found->second;
 }
 
 class ClusterService final : public Service, public monitor::ClusterSource {
@@ -136,35 +130,9 @@ Readiness ClusterService::readiness() const {
 }
 
 monitor::ClusterFigures ClusterService::figures() const {
-  const ReplicatorStatus status = replicator_->status();
   const NodeId self(static_cast<std::uint32_t>(config_.node.id));
-  monitor::ClusterFigures figures{.name = config_.cluster.name, .nodes = {}, .partitions = {}};
+  monitor::ClusterFigures figures = cluster_figures(config_.cluster.name, replicator_->status(), self);
   if (const Readiness is = readiness(); !is.ready) figures.trouble = is.text;
-  for (const auto& [id, stored] : status.cluster->nodes)
-    figures.nodes.push_back({.id = id.value(),
-                             .rack = stored.record.rack,
-                             .live = status.cluster->live.contains(id),
-                             .draining = stored.record.draining,
-                             .self = id == self,
-                             .trouble = trouble_with(status, id)});
-  auto numbers = [](const std::vector<NodeId>& ids) {
-    std::vector<std::uint32_t> values;
-    for (const NodeId id : ids) values.push_back(id.value());
-    return values;
-  };
-  for (const ReplicaStatus& p : status.partitions) {
-    monitor::ReplicaFigures one;
-    one.topic = p.partition.topic;
-    one.partition = p.partition.partition;
-    if (p.leader) one.leader = p.leader->value();
-    one.replicas = numbers(p.replicas);
-    one.isr = numbers(p.isr);
-    one.epoch = p.epoch;
-    one.high_watermark = p.high_watermark;
-    one.elections = p.elections;
-    for (const auto& [node, lag] : p.lag) one.lag_records[node.value()] = lag;
-    figures.partitions.push_back(std::move(one));
-  }
   return figures;
 }
 

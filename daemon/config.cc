@@ -197,7 +197,9 @@ std::string to_toml(const Config& config) {
       table = setting.table;
     }
     // Texts, numbers, truth values and lists of texts are written alike in JSON and TOML.
-    text += fmt::format("{} = {}\n", setting.key, setting.show(config).dump());
+    const std::string shown =
+        setting.show(config).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    text += fmt::format("{} = {}\n", setting.key, shown);
   }
   return text;
 }

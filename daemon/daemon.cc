@@ -19,6 +19,7 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kTick{250};
 constexpr std::chrono::seconds kDrainTime{10};
+constexpr std::chrono::seconds kStatusPeriod{1};
 
 }  // namespace
 
@@ -85,7 +86,7 @@ Status Daemon::open() {
 
 void Daemon::serve(Signals& signals) {
   watch_keeper();
-  notify::ready(status_text());
+  notify::ready(next_status());
   const auto watchdog = notify::watchdog_period();
   auto next_alive = steady_clock::now();
   for (;;) {
@@ -95,6 +96,7 @@ void Daemon::serve(Signals& signals) {
       case Signals::Event::none: break;
     }
     watch_keeper();
+    watch_status();
     // A keeper that stands still is nothing that goes on: systemd is to start the daemon anew.
     if (watchdog && steady_clock::now() >= next_alive && health().good) {
       next_alive = steady_clock::now() + *watchdog;
@@ -103,7 +105,7 @@ void Daemon::serve(Signals& signals) {
   }
 }
 
-// The web server comes last: its clients may hold it for as long as they like, and must not hold the log.
+// The web server comes last: whoever asks meanwhile is told that it ends.
 Status Daemon::close() {
   const bool was_serving = phase_.load(std::memory_order_relaxed) == Phase::serving;
   phase_.store(Phase::draining, std::memory_order_release);  // SYNC: pairs with the load in readiness
@@ -136,7 +138,7 @@ void Daemon::take_back(std::shared_ptr<Shown>& shown) {
   while (last.use_count() > 1) std::this_thread::sleep_for(milliseconds(1));
 }
 
-// --- The keeper's role ---------------------------------------------------------------------------
+// --- The keeper's role, and the status -----------------------------------------------------------
 
 void Daemon::watch_keeper() {
   const bool is_keeper = log_->is_keeper();
@@ -146,12 +148,21 @@ void Daemon::watch_keeper() {
   else
     logger().warn("{}; standing by until it ends", health().text);
   was_keeper_ = is_keeper;
-  notify::status(status_text());
+  notify::status(next_status());
 }
 
-std::string Daemon::status_text() const {
-  return fmt::format("{} the log in {}; {}", log_->is_keeper() ? "keeping" : "standing by for",
-                     config_.log.dir, service_->readiness().text);
+// What the service waits for, or is part of, changes by itself.
+void Daemon::watch_status() {
+  const auto now = steady_clock::now();
+  if (now < next_look_) return;
+  next_look_ = now + kStatusPeriod;
+  if (const std::string told = status_; next_status() != told) notify::status(status_);
+}
+
+const std::string& Daemon::next_status() {
+  status_ = fmt::format("{} the log in {}; {}", log_->is_keeper() ? "keeping" : "standing by for",
+                        config_.log.dir, service_->readiness().text);
+  return status_;
 }
 
 // --- Reloading -----------------------------------------------------------------------------------
@@ -166,7 +177,7 @@ void Daemon::reload() {
     logger().error("the configuration stays as it was: it has {} mistake{}", loaded.problems.size(),
                    loaded.problems.size() == 1 ? "" : "s");
   }
-  notify::ready(status_text());
+  notify::ready(next_status());
 }
 
 void Daemon::apply_reloaded(const Config& next) {

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include "daemon/config.h"
 #include "daemon/instance.h"
@@ -38,7 +40,9 @@ class Daemon {
   void reload();
   void apply_reloaded(const Config& next);
   void watch_keeper();
-  std::string status_text() const;
+  void watch_status();
+  // The line for systemd as it is now, to be told to it.
+  const std::string& next_status();
 
   Status start_http();
   Status check_directory() const;
@@ -56,6 +60,8 @@ class Daemon {
   Logging logging_;
   std::atomic<Phase> phase_{Phase::opening};
   std::optional<bool> was_keeper_;
+  std::string status_;  // as systemd was told last
+  std::chrono::steady_clock::time_point next_look_;
 
   std::optional<Log> log_;
   mutable std::mutex mutex_;  // of the three below, which answers look at

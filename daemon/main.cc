@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/standard_streams.h"
@@ -42,6 +44,10 @@ int print(std::string_view text, int code) {
   return kFailed;
 }
 
+int print_json(const nlohmann::json& object, int code) {
+  return print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", code);
+}
+
 int print_problems(const Options& options, const std::vector<ConfigProblem>& problems) {
   if (!options.json) {
     for (const ConfigProblem& p : problems) say(to_string(p));
@@ -52,7 +58,7 @@ int print_problems(const Options& options, const std::vector<ConfigProblem>& pro
     list.push_back(
         {{"where", p.where}, {"setting", p.setting}, {"problem", p.problem}, {"remedy", p.remedy}});
   const nlohmann::json object = {{"ok", false}, {"problems", std::move(list)}};
-  return print(object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n", kUsage);
+  return print_json(object, kUsage);
 }
 
 int check(const Options& options, const LoadedConfig& loaded) {
@@ -60,7 +66,7 @@ int check(const Options& options, const LoadedConfig& loaded) {
   const auto warnings = warnings_of(loaded.config);
   if (options.json) {
     const nlohmann::json object = {{"ok", true}, {"config", to_json(loaded.config)}, {"warnings", warnings}};
-    return print(object.dump() + "\n", kDone);
+    return print_json(object, kDone);
   }
   for (const std::string& warning : warnings) say("warning: " + warning);
   return print(to_toml(loaded.config), kDone);
@@ -73,23 +79,33 @@ std::vector<Override> overrides_of(const Options& options) {
     const std::size_t equals = set.find('=');
     overrides.push_back({set.substr(0, equals), set.substr(equals + 1)});
   }
-  if (!options.dir.empty())
-    overrides.push_back({"log.dir", std::filesystem::absolute(options.dir).native(), "--dir"});
+  if (!options.dir.empty()) {
+    // Where there is no working directory it stays relative, which the configuration's checks object to.
+    std::error_code error;
+    const auto absolute = std::filesystem::absolute(options.dir, error);
+    overrides.push_back({"log.dir", error ? options.dir : absolute.native(), "--dir"});
+  }
   return overrides;
+}
+
+// What is wrong with an option's path.
+std::string check_path(const std::string& path) {
+  return path.empty() ? "a path is required" : std::string();
 }
 
 int run(int argc, char** argv) {
   Options options;
   CLI::App app("Keeps a Ringtail log, and shows what it is doing.", "ringtaild");
-  auto* const file =
-      app.add_option("--config", options.file, "The configuration (TOML)")->capture_default_str();
+  auto* const file = app.add_option("--config", options.file, "The configuration (TOML)")
+                         ->capture_default_str()
+                         ->check(check_path);
   app.add_option("--set", options.sets, "Override a setting; may be given several times")
       ->type_name("TABLE.KEY=VALUE")
       ->allow_extra_args(false)
       ->check([](const std::string& text) {
         return text.find('=') == std::string::npos ? "TABLE.KEY=VALUE is required" : std::string();
       });
-  app.add_option("--dir", options.dir, "The log directory, as --set log.dir=DIR");
+  app.add_option("--dir", options.dir, "The log directory, as --set log.dir=DIR")->check(check_path);
   app.add_flag("--check", options.check, "Check the configuration, print what is in effect, and end");
   app.add_flag("--replace-node", options.replace_node,
                "Take node.id over from a log directory that is lost for good; for one start");

@@ -24,7 +24,8 @@ Objection refuse(std::string problem, std::string remedy) { return {std::move(pr
 
 // The value as it stands in a file, for people.
 std::string quoted(const SettingValue& value) {
-  if (const auto* text = std::get_if<std::string>(&value)) return json(*text).dump();
+  if (const auto* text = std::get_if<std::string>(&value))
+    return json(*text).dump(-1, ' ', false, json::error_handler_t::replace);
   if (const auto* number = std::get_if<std::int64_t>(&value)) return std::to_string(*number);
   if (const auto* boolean = std::get_if<bool>(&value)) return *boolean ? "true" : "false";
   return std::holds_alternative<TomlValue::Other>(value) ? "this value" : "a list";

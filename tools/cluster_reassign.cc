@@ -43,13 +43,15 @@ std::vector<NodeId> without(std::vector<NodeId> nodes, const std::vector<NodeId>
 }
 
 // Where it was before what is under way: with those that go, but for those that came in vain, and without those
-// that come.
-std::vector<NodeId> origin_of(const PartitionRecord& record) {
+// that come. Who came in vain, and who is dead just now, look alike: so as many stay as the topic is to have, and of
+// those that go the first to come stand last.
+std::vector<NodeId> origin_of(const PartitionRecord& record, std::size_t replication_factor) {
   std::vector<NodeId> nodes = without(record.replicas, record.adding);
-  std::erase_if(nodes, [&](NodeId node) {
-    return std::ranges::find(record.removing, node) != record.removing.end() &&
-           std::ranges::find(record.isr, node, &IsrMember::node) == record.isr.end();
-  });
+  for (auto node = nodes.begin(); node != nodes.end() && nodes.size() > replication_factor;) {
+    const bool in_vain = std::ranges::find(record.removing, *node) != record.removing.end() &&
+                         std::ranges::find(record.isr, *node, &IsrMember::node) == record.isr.end();
+    node = in_vain ? nodes.erase(node) : std::next(node);
+  }
   return nodes;
 }
 
@@ -76,7 +78,7 @@ Result<Targets> targets_of(const ClusterState& state, const ReassignArguments& a
     const PartitionRecord& record = stored->record;
     if (arguments.cancel && !is_under_way(record)) continue;
     std::vector<NodeId>& target = targets[PartitionId(i)];
-    if (arguments.cancel) target = origin_of(record);
+    if (arguments.cancel) target = origin_of(record, topic->record.replication_factor);
     for (const std::uint32_t node : arguments.replicas) target.emplace_back(node);
   }
   if (arguments.partition && *arguments.partition >= topic->record.partitions)

@@ -47,7 +47,7 @@ std::string to_pointer(const std::string& column) {
 class ScalarFinder : public nlohmann::json_sax<nlohmann::json> {
  public:
   struct Wanted {
-    std::string pointer;
+    std::optional<std::string> pointer;  // none: nothing is wanted ("" is the whole document)
     std::optional<std::string> found;
   };
   explicit ScalarFinder(std::vector<Wanted>& wanted) : wanted_(wanted) {}
@@ -118,7 +118,8 @@ class JsonlSource : public ImportSource {
  public:
   JsonlSource(BlockReader& reader, SourceOptions options) : reader_(reader), options_(std::move(options)) {
     for (const std::string* column : {&options_.key_column, &options_.timestamp_column}) {
-      wanted_.push_back({column->empty() ? std::string() : to_pointer(*column), {}});
+      ScalarFinder::Wanted& wanted = wanted_.emplace_back();
+      if (!column->empty()) wanted.pointer = to_pointer(*column);
     }
   }
 

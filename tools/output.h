@@ -31,7 +31,6 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-bool is_utf8(std::string_view text);
 // Appends a JSON string with its quotes. Requires UTF-8.
 void append_json_string(std::string& out, std::string_view text);
 void append_base64(std::string& out, std::string_view bytes);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/parse.h"
+#include "base/utf8.h"
 #include "tools/output.h"
 #include "tools/session.h"
 

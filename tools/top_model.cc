@@ -46,13 +46,9 @@ std::uint64_t distance(Mark from, Mark to) {
 }
 
 void add(Figures& figures, const PartitionDescription& p) {
-  const std::uint64_t unwritten = distance(p.durable_position, p.log_end_position);
-  if (p.ring_bytes > 0) {
-    const double fill = static_cast<double>(unwritten) / static_cast<double>(p.ring_bytes);
-    figures.ring_fill = std::max(figures.ring_fill, std::min(fill, 1.0));
-  }
+  figures.ring_fill = std::max(figures.ring_fill, p.ring_fill());
   figures.lag_records += distance(p.durable_offset, p.log_end_offset);
-  figures.lag_bytes += unwritten;
+  figures.lag_bytes += distance(p.durable_position, p.log_end_position);
   figures.records += distance(p.log_start_offset, p.log_end_offset);
   figures.disk_bytes += p.disk_bytes;
   figures.ring_bytes += p.ring_bytes;

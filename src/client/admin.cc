@@ -65,6 +65,7 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
     d.log_end_offset = end.offset;
     d.log_end_position = end.position;
     d.ring_bytes = ring->ring_bytes();
+    d.term_bytes = ring->term_bytes();
   } else if (!d.failure) {
     d.failure = ring.error();
   }
@@ -223,6 +224,12 @@ std::optional<ProcessDescription> describe_keeper(const LogCore& core) {
 }
 
 }  // namespace
+
+double PartitionDescription::ring_fill() const {
+  if (ring_bytes == 0 || term_bytes == 0 || log_end_position <= durable_position) return 0;
+  const Position begin(durable_position.value() / term_bytes * term_bytes);  // terms begin at multiples of it
+  return std::min(static_cast<double>(log_end_position - begin) / static_cast<double>(ring_bytes), 1.0);
+}
 
 std::string_view to_string(ProcessRole role) {
   switch (role) {

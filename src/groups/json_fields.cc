@@ -1,23 +1,13 @@
 #include "groups/json_fields.h"
 
-#include <algorithm>
 #include <span>
 
 #include "base/random.h"
+#include "base/utf8.h"
 
 namespace ringtail::groups {
 
 namespace {
-
-bool is_utf8(const std::string& text) {
-  if (std::ranges::all_of(text, [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return true;
-  try {
-    (void)Json(text).dump();  // which checks it
-    return true;
-  } catch (const Json::type_error&) {
-    return false;
-  }
-}
 
 // The bytes that pairs of digits stand for.
 std::optional<std::string> bytes_of(std::string_view digits) {
@@ -32,8 +22,7 @@ std::optional<std::string> bytes_of(std::string_view digits) {
 }  // namespace
 
 Json text_field(std::string_view bytes) {
-  std::string text(bytes);
-  if (is_utf8(text)) return text;
+  if (is_utf8(bytes)) return std::string(bytes);
   return {{"hex", to_hex(std::as_bytes(std::span(bytes)))}};
 }
 

@@ -23,8 +23,8 @@ inline constexpr std::uint64_t kMaxTime = std::numeric_limits<std::int64_t>::max
 // What is no JSON becomes a value in which no field is found.
 inline Json parse_json(std::string_view text) { return Json::parse(text, nullptr, false); }
 
-// JSON is UTF-8, a group's name need not be: other bytes are told as {"hex":"<two digits for each>"}, so that
-// they come back as they were.
+// JSON is UTF-8, metadata need not be, nor the name of a group that was made before names had to: other bytes
+// are told as {"hex":"<two digits for each>"}, so that they come back as they were.
 Json text_field(std::string_view bytes);
 
 // The records of this release have no field `version`, and are of version 1. What a record says that has

@@ -33,6 +33,7 @@ Latencies read(const log::LatencyCounts& counts) {
 void read_entries(const LogCore& core, TopicSnapshot& topic) {
   const auto entry = core.catalog().load_topic(topic.name);
   if (!entry) return;  // deleted meanwhile
+  topic.topic_id = entry->topic_id;
   for (PartitionSnapshot& p : topic.partitions) {
     const auto ref = core.find_partition(*entry, p.is.partition);
     if (!ref) continue;
@@ -68,11 +69,6 @@ std::uint64_t PartitionSnapshot::durable_lag_records() const {
 
 std::uint64_t PartitionSnapshot::durable_lag_bytes() const {
   return distance(is.durable_position, is.log_end_position);
-}
-
-double PartitionSnapshot::ring_fill() const {
-  if (is.ring_bytes == 0) return 0;
-  return std::min(static_cast<double>(durable_lag_bytes()) / static_cast<double>(is.ring_bytes), 1.0);
 }
 
 std::uint64_t Latencies::count() const {
@@ -121,16 +117,20 @@ KeeperSnapshot Collector::keeper() const {
   return keeper;
 }
 
-Result<Snapshot> Collector::collect() const {
+Result<Snapshot> Collector::collect() {
+  const std::lock_guard lock(mutex_);
   const LogCore& core = *log_.core();
   const Admin admin(log_);
   Snapshot snapshot;
   const auto names = admin.list_topics();
   if (!names) return std::unexpected(names.error());
   for (const std::string& name : *names) {
-    if (auto topic = admin.describe_topic(name))
-      snapshot.topics.push_back(snapshot_of(core, std::move(*topic)));
+    auto described = admin.describe_topic(name);
+    if (!described) continue;
+    TopicSnapshot topic = snapshot_of(core, std::move(*described));
+    if (topic.topic_id != 0) snapshot.topics.push_back(std::move(topic));
   }
+  totals_.add(snapshot);
   auto processes = admin.list_processes();
   if (!processes) return std::unexpected(processes.error());
   snapshot.processes = std::move(*processes);

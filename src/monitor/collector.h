@@ -1,7 +1,11 @@
 // Takes snapshots of a log: from Admin, and of the control segment what Admin does not tell.
 #pragma once
 
+#include <mutex>
+#include <utility>
+
 #include "monitor/snapshot.h"
+#include "monitor/totals.h"
 
 namespace ringtail::monitor {
 
@@ -10,15 +14,18 @@ class Collector {
  public:
   explicit Collector(Log log) : log_(std::move(log)) {}
 
-  // Topics and groups that go meanwhile are left out. Blocks on the disk, and where a topic is new until the
-  // keeper has opened it. Errors: those of Admin::list_topics.
-  Result<Snapshot> collect() const;
+  // Topics and groups that go meanwhile are left out. Blocks on the disk, where a topic is new until the keeper
+  // has opened it, and while another thread collects: totals need the ends of partitions in the order of time.
+  // Errors: those of Admin::list_topics.
+  Result<Snapshot> collect();
 
   // Who keeps the log. Does not wait for anybody.
   KeeperSnapshot keeper() const;
 
  private:
   Log log_;
+  std::mutex mutex_;
+  Totals totals_;
 };
 
 }  // namespace ringtail::monitor

@@ -3,23 +3,34 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <httplib.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <thread>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/random.h"
+#include "base/result.h"
 
 namespace ringtail::monitor {
 namespace {
 
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
 constexpr std::size_t kThreads = 8;
 constexpr std::size_t kMaxBody = 4096;  // nobody has anything to send
-constexpr int kTimeoutS = 5;
+constexpr std::size_t kMaxRequest = 64 << 10;
+constexpr milliseconds kSilence{1'000};  // browsers connect in case they have something to ask
 
 bool is_loopback(const std::string& host) {
   in_addr four;
@@ -73,15 +84,137 @@ void send_page(httplib::Response& response) {
   response.set_content(page, "text/html; charset=utf-8");
 }
 
+// --- What a client may hold ----------------------------------------------------------------------
+
+// When the connection was accepted that this thread has taken up; it may have waited for a thread.
+thread_local steady_clock::time_point accepted_at;
+
+class ConnectionQueue final : public httplib::ThreadPool {
+ public:
+  ConnectionQueue() : ThreadPool(kThreads) {}
+  void enqueue(std::function<void()> serve) override {
+    ThreadPool::enqueue([serve = std::move(serve), now = steady_clock::now()] {
+      accepted_at = now;
+      serve();
+    });
+  }
+};
+
+// A connection as httplib reads and writes it, which ends it when it cannot. Its request has to have come in
+// time, however often a part of it comes, and its answer to have been taken in as long again. What can be
+// done without waiting is done in any case, at the server's end, too.
+class Connection final : public httplib::Stream {
+ public:
+  // Takes the socket over. `end` becomes readable when nobody is to be waited for any more.
+  Connection(int socket, int end, steady_clock::time_point accepted, milliseconds time)
+      : socket_(socket), end_(end), accepted_(accepted), time_(time) {}
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  ~Connection() override { ::shutdown(socket_.get(), SHUT_RDWR); }
+
+  // Waits for the first bytes of a request.
+  bool begins() const { return wait(POLLIN, accepted_ + std::min(kSilence, time_)); }
+
+  bool is_readable() const override { return read_ < filled_ || wait(POLLIN, accepted_ + time_); }
+  bool is_writable() const override {
+    return wait(POLLOUT, answer_until_.value_or(steady_clock::now() + time_));
+  }
+  ssize_t read(char* to, std::size_t size) override {
+    if (read_ == filled_ && !fill()) return -1;
+    const std::size_t count = std::min(size, filled_ - read_);
+    std::memcpy(to, buffer_.data() + read_, count);
+    read_ += count;
+    return static_cast<ssize_t>(count);
+  }
+  // All of it: httplib does not come back with a rest.
+  ssize_t write(const char* from, std::size_t size) override {
+    if (!answer_until_) answer_until_ = steady_clock::now() + time_;
+    for (std::size_t written = 0; written < size;) {
+      if (!is_writable()) return -1;
+      const ssize_t sent = ::send(socket_.get(), from + written, size - written, MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (sent >= 0)
+        written += static_cast<std::size_t>(sent);
+      else if (errno != EAGAIN && errno != EINTR)
+        return -1;
+    }
+    return static_cast<ssize_t>(size);
+  }
+  // Nobody asks who it was.
+  void get_remote_ip_and_port(std::string&, int&) const override {}
+  void get_local_ip_and_port(std::string&, int&) const override {}
+  socket_t socket() const override { return socket_.get(); }
+
+ private:
+  // Whether the socket becomes ready in time.
+  bool wait(short event, steady_clock::time_point until) const {
+    for (;;) {
+      std::array<pollfd, 2> watched = {{{socket_.get(), event, 0}, {end_, POLLIN, 0}}};
+      const auto left = std::chrono::ceil<milliseconds>(until - steady_clock::now());
+      const int ready =
+          ::poll(watched.data(), watched.size(), static_cast<int>(std::max(left, milliseconds(0)).count()));
+      if (ready >= 0 || errno != EINTR) return ready > 0 && watched[0].revents != 0;
+    }
+  }
+  bool fill() {
+    if (received_ >= kMaxRequest || !is_readable()) return false;
+    const ssize_t got = ::recv(socket_.get(), buffer_.data(), buffer_.size(), MSG_DONTWAIT);
+    if (got <= 0) return false;
+    read_ = 0;
+    filled_ = static_cast<std::size_t>(got);
+    received_ += filled_;
+    return true;
+  }
+
+  Descriptor socket_;
+  int end_;
+  steady_clock::time_point accepted_;
+  milliseconds time_;
+  std::optional<steady_clock::time_point> answer_until_;
+  std::array<char, 4096> buffer_;
+  std::size_t read_ = 0;  // of the buffer
+  std::size_t filled_ = 0;
+  std::size_t received_ = 0;  // all in all
+};
+
+// httplib by itself bounds the time between two bytes, and waits at its end for whoever is connected.
+class BoundedServer final : public httplib::Server {
+ public:
+  explicit BoundedServer(milliseconds request_time) : request_time_(request_time) {
+    new_task_queue = [] { return new ConnectionQueue; };
+  }
+
+  // To be called before it listens. Errors: system.
+  Status prepare() {
+    end_ = Descriptor(::eventfd(0, EFD_CLOEXEC));
+    return end_ ? Status() : fail_errno(errno, "cannot make an event");
+  }
+  // Lets no client be waited for any more, and stops.
+  void end() {
+    if (end_) ::eventfd_write(end_.get(), 1);
+    stop();
+  }
+
+ private:
+  // In the place of httplib's own. One request each: a connection holds a thread as long as it is open.
+  bool process_and_close_socket(socket_t socket) override {
+    Connection connection(socket, end_.get(), accepted_at, request_time_);
+    bool ignored = false;
+    return connection.begins() && process_request(connection, true, ignored, nullptr);
+  }
+
+  milliseconds request_time_;
+  Descriptor end_;
+};
+
 }  // namespace
 
 class HttpServer::Impl {
  public:
   Impl(HttpOptions options, HttpAnswers answers)
-      : options_(std::move(options)), answers_(std::move(answers)) {}
+      : options_(std::move(options)), answers_(std::move(answers)), server_(options_.request_time) {}
 
   ~Impl() {
-    server_.stop();
+    server_.end();
     if (thread_.joinable()) thread_.join();
   }
 
@@ -89,6 +222,7 @@ class HttpServer::Impl {
     if (!options_.allow_remote && !is_loopback(options_.host))
       return fail(Code::invalid_argument,
                   fmt::format("{} can be reached from other hosts, and that was not allowed", options_.host));
+    if (auto prepared = server_.prepare(); !prepared) return prepared;
     set_up();
     port_ = options_.port == 0                                   ? server_.bind_to_any_port(options_.host)
             : server_.bind_to_port(options_.host, options_.port) ? options_.port
@@ -111,13 +245,7 @@ class HttpServer::Impl {
 
  private:
   void set_up() {
-    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     server_.set_payload_max_length(kMaxBody);
-    // A connection holds a thread as long as it is open, and keeps stop() waiting: one request each.
-    server_.set_keep_alive_max_count(1);
-    server_.set_keep_alive_timeout(1);
-    server_.set_read_timeout(kTimeoutS);
-    server_.set_write_timeout(kTimeoutS);
     // Whoever listens on the port already keeps it.
     server_.set_socket_options([](socket_t socket) {
       const int yes = 1;
@@ -165,7 +293,7 @@ class HttpServer::Impl {
 
   HttpOptions options_;
   HttpAnswers answers_;
-  httplib::Server server_;
+  BoundedServer server_;
   int port_ = -1;
   std::thread thread_;
 };

@@ -18,6 +18,9 @@ struct HttpOptions {
   // Whether other hosts may look. Otherwise requests must also name this host as one that only it knows
   // (localhost, 127.0.0.1, ::1), so that no page from elsewhere can look through a visitor's browser.
   bool allow_remote = false;
+  // From a connection to its request's end, and as much again for the client to take the answer. A connection
+  // that takes longer is ended.
+  std::chrono::milliseconds request_time{5'000};
 };
 
 struct HealthAnswer {
@@ -33,11 +36,12 @@ struct HttpAnswers {
   std::function<HealthAnswer()> ready;           // GET /readyz: 200 or 503
 };
 
-// Serves until destruction, on threads of its own. Thread safety: port() from any thread.
+// Serves until destruction, on threads of its own. Destroying it waits for answers that are being found, and
+// for no client. Thread safety: port() from any thread.
 class HttpServer {
  public:
   // Returns once connections are accepted. Errors: invalid_argument (the address is not loopback, and
-  // allow_remote is not set), system (somebody else listens there).
+  // allow_remote is not set), system (somebody else listens there, or no descriptors are left).
   static Result<std::unique_ptr<HttpServer>> start(const HttpOptions& options, HttpAnswers answers);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

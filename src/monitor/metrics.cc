@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/utf8.h"
+
 namespace ringtail::monitor {
 namespace {
 
@@ -30,8 +32,9 @@ class Families {
     begin(std::move(name), std::move(help), MetricType::Counter);
   }
 
-  // A value of the family begun last.
+  // A value of the family begun last. Prometheus refuses the whole text for one label that is not UTF-8.
   void add(Labels labels, double value) {
+    for (ClientMetric::Label& label : labels) label.value = to_utf8(label.value);
     ClientMetric metric;
     metric.label = std::move(labels);
     (families_.back().type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
@@ -85,10 +88,14 @@ double number(Number value) {
 }
 
 constexpr PartitionFigure kPartitionFigures[] = {
-    {"ringtail_partition_records_total", "Log end offset: offsets given out so far.", kCounter, false,
-     [](const PartitionSnapshot& p) { return number(p.is.log_end_offset.value()); }},
-    {"ringtail_partition_bytes_total", "Log end position: bytes given out so far.", kCounter, false,
-     [](const PartitionSnapshot& p) { return number(p.is.log_end_position.value()); }},
+    {"ringtail_partition_records_total",
+     "Offsets given out: the log end offset when the daemon first saw it, and every rise since.", kCounter,
+     false, [](const PartitionSnapshot& p) { return number(p.records_total); }},
+    {"ringtail_partition_bytes_total",
+     "Bytes given out: the log end position when the daemon first saw it, and every rise since.", kCounter,
+     false, [](const PartitionSnapshot& p) { return number(p.bytes_total); }},
+    {"ringtail_partition_log_end_offset", "The next offset to be given out; falls when the log is cut.",
+     kGauge, false, [](const PartitionSnapshot& p) { return number(p.is.log_end_offset.value()); }},
     {"ringtail_partition_log_start_offset", "The first offset that is still kept.", kGauge, false,
      [](const PartitionSnapshot& p) { return number(p.is.log_start_offset.value()); }},
     {"ringtail_partition_durable_offset", "The first offset that is not yet written and synced here.", kGauge,
@@ -101,8 +108,8 @@ constexpr PartitionFigure kPartitionFigures[] = {
      [](const PartitionSnapshot& p) { return number(p.durable_lag_bytes()); }},
     {"ringtail_partition_ring_bytes", "Size of the ring.", kGauge, false,
      [](const PartitionSnapshot& p) { return number(p.is.ring_bytes); }},
-    {"ringtail_partition_ring_fill_ratio", "Of the ring, what is not yet written and synced: 0 to 1.", kGauge,
-     true, [](const PartitionSnapshot& p) { return p.ring_fill(); }},
+    {"ringtail_partition_ring_fill_ratio", "Of the ring, what cannot be used again yet: 0 to 1.", kGauge,
+     true, [](const PartitionSnapshot& p) { return p.is.ring_fill(); }},
     {"ringtail_partition_disk_bytes", "Bytes of records in segment files.", kGauge, true,
      [](const PartitionSnapshot& p) { return number(p.is.disk_bytes); }},
     {"ringtail_partition_disk_allocated_bytes",
@@ -199,9 +206,9 @@ struct ReplicaFigure {
 constexpr ReplicaFigure kReplicaFigures[] = {
     {"ringtail_replica_count", "Replicas that the partition is to have.", kGauge,
      [](const ReplicaFigures& p) { return number(p.replicas.size()); }},
-    {"ringtail_replica_isr_count", "Replicas that are in sync.", kGauge,
+    {"ringtail_replica_isr_count", "Replicas that are in sync, and alive.", kGauge,
      [](const ReplicaFigures& p) { return number(p.isr.size()); }},
-    {"ringtail_replica_leader", "The node that leads; 0: none does.", kGauge,
+    {"ringtail_replica_leader", "The node that leads, and is alive; 0: none does.", kGauge,
      [](const ReplicaFigures& p) { return number(p.leader.value_or(0)); }},
     {"ringtail_replica_leader_epoch", "Rises with each election.", kGauge,
      [](const ReplicaFigures& p) { return number(p.epoch.value()); }},
@@ -210,6 +217,8 @@ constexpr ReplicaFigure kReplicaFigures[] = {
 };
 
 void add_cluster(Families& families, const ClusterFigures& cluster) {
+  families.gauge("ringtail_node_ready", "1: this node has its lease, and takes part in the cluster.");
+  families.add({}, cluster.trouble.empty() ? 1 : 0);
   for (const ReplicaFigure& figure : kReplicaFigures) {
     families.begin(figure.name, figure.help, figure.type);
     for (const ReplicaFigures& p : cluster.partitions)

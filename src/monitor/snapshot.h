@@ -20,14 +20,16 @@ struct PartitionSnapshot {
   PartitionDescription is;
   std::uint64_t repaired_records = 0;  // offsets that aborted records have used up
   std::uint64_t retired_rings = 0;
+  std::uint64_t records_total = 0;  // as Totals says
+  std::uint64_t bytes_total = 0;
 
   std::uint64_t durable_lag_records() const;  // committed, not synced; 0 for memory topics
   std::uint64_t durable_lag_bytes() const;
-  double ring_fill() const;  // 0 to 1: of the ring, what is not durable yet; 0 for memory topics
 };
 
 struct TopicSnapshot {
   std::string name;
+  std::uint64_t topic_id = 0;
   bool on_disk = true;
   std::uint32_t min_insync_replicas = 1;
   std::vector<PartitionSnapshot> partitions;
@@ -85,9 +87,9 @@ struct NodeFigures {
 struct ReplicaFigures {
   std::string topic;
   PartitionId partition{0};
-  std::optional<std::uint32_t> leader;
+  std::optional<std::uint32_t> leader;  // that is alive; none: nobody leads at present
   std::vector<std::uint32_t> replicas;  // the preferred leader first
-  std::vector<std::uint32_t> isr;
+  std::vector<std::uint32_t> isr;       // those of it that are alive
   LeaderEpoch epoch{0};
   Offset high_watermark{0};
   std::uint64_t elections = 0;

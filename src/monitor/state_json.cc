@@ -27,7 +27,7 @@ json to_json(const PartitionSnapshot& p, bool on_disk) {
   object["durable_offset"] = p.is.durable_offset.value();
   object["durable_lag_records"] = p.durable_lag_records();
   object["durable_lag_bytes"] = p.durable_lag_bytes();
-  object["ring_fill"] = p.ring_fill();
+  object["ring_fill"] = p.is.ring_fill();
   object["disk_bytes"] = p.is.disk_bytes;
   object["disk_allocated_bytes"] = p.is.disk_allocated_bytes;
   return object;

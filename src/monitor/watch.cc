@@ -73,7 +73,7 @@ std::optional<ClusterFigures> Watch::cluster() const {
   return cluster_ == nullptr ? std::nullopt : std::optional(cluster_->figures());
 }
 
-Result<std::string> Watch::metrics() const {
+Result<std::string> Watch::metrics() {
   const auto snapshot = collector_.collect();
   if (!snapshot) return std::unexpected(snapshot.error());
   return metrics_text(*snapshot, process(), cluster());

@@ -28,7 +28,7 @@ class Watch {
   Watch& operator=(const Watch&) = delete;
 
   // As of now. Errors: those of Collector::collect.
-  Result<std::string> metrics() const;
+  Result<std::string> metrics();
   // As of the latest look.
   Result<std::string> state() const;
   // Whether somebody keeps the log, and where that is this process, that it gets on with it. Never blocks.

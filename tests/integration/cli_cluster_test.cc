@@ -252,6 +252,18 @@ TEST_F(CliClusterTest, ReassignmentsAreBegunCancelledAndWaitedFor) {
   cluster_ok({"cluster", "reassign", "orders", "--cancel"});  // is no cancelling of the cancelling
   EXPECT_EQ(partition_of("orders", 0), partition);
 
+  // Who is away stays one of them, when what was to come in his place is cancelled.
+  create("pairs", "1", "2");
+  const json pair = partition_of("pairs", 0)["replicas"];
+  const std::uint32_t third = 6 - pair[0].get<std::uint32_t>() - pair[1].get<std::uint32_t>();
+  change("pairs", 0, 0, [](PartitionRecord& record) { record.isr.pop_back(); });
+  cluster_ok({"cluster", "reassign", "pairs", "--replicas",
+              std::to_string(pair[0].get<std::uint32_t>()) + "," + std::to_string(third)});
+  cluster_ok({"cluster", "reassign", "pairs", "--cancel"});
+  partition = partition_of("pairs", 0);
+  EXPECT_EQ(partition["replicas"], (json{pair[0], pair[1], third}));
+  EXPECT_EQ(partition["removing"], json::array({third}));
+
   // The test does what the daemons would.
   const auto catch_up = [&](std::uint32_t partition_number) {
     change("orders", partition_number, 0, [&](PartitionRecord& record) {

@@ -217,6 +217,12 @@ TEST_F(CliImportTest, JsonLinesByNameAndByPointer) {
   EXPECT_EQ(consume_all("p", {"--format", "%k|"}), "in|2||");
 }
 
+TEST_F(CliImportTest, JsonLinesHaveNoKeysWhereNoneWereAskedFor) {
+  import_ok("jsonl", "5\n\"abc\"\n{\"a\":1}\n{\"\":\"x\"}\n");
+  import_ok("jsonl", "7\n{\"a\":1}\n", {"--key-column", "a"});
+  EXPECT_EQ(consume("%K:%k=%s "), "-1:=5 -1:=\"abc\" -1:={\"a\":1} -1:={\"\":\"x\"} -1:=7 1:1={\"a\":1} ");
+}
+
 TEST_F(CliImportTest, LinesThatAreNoJsonAreNamed) {
   for (const char* line : {"{\"a\":1", "nonsense", "{\"a\":1} x", "{\"a\":\"\xff\"}"}) {
     SCOPED_TRACE(line);

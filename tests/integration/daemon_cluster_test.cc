@@ -5,7 +5,11 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
+
+#include <array>
+#include <cstring>
 
 #include "support/etcd_process.h"
 
@@ -14,6 +18,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -87,11 +92,13 @@ TEST_F(DaemonClusterTest, EtcdAwayForLongerThanTheLeaseIsSaidAndItJoinsAgain) {
   start();
   etcd_.kill();
   wait_for_reason("etcd cannot be reached");
+  EXPECT_EQ(metric("ringtail_node_ready"), 0);
   // Those who wait for etcd say so once, however often they try.
   std::this_thread::sleep_for(std::chrono::seconds(3));
   EXPECT_LE(count_in_log("the lease is not kept alive"), 1u);
   ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
   wait_until_ready();
+  EXPECT_EQ(metric("ringtail_node_ready"), 1);
   EXPECT_EQ(stop().exit_code, 0);
 }
 
@@ -113,6 +120,18 @@ TEST_F(DaemonClusterTest, EndsInGoodOrderWhileEtcdHangs) {
   start();
   ASSERT_TRUE(wait_until([this] { return consume_all("orders") == "one\n"; }));
   EXPECT_EQ(stop().exit_code, 0);
+}
+
+// Such an etcd holds the daemon's end for a while.
+TEST_F(DaemonClusterTest, ASecondSignalEndsItAtOnce) {
+  ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
+  configure(node_tables(1));
+  start();
+  etcd_.signal(SIGSTOP);
+  daemon_->signal(SIGTERM);
+  daemon_->signal(SIGINT);
+  EXPECT_THAT(daemon_->wait().exit_code, AnyOf(128 + SIGTERM, 128 + SIGINT));  // whichever came second
+  EXPECT_THAT(read_file(log_file()), HasSubstr("ending at once"));
 }
 
 TEST_F(DaemonClusterTest, EndsWhileItHasNeverHeardOfEtcd) {
@@ -146,6 +165,53 @@ TEST_F(DaemonClusterTest, WarnsOfAnEtcdThatALostHostTakesAlong) {
   EXPECT_THAT(read_file(log_file()), HasSubstr("all of etcd is on this host"));
   EXPECT_THAT(run_ok({"cluster", "status", "--etcd", etcd_.endpoint(), "--cluster", "test"}),
               HasSubstr("warning: 1 member on 1 host"));
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
+// --- What systemd is told ------------------------------------------------------------------------
+
+// The place of systemd's socket.
+class NotifySocket {
+ public:
+  explicit NotifySocket(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+    EXPECT_EQ(::bind(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    const timeval bound{.tv_sec = 60, .tv_usec = 0};  // against hanging
+    ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
+  }
+  NotifySocket(const NotifySocket&) = delete;
+  NotifySocket& operator=(const NotifySocket&) = delete;
+  ~NotifySocket() { ::close(socket_); }
+
+  // Waits for a status with this in it, behind those that were waited for before.
+  bool wait_for_status(const std::string& text) const {
+    std::array<char, 4096> buffer;
+    for (;;) {
+      const ssize_t got = ::recv(socket_, buffer.data(), buffer.size(), 0);
+      if (got <= 0) return false;
+      const std::string_view told(buffer.data(), static_cast<std::size_t>(got));
+      if (told.find("STATUS=") != std::string_view::npos && told.find(text) != std::string_view::npos)
+        return true;
+    }
+  }
+
+ private:
+  const int socket_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+};
+
+TEST_F(DaemonClusterTest, TheStatusForSystemdFollowsTheClusters) {
+  ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
+  configure(node_tables(1));
+  const std::string path = (directory() / "notify").string();
+  const NotifySocket systemd(path);
+  start({}, {"NOTIFY_SOCKET=" + path});
+  EXPECT_TRUE(systemd.wait_for_status("node 1 of cluster test, 1 of 1 nodes alive"));
+  etcd_.kill();
+  EXPECT_TRUE(systemd.wait_for_status("fenced, for node 1 of cluster test is not registered"));
+  ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
+  EXPECT_TRUE(systemd.wait_for_status("node 1 of cluster test, 1 of 1 nodes alive"));
   EXPECT_EQ(stop().exit_code, 0);
 }
 

@@ -39,7 +39,7 @@ TEST_F(CollectorTest, HasTheEndsOfEveryPartition) {
   EXPECT_EQ(orders.partitions[0].is.log_end_offset, Offset(0));
   EXPECT_EQ(orders.partitions[1].is.log_end_offset, Offset(5));
   EXPECT_EQ(orders.partitions[1].durable_lag_records(), 0u);
-  EXPECT_EQ(orders.partitions[1].ring_fill(), 0);
+  EXPECT_EQ(orders.partitions[1].is.ring_fill(), 0);
   EXPECT_GT(orders.partitions[1].is.ring_bytes, 0u);
   const TopicSnapshot& quotes = topic(snapshot, "quotes");
   EXPECT_FALSE(quotes.on_disk);
@@ -47,6 +47,30 @@ TEST_F(CollectorTest, HasTheEndsOfEveryPartition) {
   EXPECT_EQ(snapshot.log_id, log_->id());
   EXPECT_GT(snapshot.disk_total_bytes, 0u);
   EXPECT_GT(snapshot.shared_memory_total_bytes, 0u);
+}
+
+TEST_F(CollectorTest, CountsWhatHasComeAndBeginsAnewWithATopicMadeAnew) {
+  Collector collector(*log_);
+  const auto total = [&] {
+    const auto snapshot = collector.collect();
+    EXPECT_TRUE(snapshot) << to_string(snapshot.error());
+    const PartitionSnapshot& p = topic(*snapshot, "orders").partitions.at(0);
+    EXPECT_EQ(p.bytes_total, p.is.log_end_position.value());
+    return p.records_total;
+  };
+  const auto send = [&](int count) {
+    Producer orders = producer("orders");
+    for (int i = 0; i < count; ++i) EXPECT_TRUE(orders.send("x"));
+  };
+  create("orders", small());
+  send(5);
+  EXPECT_EQ(total(), 5u);
+  send(2);
+  EXPECT_EQ(total(), 7u);
+  ASSERT_TRUE(admin().delete_topic("orders"));
+  create("orders", small());
+  send(3);
+  EXPECT_EQ(total(), 3u);
 }
 
 TEST_F(CollectorTest, CountsEachSyncOfTheKeeperHere) {

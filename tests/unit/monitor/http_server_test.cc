@@ -4,6 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <functional>
+#include <future>
+#include <list>
+#include <thread>
+
+#include "base/descriptor.h"
 
 namespace ringtail::monitor {
 namespace {
@@ -20,9 +32,10 @@ class HttpServerTest : public ::testing::Test {
             .health = [] { return HealthAnswer{true, "fine"}; },
             .ready = [] { return HealthAnswer{false, "draining"}; }};
   }
-  HttpServerTest() {
-    auto started = HttpServer::start({}, answers());
-    EXPECT_TRUE(started) << to_string(started.error());
+  HttpServerTest() { start({}, answers()); }
+  void start(const HttpOptions& options, HttpAnswers answers) {
+    auto started = HttpServer::start(options, std::move(answers));
+    ASSERT_TRUE(started) << to_string(started.error());
     server_ = std::move(*started);
   }
   httplib::Client client() const { return httplib::Client("127.0.0.1", server_->port()); }
@@ -109,6 +122,100 @@ TEST_F(HttpServerTest, EndsWhileSomebodyIsConnected) {
   ASSERT_TRUE(idle.Get("/healthz"));
   server_.reset();
   EXPECT_FALSE(idle.Get("/healthz"));
+}
+
+// More than the buffers of a connection hold.
+TEST_F(HttpServerTest, ALongAnswerArrivesWhole) {
+  const std::string text(16 << 20, 'x');
+  HttpAnswers long_one = answers();
+  long_one.metrics = [&]() -> Result<std::string> { return text; };
+  start({}, std::move(long_one));
+  EXPECT_TRUE(get("/metrics", {{"Accept-Encoding", "identity"}}).body == text);
+}
+
+// --- Clients that take their time ----------------------------------------------------------------
+
+// A client whose request does not come to its end.
+class SlowClient {
+ public:
+  explicit SlowClient(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    go_on("GET /healthz HTTP/1.1\r\nX-Slow: ");
+  }
+
+  void go_on(std::string_view bytes) const {
+    ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  // Whether the server has ended the connection.
+  bool is_ended() const {
+    std::array<char, 4096> answer;
+    ssize_t got = 1;
+    while (got > 0) got = ::recv(socket_.get(), answer.data(), answer.size(), MSG_DONTWAIT);
+    return got == 0 || errno != EAGAIN;
+  }
+
+ private:
+  Descriptor socket_;
+};
+
+class SlowClientTest : public HttpServerTest {
+ protected:
+  void connect(int count) {
+    for (int i = 0; i < count; ++i) clients_.emplace_back(server_->port());
+  }
+  // Has them all go on, a byte at a time, until it is done; within a bound against hanging.
+  bool go_on_until(const std::function<bool()>& done) const {
+    for (int i = 0; i < 3000; ++i) {
+      if (done()) return true;
+      for (const SlowClient& client : clients_) client.go_on("x");
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    return false;
+  }
+
+  std::list<SlowClient> clients_;
+};
+
+TEST_F(SlowClientTest, ARequestThatDoesNotComeToItsEndIsEnded) {
+  start({.request_time = std::chrono::seconds(1)}, answers());
+  connect(1);
+  EXPECT_TRUE(go_on_until([this] { return clients_.front().is_ended(); }));
+  EXPECT_EQ(get("/healthz").status, 200);
+}
+
+TEST_F(SlowClientTest, ARequestThatIsTooLongIsEnded) {
+  start({.request_time = std::chrono::hours(1)}, answers());
+  connect(1);
+  EXPECT_TRUE(go_on_until([this] {
+    clients_.front().go_on("\r\nX-More: " + std::string(4000, 'x'));
+    return clients_.front().is_ended();
+  }));
+}
+
+TEST_F(SlowClientTest, MoreOfThemThanThereAreThreadsDoNotKeepOthersOut) {
+  start({.request_time = std::chrono::seconds(1)}, answers());
+  connect(40);
+  auto asked = std::async(std::launch::async, [this] {
+    httplib::Client patient = client();
+    patient.set_read_timeout(60);
+    const auto result = patient.Get("/healthz");
+    return result ? result->status : 0;
+  });
+  EXPECT_TRUE(
+      go_on_until([&] { return asked.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }));
+  EXPECT_EQ(asked.get(), 200);
+}
+
+TEST_F(SlowClientTest, TheServersEndWaitsForNoneOfThem) {
+  start({.request_time = std::chrono::hours(1)}, answers());
+  connect(20);
+  auto ended = std::async(std::launch::async, [this] { server_.reset(); });
+  EXPECT_TRUE(
+      go_on_until([&] { return ended.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "monitor/state_json.h"
 #include "unit/monitor/monitor_test_support.h"
 
@@ -27,6 +28,9 @@ PartitionSnapshot partition(std::uint32_t number, std::uint64_t records) {
   p.is.durable_offset = Offset(records - records / 4);
   p.is.durable_position = Position((records - records / 4) * 40);
   p.is.ring_bytes = 16000;
+  p.is.term_bytes = 4000;
+  p.records_total = records;
+  p.bytes_total = records * 40;
   p.repaired_records = 3;
   p.retired_rings = 1;
   return p;
@@ -87,7 +91,7 @@ TEST(MetricsTest, EveryLineParsesAndHasItsFigure) {
                             Contains(Pair("ringtail_partition_bytes_total" + zero, 40000)),
                             Contains(Pair("ringtail_partition_durable_lag_records" + zero, 250)),
                             Contains(Pair("ringtail_partition_durable_lag_bytes" + zero, 10000)),
-                            Contains(Pair("ringtail_partition_ring_fill_ratio" + zero, 0.625)),
+                            Contains(Pair("ringtail_partition_ring_fill_ratio" + zero, 0.75)),
                             Contains(Pair("ringtail_partition_repaired_records_total" + zero, 3)),
                             Contains(Pair("ringtail_partition_retired_rings_total" + zero, 1)),
                             Contains(Pair("ringtail_partition_failed" + zero, 0))));
@@ -100,6 +104,30 @@ TEST(MetricsTest, EveryLineParsesAndHasItsFigure) {
   EXPECT_THAT(values,
               AllOf(Contains(Pair("ringtail_keeper_present", 1)), Contains(Pair("ringtail_keeper_pid", 42)),
                     Contains(Pair("ringtail_slots", 512))));
+}
+
+TEST(MetricsTest, CountersTellWhatHasComeAndGaugesWhereTheLogEnds) {
+  Snapshot snapshot = sample();
+  snapshot.topics[0].partitions[0].records_total = 1300;
+  snapshot.topics[0].partitions[0].bytes_total = 52'000;
+  const std::string text = metrics_text(snapshot, {}, std::nullopt);
+  EXPECT_THAT(text, AllOf(HasSubstr("# TYPE ringtail_partition_records_total counter"),
+                          HasSubstr("# TYPE ringtail_partition_log_end_offset gauge")));
+  const auto values = parse_metrics(text);
+  const std::string zero = "{topic=\"or\\\"ders\",partition=\"0\"}";
+  EXPECT_THAT(values, AllOf(Contains(Pair("ringtail_partition_records_total" + zero, 1300)),
+                            Contains(Pair("ringtail_partition_bytes_total" + zero, 52'000)),
+                            Contains(Pair("ringtail_partition_log_end_offset" + zero, 1000))));
+}
+
+TEST(MetricsTest, LabelsAreUtf8) {
+  Snapshot snapshot = sample();
+  snapshot.groups[0].id = "caf\xe9";
+  const std::string text = metrics_text(snapshot, {}, std::nullopt);
+  EXPECT_TRUE(is_utf8(text));
+  const std::string label = "{group=\"caf\xef\xbf\xbd\"";
+  for (const char* name : {"members", "rebalancing", "lag_records", "committed_offset"})
+    EXPECT_THAT(text, HasSubstr(std::string("ringtail_group_") + name + label)) << name;
 }
 
 TEST(MetricsTest, HistogramsAreCumulative) {
@@ -132,6 +160,21 @@ TEST(MetricsTest, ReplicationIsThereOnlyInACluster) {
             Contains(Pair("ringtail_replica_elections_total" + labels, 4)),
             Contains(Pair("ringtail_replica_lag_records{topic=\"quotes\",partition=\"0\",node=\"2\"}", 120)),
             Contains(Pair("ringtail_node_live{node=\"2\",rack=\"b\"}", 0))));
+}
+
+TEST(MetricsTest, ANodeInTroubleIsNotReady) {
+  EXPECT_THAT(metrics_text(sample(), {}, std::nullopt), Not(HasSubstr("ringtail_node_ready")));
+  ClusterFigures figures = cluster();
+  EXPECT_THAT(parse_metrics(metrics_text(sample(), {}, figures)), Contains(Pair("ringtail_node_ready", 1)));
+  figures.trouble = "fenced";
+  EXPECT_THAT(parse_metrics(metrics_text(sample(), {}, figures)), Contains(Pair("ringtail_node_ready", 0)));
+}
+
+TEST(MetricsTest, APartitionThatNobodyLeadsHasLeaderZero) {
+  ClusterFigures figures = cluster();
+  figures.partitions[0].leader.reset();
+  EXPECT_THAT(parse_metrics(metrics_text(sample(), {}, figures)),
+              Contains(Pair("ringtail_replica_leader{topic=\"quotes\",partition=\"0\"}", 0)));
 }
 
 TEST(StateJsonTest, HasTheSnapshotAndTheClusterWhereThereIsOne) {
