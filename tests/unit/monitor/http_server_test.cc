@@ -33,8 +33,8 @@ class HttpServerTest : public ::testing::Test {
             .ready = [] { return HealthAnswer{false, "draining"}; }};
   }
   HttpServerTest() { start({}, answers()); }
-  void start(const HttpOptions& options, HttpAnswers answers) {
-    auto started = HttpServer::start(options, std::move(answers));
+  void start(const HttpOptions& options, HttpAnswers given) {
+    auto started = HttpServer::start(options, std::move(given));
     ASSERT_TRUE(started) << to_string(started.error());
     server_ = std::move(*started);
   }
