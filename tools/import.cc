@@ -92,7 +92,7 @@ Result<std::unique_ptr<ImportSource>> open_source(BlockReader& reader, const Imp
   SourceOptions options{arguments.key_column, arguments.timestamp_column, *format, !arguments.no_header};
   if (arguments.kind == "csv") return open_csv(reader, std::move(options));
   if (arguments.kind == "jsonl") return open_jsonl(reader, std::move(options));
-  return open_lines(reader, std::move(options));
+  return open_lines(reader, options);
 }
 
 // Opens the topic's description, creating the topic when it is missing.

@@ -157,7 +157,7 @@ class JsonlSource : public ImportSource {
 
 }  // namespace
 
-Result<std::unique_ptr<ImportSource>> open_lines(BlockReader& reader, SourceOptions options) {
+Result<std::unique_ptr<ImportSource>> open_lines(BlockReader& reader, const SourceOptions& options) {
   if (!options.key_column.empty() || !options.timestamp_column.empty()) {
     return fail(Code::invalid_argument,
                 "lines have no columns; use csv or jsonl, or leave the column options out");

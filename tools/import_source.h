@@ -41,6 +41,6 @@ struct SourceOptions {
 // header row is read here.
 Result<std::unique_ptr<ImportSource>> open_csv(BlockReader& reader, SourceOptions options);
 Result<std::unique_ptr<ImportSource>> open_jsonl(BlockReader& reader, SourceOptions options);
-Result<std::unique_ptr<ImportSource>> open_lines(BlockReader& reader, SourceOptions options);
+Result<std::unique_ptr<ImportSource>> open_lines(BlockReader& reader, const SourceOptions& options);
 
 }  // namespace ringtail::tools

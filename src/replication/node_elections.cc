@@ -181,6 +181,7 @@ void Node::commit_elections(std::vector<std::pair<PartitionRecord, std::int64_t>
     elections_ += won;
     elections_due_ = true;
     for (const auto& [record, revision] : elected) electing_.erase({record.topic, record.partition});
+    update_replicas();
   });
 }
 

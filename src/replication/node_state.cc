@@ -21,7 +21,11 @@ void Node::on_state(std::shared_ptr<const ClusterState> state) {
   // Records that were read anew, be it that they were lost and begun anew, restored from an older snapshot or compacted,
   // do not say of a topic that is here, and not among them, that it was deleted.
   const bool anew = state->cluster_id != state_->cluster_id || state->gaps != state_->gaps;
-  if (anew) provided_.clear();
+  if (anew)
+    std::erase_if(provided_, [&](const auto& one) {
+      const auto found = state->topics.find(one.second.name);
+      return found == state->topics.end() || found->second.record.topic_id != one.first;
+    });
   if (anew && !state->cluster_id.empty()) tell_strays(*state);
   state_ = std::move(state);
   apply_throttle();
@@ -229,15 +233,22 @@ void Node::update_replicas() {
     const auto topic = provided_.find(record.topic_id);
     if (topic == provided_.end() || record.partition.value() >= topic->second.partitions) continue;
     const StreamId id{record.topic_id, record.partition.value()};
+    // It was given away while it was not here: what was appended before that is known would be cut off.
+    if (electing_.contains(name) && !replicas_.contains(id)) continue;
     auto& replica = replicas_[id];
     if (!replica) replica = std::make_unique<Replica>(ship_, *this, name, id);
     replica->set_record(stored, leader_of(record), configs[name.topic]);
     restless_.insert(replica.get());
   }
-  // Those that are deleted, or are no business of this node any more.
+  // Those that are deleted, be it that an interrupted deletion has left their records, or are no business of this node
+  // any more.
   for (auto it = replicas_.begin(); it != replicas_.end();) {
-    const auto found = state_->partitions.find(it->second->name());
-    const bool stays = found != state_->partitions.end() &&
+    const TopicPartition& name = it->second->name();
+    const auto topic = state_->topics.find(name.topic);
+    const bool named = topic != state_->topics.end() ? topic->second.record.topic_id == it->first.topic_id
+                                                     : state_->malformed.contains(topic_key(name.topic));
+    const auto found = state_->partitions.find(name);
+    const bool stays = named && found != state_->partitions.end() &&
                        found->second.record.topic_id == it->first.topic_id &&
                        std::ranges::find(found->second.record.replicas, options_.node.id) !=
                            found->second.record.replicas.end();
@@ -246,7 +257,11 @@ void Node::update_replicas() {
       continue;
     }
     take_role(it->first, {.role = shm::ReplicaRole::fenced});
-    if (const auto index = it->second->index()) by_index_.erase(*index);
+    // The entry may be another's by now.
+    if (const auto index = it->second->index()) {
+      const auto known = by_index_.find(*index);
+      if (known != by_index_.end() && known->second == it->second.get()) by_index_.erase(known);
+    }
     active_.erase(it->second.get());
     restless_.erase(it->second.get());
     it = replicas_.erase(it);

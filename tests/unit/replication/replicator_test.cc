@@ -241,6 +241,33 @@ TEST_F(ReplicatorTest, ATopicThatIsMissingFromRecordsThatWereReadAnewIsNotDelete
   EXPECT_TRUE(outlives(state));
 }
 
+// It cannot be had as it is now, of which the partitions that are here know nothing.
+TEST_F(ReplicatorTest, RecordsThatWereReadAnewAreToldWhereTheTopicCannotBeAdapted) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  ClusterState state = *coordinator_->state();
+  state.topics.at(kTopic).record.configs["a.later.release"] = "1";
+  auto& [record, revision] = state.partitions.at({kTopic, PartitionId(0)});
+  ++record.leader_epoch;
+  ++record.partition_epoch;
+  ++revision;
+  ++state.gaps;
+  coordinator_->tell(state);
+  EXPECT_TRUE(wait_until([&] {
+    const ReplicatorStatus status = replicator_->status();
+    return status.partitions.size() == 1 && status.partitions[0].epoch == record.leader_epoch;
+  }));
+}
+
+TEST_F(ReplicatorTest, WhatAnInterruptedDeletionLeftOfATopicIsNoReplica) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  ClusterState state = *coordinator_->state();
+  state.topics.erase(kTopic);
+  coordinator_->tell(state);
+  EXPECT_TRUE(wait_until([&] { return replicator_->status().partitions.empty(); }));
+}
+
 // The renewal comes before the next tick has seen the end, and no record changes.
 TEST_F(ReplicatorTest, ALeaseThatIsRenewedAtTheLastMomentIsLedWith) {
   put(topic(1));
