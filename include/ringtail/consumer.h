@@ -47,8 +47,8 @@ struct ConsumerOptions {
   IsolationLevel isolation_level = IsolationLevel::read_uncommitted;
 
   // Of a member of a consumer group. Everything below means nothing without a group id.
-  std::string group_id = {};   // at most 255 bytes of UTF-8, without control characters
-  std::string client_id = {};  // for people who look; at most 127 bytes of the same
+  std::string group_id = {};   // at most 255 bytes
+  std::string client_id = {};  // for people who look; at most 127 bytes, none of them zero
   Assignor assignor = {};      // the same in all members; default: sticky_assignor()
   // Commits by itself: within a poll, at this interval and before a partition is given up, what the polls before it
   // brought; in unsubscribe and at the consumer's end also what the last one brought, as Kafka's close does, for all

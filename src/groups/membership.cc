@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/logger.h"
 #include "base/random.h"
-#include "base/utf8.h"
 #include "groups/assignment_input.h"
 #include "groups/tenure.h"
 #include "shm/futex.h"
@@ -33,7 +32,6 @@ Status check_id(std::string_view what, std::string_view id, std::size_t most) {
   const bool printable = std::ranges::all_of(id, [](char c) { return static_cast<unsigned char>(c) >= ' '; });
   if (!printable)
     return fail(Code::invalid_argument, fmt::format("the {} contains a control character", what));
-  if (!is_utf8(id)) return fail(Code::invalid_argument, fmt::format("the {} is not UTF-8", what));
   return {};
 }
 

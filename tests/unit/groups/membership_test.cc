@@ -67,15 +67,6 @@ TEST_F(MembershipTest, AGroupIdHas1To255BytesWithoutControlCharacters) {
   EXPECT_TRUE(sit_with(in(std::string(255, 'g'))));
 }
 
-TEST_F(MembershipTest, IdsAreUtf8) {
-  for (const char* id : {"\xff", "caf\xe9", "\xed\xa0\x80", "cut short \xe2\x82"})
-    EXPECT_THAT(refusal(in(id)), HasSubstr("the group id is not UTF-8"));
-  EXPECT_TRUE(sit_with(in("Z\xc3\xbcrich")));
-  MemberOptions options = in("billing");
-  options.client_id = "caf\xe9";
-  EXPECT_THAT(refusal(options), HasSubstr("the client id is not UTF-8"));
-}
-
 TEST_F(MembershipTest, AClientIdHasAtMost127Bytes) {
   MemberOptions options = in("billing");
   options.client_id = std::string(128, 'c');
