@@ -1,6 +1,7 @@
 #include "daemon/daemon.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "base/logger.h"
 #include "daemon/instance.h"
 #include "daemon/notify.h"
+#include "ringtail/admin.h"
 
 namespace ringtail::daemon {
 namespace {
@@ -119,12 +121,35 @@ Status Daemon::close() {
   Status there;
   if (log_) {
     notify::status("flushing");
+    const std::vector<std::string> lacking = not_on_disk();
     log_.reset();
     there = check_directory();
+    if (there && !lacking.empty())
+      there =
+          fail(Code::storage_failed,
+               fmt::format("ended; not all that was committed to {} is on disk: it stays in shared memory "
+                           "until this host restarts; mend what its failure names, and open the log again "
+                           "before that",
+                           fmt::join(lacking, ", ")));
     if (there) logger().info("ended; what was committed is on disk, or kept by another process");
   }
   http_.reset();
   return there;
+}
+
+// Partitions whose last flush there will not be, for they have failed, as far as this process keeps them.
+std::vector<std::string> Daemon::not_on_disk() const {
+  std::vector<std::string> lacking;
+  if (!log_->is_keeper()) return lacking;
+  const Admin admin(*log_);
+  for (const std::string& name : admin.list_topics().value_or(std::vector<std::string>())) {
+    const auto topic = admin.describe_topic(name);
+    if (!topic) continue;
+    for (const PartitionDescription& p : topic->partitions)
+      if (p.failure && p.durable_position < p.log_end_position)
+        lacking.push_back(fmt::format("{}-{}", name, p.partition.value()));
+  }
+  return lacking;
 }
 
 // Ends what answers look at, once those that were begun before have done with it; later ones do not find it.

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "daemon/config.h"
 #include "daemon/instance.h"
@@ -40,6 +41,7 @@ class Daemon {
   void reload();
   void apply_reloaded(const Config& next);
   void watch_keeper();
+  std::vector<std::string> not_on_disk() const;
   void watch_status();
   // The line for systemd as it is now, to be told to it.
   const std::string& next_status();

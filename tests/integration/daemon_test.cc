@@ -2,6 +2,8 @@
 #include "integration/daemon.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -176,6 +178,22 @@ TEST_F(DaemonTest, ALogDirectoryThatWasRemovedIsNotHealthyAndNothingIsSaidToBeOn
   }
   EXPECT_EQ(stop().exit_code, 1);
   EXPECT_THAT(read_file(log_file()), AllOf(HasSubstr("was removed or replaced while this daemon kept it"),
+                                           Not(HasSubstr("what was committed is on disk"))));
+}
+
+TEST_F(DaemonTest, WhatCannotComeToTheDiskIsNotSaidToBeThere) {
+  const auto before = ::signal(SIGXFSZ, SIG_IGN);  // the daemon inherits it
+  configure("[log]\nio = \"pwrite\"\n");
+  start();
+  ::signal(SIGXFSZ, before);
+  run_ok({"topic", "create", "t"});
+  run_ok({"produce", "t", "--durable"}, "on disk\n");
+  constexpr ::rlimit kWithinTheFirstBlock{8'000, 8'000};
+  ASSERT_EQ(::prlimit(daemon_->pid(), RLIMIT_FSIZE, &kWithinTheFirstBlock, nullptr), 0);
+  run_ok({"produce", "t"}, "in memory alone\n");
+  wait_for_line("t-0: storage_failed");
+  EXPECT_EQ(stop().exit_code, 1);
+  EXPECT_THAT(read_file(log_file()), AllOf(HasSubstr("not all that was committed to t-0 is on disk"),
                                            Not(HasSubstr("what was committed is on disk"))));
 }
 
