@@ -195,6 +195,9 @@ const std::string& Daemon::next_status() {
 void Daemon::reload() {
   notify::reloading();
   const LoadedConfig loaded = load_();
+  // A log file that was moved away is opened anew, whatever else there is to say.
+  if (!loaded.problems.empty())
+    if (auto opened = logging_.configure(config_); !opened) logger().error("{}", to_string(opened.error()));
   for (const ConfigProblem& problem : loaded.problems) logger().error("{}", to_string(problem));
   if (loaded.problems.empty()) {
     apply_reloaded(loaded.config);

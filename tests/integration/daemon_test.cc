@@ -327,6 +327,18 @@ TEST_F(DaemonTest, HangUpOpensTheLogFileAnew) {
   EXPECT_THAT(read_file(log_file()), HasSubstr("ended"));
 }
 
+TEST_F(DaemonTest, HangUpOpensTheLogFileAnewThoughTheConfigurationIsWrong) {
+  start();
+  std::filesystem::rename(log_file(), directory() / "daemon.log.1");
+  configure("[nonsense]\n");
+  daemon_->signal(SIGHUP);
+  ASSERT_TRUE(wait_until([this] {
+    return read_file(log_file()).find("the configuration stays as it was") != std::string::npos;
+  }));
+  EXPECT_THAT(read_file(log_file()), HasSubstr("nonsense"));
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
 TEST_F(DaemonTest, WritesJsonLinesWhenToldTo) {
   configure("format = \"json\"\n");
   start();
