@@ -227,8 +227,8 @@ LogPoint PartitionKeeper::end_point() const {
   return {end.position, end.offset};
 }
 
-// False: there is no room on the disk for it now, or no descriptor. What this costs is the role, not the partition: nothing was written, and all
-// that is here is as it was.
+// False: there is no room on the disk for it now, or no descriptor. What this costs is the role, not the partition:
+// nothing was written, and all that is here is as it was.
 Result<bool> PartitionKeeper::store_epochs(EpochList epochs) {
   if (auto stored = epochs.store(partition_.disk_dir); !stored) {
     if (!is_passing(stored.error())) return std::unexpected(stored.error());
