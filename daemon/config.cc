@@ -123,9 +123,12 @@ void apply(LoadedConfig& loaded, SettingOrigins& origins, const Origin& origin, 
 void apply_file(LoadedConfig& loaded, SettingOrigins& origins, const std::filesystem::path& file) {
   const auto values = read_toml_values(file);
   if (!values) {
-    const bool missing = values.error().code == Code::not_found;
-    loaded.problems.push_back(
-        {file.native(), {}, values.error().message, missing ? "name another with --config" : ""});
+    const Error& error = values.error();
+    std::string remedy;
+    if (error.os_errno != 0) remedy = "name another with --config";
+    if (error.os_errno != 0 && error.code != Code::not_found)
+      remedy = "make it a file that this user can read, or " + remedy;
+    loaded.problems.push_back({file.native(), {}, error.message, std::move(remedy)});
     return;
   }
   for (const TomlValue& value : *values) {
@@ -168,6 +171,11 @@ LoadedConfig load_config(const std::filesystem::path& file, std::span<const Over
   check_whole(loaded, origins, file);
   sort_by_line(loaded.problems);
   return loaded;
+}
+
+bool is_missing(const std::filesystem::path& file) {
+  std::error_code ignored;
+  return std::filesystem::status(file, ignored).type() == std::filesystem::file_type::not_found;
 }
 
 // --- Showing -------------------------------------------------------------------------------------

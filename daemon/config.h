@@ -111,6 +111,9 @@ struct LoadedConfig {
 // the files it names. Blocks on the disk.
 LoadedConfig load_config(const std::filesystem::path& file, std::span<const Override> overrides);
 
+// Whether there is no such file. One of which that cannot be told is there: reading it says why.
+bool is_missing(const std::filesystem::path& file);
+
 // A setting of the configuration, for those who list them.
 struct SettingInfo {
   std::string table;

@@ -249,7 +249,7 @@ Status Daemon::start_http() {
                                              .allow_remote = config_.http.allow_remote},
                                             answers());
   if (!started) {
-    started.error().message += "; set http.listen to an address and a port that are free";
+    started.error().message += "; set http.listen to an address of this host and a port that is free";
     return std::unexpected(started.error());
   }
   http_ = std::move(*started);

@@ -1,6 +1,5 @@
 // ringtaild: parses the command line; src and the files beside this one do the rest.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -127,10 +126,11 @@ int run(int argc, char** argv) {
                                      .problem = error.what(),
                                      .remedy = "see `ringtaild --help`"}});
   }
-  // Where nobody named a file and there is none, the defaults do.
-  const bool use_file = file->count() > 0 || ::access(kDefaultFile, F_OK) == 0;
-  const auto load = [path = use_file ? options.file : std::string(), overrides = overrides_of(options)] {
-    return load_config(path, overrides);
+  // Where nobody named a file, the defaults do as long as there is none.
+  auto load = [use_file = file->count() > 0, path = options.file,
+               overrides = overrides_of(options)]() mutable {
+    use_file = use_file || !is_missing(path);
+    return load_config(use_file ? path : std::string(), overrides);
   };
   LoadedConfig loaded = load();
   loaded.config.replace_node = options.replace_node;

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <httplib.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -36,6 +37,22 @@ bool is_loopback(const std::string& host) {
   in_addr four;
   if (::inet_pton(AF_INET, host.c_str(), &four) == 1) return ntohl(four.s_addr) >> 24 == 127;
   return host == "localhost" || host == "::1";
+}
+
+// httplib keeps to itself why a name has no address. Errors: system, with the reason; as system_error.
+Status check_resolves(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int failure = ::getaddrinfo(host.c_str(), nullptr, &hints, &found);
+  const int os_errno = errno;
+  if (failure == 0) {
+    ::freeaddrinfo(found);
+    return {};
+  }
+  const std::string what = fmt::format("cannot find the address of {} to listen on", host);
+  if (failure == EAI_SYSTEM) return fail_errno(os_errno, what);
+  return fail(Code::system, fmt::format("{}: {}", what, ::gai_strerror(failure)));
 }
 
 // The host that a request was meant for: "localhost:9464" -> "localhost".
@@ -222,16 +239,16 @@ class HttpServer::Impl {
     if (!options_.allow_remote && !is_loopback(options_.host))
       return fail(Code::invalid_argument,
                   fmt::format("{} can be reached from other hosts, and that was not allowed", options_.host));
+    if (auto resolves = check_resolves(options_.host); !resolves) return resolves;
     if (auto prepared = server_.prepare(); !prepared) return prepared;
     set_up();
     port_ = options_.port == 0                                   ? server_.bind_to_any_port(options_.host)
             : server_.bind_to_port(options_.host, options_.port) ? options_.port
                                                                  : -1;
+    // Of the last address tried: closing that socket and freeing memory, as httplib then does, keep it.
+    const int os_errno = errno;
     if (port_ < 0)
-      return fail(
-          Code::system,
-          fmt::format("cannot listen on {} port {}: {}", options_.host, options_.port, std::strerror(errno)),
-          errno);
+      return fail_errno(os_errno, fmt::format("cannot listen on {} port {}", options_.host, options_.port));
     thread_ = std::thread([this] {
       ::pthread_setname_np(::pthread_self(), "ringtail-http");  // its workers inherit the name
       server_.listen_after_bind();

@@ -41,7 +41,8 @@ struct HttpAnswers {
 class HttpServer {
  public:
   // Returns once connections are accepted. Errors: invalid_argument (the address is not loopback, and
-  // allow_remote is not set), system (somebody else listens there, or no descriptors are left).
+  // allow_remote is not set), system (the host has no address), as system_error (somebody else listens there,
+  // or no descriptors are left). Blocks while the host's name is looked up.
   static Result<std::unique_ptr<HttpServer>> start(const HttpOptions& options, HttpAnswers answers);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

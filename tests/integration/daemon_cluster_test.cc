@@ -5,12 +5,9 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstring>
-
+#include "integration/notify_socket.h"
 #include "support/etcd_process.h"
 
 namespace ringtail::test {
@@ -170,48 +167,17 @@ TEST_F(DaemonClusterTest, WarnsOfAnEtcdThatALostHostTakesAlong) {
 
 // --- What systemd is told ------------------------------------------------------------------------
 
-// The place of systemd's socket.
-class NotifySocket {
- public:
-  explicit NotifySocket(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-    EXPECT_EQ(::bind(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-    const timeval bound{.tv_sec = 60, .tv_usec = 0};  // against hanging
-    ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof bound);
-  }
-  NotifySocket(const NotifySocket&) = delete;
-  NotifySocket& operator=(const NotifySocket&) = delete;
-  ~NotifySocket() { ::close(socket_); }
-
-  // Waits for a status with this in it, behind those that were waited for before.
-  bool wait_for_status(const std::string& text) const {
-    std::array<char, 4096> buffer;
-    for (;;) {
-      const ssize_t got = ::recv(socket_, buffer.data(), buffer.size(), 0);
-      if (got <= 0) return false;
-      const std::string_view told(buffer.data(), static_cast<std::size_t>(got));
-      if (told.find("STATUS=") != std::string_view::npos && told.find(text) != std::string_view::npos)
-        return true;
-    }
-  }
-
- private:
-  const int socket_ = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-};
-
 TEST_F(DaemonClusterTest, TheStatusForSystemdFollowsTheClusters) {
   ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
   configure(node_tables(1));
   const std::string path = (directory() / "notify").string();
-  const NotifySocket systemd(path);
+  NotifySocket systemd(path);
   start({}, {"NOTIFY_SOCKET=" + path});
-  EXPECT_TRUE(systemd.wait_for_status("node 1 of cluster test, 1 of 1 nodes alive"));
+  EXPECT_TRUE(systemd.wait_for("node 1 of cluster test, 1 of 1 nodes alive"));
   etcd_.kill();
-  EXPECT_TRUE(systemd.wait_for_status("fenced, for node 1 of cluster test is not registered"));
+  EXPECT_TRUE(systemd.wait_for("fenced, for node 1 of cluster test is not registered"));
   ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
-  EXPECT_TRUE(systemd.wait_for_status("node 1 of cluster test, 1 of 1 nodes alive"));
+  EXPECT_TRUE(systemd.wait_for("node 1 of cluster test, 1 of 1 nodes alive"));
   EXPECT_EQ(stop().exit_code, 0);
 }
 

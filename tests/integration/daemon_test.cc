@@ -5,14 +5,13 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
-#include <cstring>
 #include <functional>
 #include <regex>
+
+#include "integration/notify_socket.h"
 
 namespace ringtail::test {
 namespace {
@@ -339,6 +338,61 @@ TEST_F(DaemonTest, HangUpOpensTheLogFileAnewThoughTheConfigurationIsWrong) {
   EXPECT_EQ(stop().exit_code, 0);
 }
 
+// The daemon without --config, on an /etc of its own, where the test's directory is /etc/ringtail.
+class UsualFileTest : public DaemonTest {
+ protected:
+  void SetUp() override {
+    if (run_command({"unshare", "-m", "true"}).exit_code != 0) GTEST_SKIP() << "no mount namespace here";
+  }
+  std::vector<std::string> line(const std::vector<std::string>& more) const {
+    std::vector<std::string> line = {"unshare",
+                                     "-m",
+                                     "sh",
+                                     "-c",
+                                     "mount -t tmpfs tmpfs /etc && mkdir /etc/ringtail && "
+                                     "mount --bind \"$1\" /etc/ringtail && shift && exec \"$@\"",
+                                     "sh",
+                                     directory().string(),
+                                     RINGTAILD_BINARY};
+    line.insert(line.end(), more.begin(), more.end());
+    return line;
+  }
+  // Root may read everything, so links in a circle stand for what may not be read.
+  void make_unreadable() const { std::filesystem::create_symlink(config_file().filename(), config_file()); }
+  static constexpr const char* kRefused =
+      "/etc/ringtail/ringtaild.toml: cannot open '/etc/ringtail/ringtaild.toml': Too many levels of symbolic "
+      "links; make it a file that this user can read, or name another with --config";
+};
+
+TEST_F(UsualFileTest, IsPassedOverWhereThereIsNoneAndNotWhereItCannotBeRead) {
+  EXPECT_EQ(run_command(line({"--check"})).exit_code, 0);
+  make_unreadable();
+  for (const bool checks : {true, false}) {
+    std::vector<std::string> more = {"--dir", log_dir().string()};
+    if (checks) more.emplace_back("--check");
+    const CommandResult result = run_command(line(more));
+    ASSERT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_EQ(result.err, std::string("ringtaild: ") + kRefused + "\n");
+  }
+}
+
+TEST_F(UsualFileTest, IsReadAtHangUpThoughItWasNotThereBefore) {
+  daemon_.emplace(line({"--dir", log_dir().string(), "--set", "http.listen=127.0.0.1:0", "--set",
+                        "logging.file=" + log_file().string()}));
+  find_port();
+  ASSERT_TRUE(wait_until([this] { return get("/readyz").status == 200; })) << read_file(log_file());
+  make_unreadable();
+  daemon_->signal(SIGHUP);
+  wait_for_line(kRefused);
+  wait_for_line("the configuration stays as it was");
+
+  std::filesystem::remove(config_file());
+  write_file("ringtaild.toml", "[logging]\nlevel = \"debug\"\n");
+  daemon_->signal(SIGHUP);
+  wait_for_line("logging.level has changed");
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
 TEST_F(DaemonTest, WritesJsonLinesWhenToldTo) {
   configure("format = \"json\"\n");
   start();
@@ -438,31 +492,16 @@ TEST_F(SlowRequestTest, DoesNotHoldAReload) {
 }
 
 TEST_F(DaemonTest, TellsSystemdWhatItIsDoing) {
-  const int inbox = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
   const std::string path = (directory() / "notify").string();
-  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-  ASSERT_EQ(::bind(inbox, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-  std::string told;
-  const auto wait_for = [&](const std::string& text) {
-    std::array<char, 4096> buffer;
-    while (told.find(text) == std::string::npos) {
-      const ssize_t got = ::recv(inbox, buffer.data(), buffer.size(), 0);
-      if (got <= 0) return false;
-      told += std::string(buffer.data(), static_cast<std::size_t>(got)) + "\n";
-    }
-    return true;
-  };
+  NotifySocket systemd(path);
   start({}, {"NOTIFY_SOCKET=" + path, "WATCHDOG_USEC=100000"});
-  EXPECT_TRUE(wait_for("READY=1"));
-  EXPECT_TRUE(wait_for("WATCHDOG=1"));
+  EXPECT_TRUE(systemd.wait_for("READY=1"));
+  EXPECT_TRUE(systemd.wait_for("WATCHDOG=1"));
   daemon_->signal(SIGHUP);
-  EXPECT_TRUE(wait_for("RELOADING=1"));
+  EXPECT_TRUE(systemd.wait_for("RELOADING=1"));
   EXPECT_EQ(stop().exit_code, 0);
-  EXPECT_TRUE(wait_for("STOPPING=1"));
-  EXPECT_THAT(told, HasSubstr("STATUS=keeping the log in " + log_dir().string()));
-  ::close(inbox);
+  EXPECT_TRUE(systemd.wait_for("STOPPING=1"));
+  EXPECT_THAT(systemd.told(), HasSubstr("STATUS=keeping the log in " + log_dir().string()));
 }
 
 }  // namespace

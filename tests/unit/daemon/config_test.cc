@@ -188,6 +188,20 @@ TEST_F(ConfigTest, WhatIsNoTomlIsNamedWithItsLine) {
   EXPECT_THAT(to_string(missing.problems[0]), AllOf(HasSubstr("none.toml"), HasSubstr("--config")));
 }
 
+// Root may read everything, so links in a circle stand for what may not be read.
+TEST_F(ConfigTest, AFileThatCannotBeReadIsNotMissing) {
+  EXPECT_TRUE(is_missing(file()));
+  std::filesystem::create_symlink(file(), file());
+  EXPECT_FALSE(is_missing(file()));
+  EXPECT_THAT(problems(""),
+              ElementsAre(AllOf(StartsWith("FILE: "), HasSubstr("symbolic links; make it a file"),
+                                HasSubstr("--config"))));
+  std::filesystem::remove(file());
+  EXPECT_THAT(problems(""), IsEmpty());
+  EXPECT_FALSE(is_missing(file()));
+  EXPECT_TRUE(is_missing(file() / "below"));
+}
+
 TEST_F(ConfigTest, OverridesWinAndTheirMistakesNameTheOption) {
   const LoadedConfig loaded =
       load("[log]\ndir = \"/a\"\nkeeper_cpu = \"x\"\n", {{"log.dir", "/b"},

@@ -113,7 +113,17 @@ TEST_F(HttpServerTest, ListensElsewhereOnlyWhenAllowed) {
 TEST_F(HttpServerTest, APortInUseIsAnErrorThatNamesIt) {
   const auto second = HttpServer::start({.port = server_->port()}, answers());
   ASSERT_FALSE(second);
-  EXPECT_THAT(second.error().message, HasSubstr(std::to_string(server_->port())));
+  EXPECT_EQ(second.error().os_errno, EADDRINUSE);
+  EXPECT_THAT(second.error().message,
+              HasSubstr("port " + std::to_string(server_->port()) + ": Address already in use"));
+}
+
+// A part of a name has 63 characters at most: of a longer one no name server is asked.
+TEST_F(HttpServerTest, AHostThatDoesNotResolveIsAnErrorWithTheResolversReason) {
+  const std::string host(64, 'x');
+  const auto started = HttpServer::start({.host = host, .allow_remote = true}, answers());
+  ASSERT_FALSE(started);
+  EXPECT_THAT(started.error().message, AllOf(HasSubstr(host), HasSubstr(": Name or service not known")));
 }
 
 TEST_F(HttpServerTest, EndsWhileSomebodyIsConnected) {
