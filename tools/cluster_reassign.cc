@@ -42,10 +42,11 @@ std::vector<NodeId> without(std::vector<NodeId> nodes, const std::vector<NodeId>
   return nodes;
 }
 
-// Where it was before what is under way: with those that go, but for those that came in vain, and without those
-// that come. Who came in vain, and who is dead just now, look alike: so as many stay as the topic is to have, and of
-// those that go the first to come stand last.
+// Where it was before what is under way. Where an older release has dropped that: with those that go, but for those that
+// came in vain, and without those that come. Who came in vain, and who is dead just now, look alike: so as many stay as
+// the topic is to have, and of those that go the first to come stand last.
 std::vector<NodeId> origin_of(const PartitionRecord& record, std::size_t replication_factor) {
+  if (!record.origin.empty()) return record.origin;
   std::vector<NodeId> nodes = without(record.replicas, record.adding);
   for (auto node = nodes.begin(); node != nodes.end() && nodes.size() > replication_factor;) {
     const bool in_vain = std::ranges::find(record.removing, *node) != record.removing.end() &&

@@ -65,15 +65,21 @@ int alter_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster
 int delete_in_cluster(const GlobalOptions& options, const ClusterOptions& cluster, const std::string& name) {
   const auto session = ClusterSession::open(cluster);
   if (!session) return report_cluster(options, session.error());
-  const auto topic = find_topic(*(*session)->state(), name);
-  if (!topic) return report(options, topic.error());
+  const auto before = (*session)->state();
+  const auto topic = find_topic(*before, name);
+  if (!topic && leftovers_of(*before, name).empty()) return report(options, topic.error());
   // A topic of the same name that somebody creates meanwhile stays.
   const auto made = (*session)->make([&](const ClusterState& state) -> Result<std::vector<Change>> {
-    return removal_of(state, name, topic->record.topic_id);
+    return topic ? removal_of(state, name, topic->record.topic_id) : leftovers_of(state, name);
   });
   if (!made) return report_cluster(options, made.error());
-  return finish(options, {{"topic", name}, {"deleted", true}, {"cluster", (*session)->name()}},
-                fmt::format("deleted topic '{}' in cluster '{}'\n", name, (*session)->name()));
+  json result{{"topic", name}, {"deleted", true}, {"cluster", (*session)->name()}};
+  if (!topic) result["leftovers"] = true;
+  return finish(
+      options, result,
+      topic ? fmt::format("deleted topic '{}' in cluster '{}'\n", name, (*session)->name())
+            : fmt::format("deleted what an interrupted command had left of topic '{}' in cluster '{}'\n",
+                          name, (*session)->name()));
 }
 
 }  // namespace ringtail::tools

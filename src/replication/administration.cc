@@ -29,6 +29,11 @@ auto partitions_named(const ClusterState& state, std::string_view name) {
   return std::ranges::subrange(begin, end);
 }
 
+// Be it one whose record cannot be read.
+bool has_topic(const ClusterState& state, std::string_view name) {
+  return state.topics.contains(name) || state.malformed.contains(topic_key(name));
+}
+
 Status check_replication(const TopicConfig& config, std::uint32_t factor) {
   // A follower has the same bytes at the same positions; what compaction has left of a segment stands elsewhere.
   if (config.cleanup_policy != CleanupPolicy::remove)
@@ -163,7 +168,7 @@ Result<TopicCreation> TopicCreation::plan(const ClusterState& state, TopicRecord
   if (const Status possible = check_replication(*config, topic.replication_factor); !possible)
     return std::unexpected(possible.error());
   if (const Status readable = check_record({topic}); !readable) return std::unexpected(readable.error());
-  if (state.topics.contains(topic.name))
+  if (has_topic(state, topic.name))
     return fail(Code::already_exists, fmt::format("the cluster has a topic '{}' already", topic.name));
   auto replicas = place_replicas(state, topic.partitions, topic.replication_factor);
   if (!replicas) return std::unexpected(replicas.error());
@@ -172,15 +177,16 @@ Result<TopicCreation> TopicCreation::plan(const ClusterState& state, TopicRecord
 
 Result<std::vector<Change>> TopicCreation::next(const ClusterState& state) {
   const auto existing = state.topics.find(topic_.name);
-  if (existing != state.topics.end()) {
-    if (existing->second.record.topic_id == topic_.topic_id) return std::vector<Change>{};
+  if (existing != state.topics.end() && existing->second.record.topic_id == topic_.topic_id)
+    return std::vector<Change>{};
+  if (has_topic(state, topic_.name))
     return fail(Code::already_exists, fmt::format("the cluster has a topic '{}' already", topic_.name));
-  }
   const auto anchor = state.partitions.find({topic_.name, PartitionId(0)});
   const bool ours = anchor != state.partitions.end() && is_of(anchor->second.record, topic_);
   if (begun_ && !ours)
-    return fail(Code::already_exists,
-                fmt::format("somebody else is creating the topic '{}' at the same time", topic_.name));
+    return fail(
+        Code::already_exists,
+        fmt::format("somebody else is creating or deleting the topic '{}' at the same time", topic_.name));
   begun_ = begun_ || ours;
 
   std::vector<Change> changes;
@@ -204,6 +210,14 @@ std::vector<Change> removal_of(const ClusterState& state, std::string_view name,
     changes.push_back({topic->second.record, topic->second.revision, true});
   for (const auto& [partition, stored] : partitions_named(state, name))
     if (stored.record.topic_id == topic_id) changes.push_back({stored.record, stored.revision, true});
+  return changes;
+}
+
+std::vector<Change> leftovers_of(const ClusterState& state, std::string_view name) {
+  std::vector<Change> changes;
+  if (has_topic(state, name)) return changes;
+  for (const auto& [partition, stored] : partitions_named(state, name))
+    changes.push_back({stored.record, stored.revision, true});
   return changes;
 }
 
@@ -251,7 +265,10 @@ Result<std::vector<Change>> addition_of(const ClusterState& state, std::string_v
   for (std::uint32_t i = had; i < partitions; ++i) {
     const auto stored = state.partitions.find({record.name, PartitionId(i)});
     const bool there = stored != state.partitions.end();
-    if (there && stored->second.record.topic_id == record.topic_id) continue;
+    // Who has lost his memory since an interrupted addition could not lead what it left. Nor was that ever led.
+    if (there && stored->second.record.topic_id == record.topic_id &&
+        has_in_sync(stored->second.record, state))
+      continue;
     changes.push_back(
         {first_record(record, state, i, (*placed)[i - had]), there ? stored->second.revision : 0});
   }

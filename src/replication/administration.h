@@ -94,8 +94,13 @@ class TopicCreation {
 };
 
 // What is left of the topic, its TopicRecord first; partitions after it are of no topic, should this be
-// interrupted.
+// interrupted: leftovers_of.
 std::vector<Change> removal_of(const ClusterState& state, std::string_view name, std::uint64_t topic_id);
+
+// The removal of partitions of that name that are of no topic, since its removal or creation was interrupted. Of a
+// topic, be it one whose record cannot be read, nothing. A creation that is under way loses partition 0 with the first
+// commit, and so ends with already_exists.
+std::vector<Change> leftovers_of(const ClusterState& state, std::string_view name);
 
 // The topic's record with configurations changed, as merge_topic_configs has it; nothing: they are so already.
 // Errors: not_found, invalid_argument, unsupported (compaction).
@@ -103,8 +108,8 @@ Result<std::vector<Change>> alteration_of(const ClusterState& state, std::string
                                           const TopicConfigs& changes);
 
 // More partitions, the topic's record last: until it is changed, they are of no topic, and whoever adds partitions next
-// takes them over. Nothing: it has as many. Errors: not_found, invalid_argument (it has more, or too many),
-// not_enough_replicas.
+// takes them over; those that nobody could lead any more are placed anew. Nothing: it has as many.
+// Errors: not_found, invalid_argument (it has more, or too many), not_enough_replicas.
 Result<std::vector<Change>> addition_of(const ClusterState& state, std::string_view name,
                                         std::uint32_t partitions);
 

@@ -85,6 +85,8 @@ struct PartitionRecord {
   bool unclean = false;               // the last election took a replica that may lack acknowledged records
   std::vector<NodeId> adding;         // of replicas: those that a reassignment brings in
   std::vector<NodeId> removing;       // of replicas: those that it takes out once the others are in sync
+  // Replicas before the reassignment that is under way, in their order. Empty: none is, or an older release wrote this.
+  std::vector<NodeId> origin = {};
   // Who is to lead, by somebody's wish: the leader hands over to it when it can, and takes the wish back.
   std::optional<NodeId> wanted_leader = {};
 

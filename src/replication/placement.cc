@@ -242,6 +242,10 @@ bool is_led(const PartitionRecord& record, const ClusterState& state) {
   return live != nullptr && live->incarnation == record.leader_incarnation;
 }
 
+bool has_in_sync(const PartitionRecord& record, const ClusterState& state) {
+  return std::ranges::any_of(record.replicas, [&](NodeId node) { return in_sync(record, state, node); });
+}
+
 std::optional<PartitionRecord> elect(const PartitionRecord& record, const ClusterState& state,
                                      bool allow_unclean) {
   const bool led = is_led(record, state);
@@ -294,6 +298,7 @@ Result<PartitionRecord> begin_reassignment(const PartitionRecord& record, const 
     if (!state.nodes.contains(node)) return refuse(fmt::format("there is no node {}", node.value()));
   }
   PartitionRecord next = record;
+  if (record.adding.empty() && record.removing.empty()) next.origin = record.replicas;
   next.replicas.assign(target.begin(), target.end());
   next.adding.clear();
   next.removing.clear();
@@ -310,6 +315,7 @@ Result<PartitionRecord> begin_reassignment(const PartitionRecord& record, const 
     next.replicas.push_back(node);
     next.removing.push_back(node);
   }
+  if (next.adding.empty() && next.removing.empty()) next.origin.clear();
   ++next.partition_epoch;
   return next;
 }
@@ -331,6 +337,7 @@ std::optional<PartitionRecord> step_reassignment(const PartitionRecord& record, 
   if (next.wanted_leader && !holds(next.replicas, *next.wanted_leader)) next.wanted_leader.reset();
   next.adding.clear();
   next.removing.clear();
+  next.origin.clear();
   ++next.partition_epoch;
   return next;
 }

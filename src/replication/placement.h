@@ -24,6 +24,10 @@ Result<std::vector<std::vector<NodeId>>> place_replicas(const ClusterState& stat
 // Whether the partition is led: by a living node, in the incarnation in which it was elected.
 bool is_led(const PartitionRecord& record, const ClusterState& state);
 
+// Whether a replica in the ISR, be it alive or not, still has the life in which it is there. Once none has, none ever
+// will: but for an unclean election, nobody leads the partition any more.
+bool has_in_sync(const PartitionRecord& record, const ClusterState& state);
+
 // The record with its next leader, if there is to be one: when the leader is gone, began anew, or is draining
 // while another replica is not. It is the first of `replicas` that is alive, not draining, and in the ISR with
 // the life it has now, and of a leader that is draining the next one behind it, and on from the front; then, if

@@ -220,6 +220,7 @@ std::string encode(const PartitionRecord& record) {
             {"unclean", record.unclean},
             {"adding", json_of(record.adding)},
             {"removing", json_of(record.removing)}};
+  if (!record.origin.empty()) json["origin"] = json_of(record.origin);
   if (record.leader) json["leader"] = record.leader->value();
   if (record.wanted_leader) json["wanted_leader"] = record.wanted_leader->value();
   return dump(json);
@@ -290,6 +291,7 @@ Result<PartitionRecord> decode_partition(std::string_view key, std::string_view 
       .adding = nodes_in(fields, "adding"),
       .removing = nodes_in(fields, "removing")};
   if (fields.has("leader")) record.leader = node_in(fields, "leader");
+  if (fields.has("origin")) record.origin = nodes_in(fields, "origin");
   if (fields.has("wanted_leader")) record.wanted_leader = node_in(fields, "wanted_leader");
   if (const auto name = check_topic_name(record.topic); !name) fields.refuse(name.error().message);
   check_members(fields, record);

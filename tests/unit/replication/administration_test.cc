@@ -78,6 +78,14 @@ TopicCreation plan(const ClusterState& state, TopicRecord topic) {
   return std::move(*made);
 }
 
+ClusterState with_topic(std::uint32_t partitions) {
+  ClusterState state = cluster_of(3);
+  TopicCreation creation = plan(state, wanted(7, partitions));
+  for (auto changes = creation.next(state).value(); !changes.empty(); changes = creation.next(state).value())
+    EXPECT_TRUE(commit(state, first(changes, Coordinator::kMaxChanges)));
+  return state;
+}
+
 // Whether each partition of the topic has a record of it, and no other record has its name.
 void expect_whole(const ClusterState& state, std::uint64_t id, std::uint32_t partitions) {
   ASSERT_TRUE(state.topics.contains("orders"));
@@ -209,6 +217,11 @@ TEST(TopicCreationTest, WhatCannotBeIsRefused) {
   topic = wanted(7, 1);
   topic.name = "a/b";
   EXPECT_EQ(code(topic), "invalid_argument");
+  TopicCreation creation = plan(state, wanted(7, 300));
+  state.malformed[topic_key("orders")] = {5, "of another release"};  // its partitions stay
+  EXPECT_EQ(code(wanted(7, 1)), "already_exists");
+  EXPECT_EQ(creation.next(state).error().code, Code::already_exists);
+  state.malformed.clear();
   state.topics["orders"] = {wanted(8, 1), 5};
   EXPECT_EQ(code(wanted(7, 1)), "already_exists");
 }
@@ -296,6 +309,60 @@ TEST(TopicRemovalTest, TheTopicGoesFirstAndANewOneOfItsNameStays) {
   expect_whole(state, 8, 150);
 }
 
+TEST(TopicRemovalTest, WhatAnInterruptedOneLeftIsRemovedByTheNext) {
+  ClusterState state = with_topic(300);
+  ASSERT_TRUE(commit(state, first(removal_of(state, "orders", 7), Coordinator::kMaxChanges)));
+  EXPECT_EQ(find_topic(state, "orders").error().code, Code::not_found);
+  for (auto changes = leftovers_of(state, "orders"); !changes.empty();
+       changes = leftovers_of(state, "orders"))
+    ASSERT_TRUE(commit(state, first(changes, Coordinator::kMaxChanges)));
+  EXPECT_THAT(state.partitions, IsEmpty());
+}
+
+TEST(TopicRemovalTest, NothingOfATopicIsLeftOverAlsoIfItsRecordCannotBeRead) {
+  ClusterState state = with_topic(2);
+  add_partition(state, partition_record("other", 0, {1, 2}));
+  EXPECT_THAT(leftovers_of(state, "orders"), IsEmpty());
+  state.topics.clear();
+  EXPECT_THAT(leftovers_of(state, "orders"), SizeIs(2));
+  state.malformed[topic_key("orders")] = {5, "of another release"};
+  EXPECT_THAT(leftovers_of(state, "orders"), IsEmpty());
+}
+
+// A creation and a removal of what another has left, each deciding at one time and committing at another.
+TEST(TopicRemovalTest, ATopicThatIsCreatedMeanwhileIsWholeOrNotThere) {
+  std::mt19937_64 random(test::print_seed());
+  int created = 0;
+  int ended = 0;
+  for (int round = 0; round < 300; ++round) {
+    ClusterState state = cluster_of(3);
+    TopicCreation interrupted = plan(state, wanted(7, 40));
+    ASSERT_TRUE(commit(state, first(interrupted.next(state).value(), 1 + random() % 40)));
+    const auto partitions = static_cast<std::uint32_t>(1 + random() % 40);
+    TopicCreation creation = plan(state, wanted(8, partitions));
+    std::vector<Change> additions;
+    std::vector<Change> removals;
+    for (bool done = false; !done;) {
+      switch (random() % 5) {
+        case 0: removals = leftovers_of(state, "orders"); break;
+        case 1: commit(state, first(removals, 10)); break;
+        default:
+          commit(state, first(additions, 10));
+          const auto next = creation.next(state);
+          done = !next || next->empty();
+          additions = next.value_or(std::vector<Change>{});
+      }
+    }
+    commit(state, first(removals, 10));
+    const bool there = state.topics.contains("orders");
+    ++(there ? created : ended);
+    if (there) expect_whole(state, 8, partitions);
+    if (::testing::Test::HasFailure()) return;
+  }
+  EXPECT_GT(created, 0);
+  EXPECT_GT(ended, 0);
+}
+
 TEST(TopicAlterationTest, ConfigurationsAreMergedAndChecked) {
   ClusterState state = cluster_of(2);
   TopicRecord topic = wanted(7, 1);
@@ -316,14 +383,6 @@ TEST(TopicAlterationTest, ConfigurationsAreMergedAndChecked) {
 }
 
 // --- More partitions -----------------------------------------------------------------------------
-
-ClusterState with_topic(std::uint32_t partitions) {
-  ClusterState state = cluster_of(3);
-  TopicCreation creation = plan(state, wanted(7, partitions));
-  for (auto changes = creation.next(state).value(); !changes.empty(); changes = creation.next(state).value())
-    EXPECT_TRUE(commit(state, first(changes, Coordinator::kMaxChanges)));
-  return state;
-}
 
 TEST(TopicAdditionTest, TheTopicHasThemWithTheLastCommitOnly) {
   ClusterState state = with_topic(2);
@@ -359,6 +418,27 @@ TEST(TopicAdditionTest, WhatAnInterruptedOneLeftIsTakenOver) {
   EXPECT_THAT(changes, SizeIs(2));
   ASSERT_TRUE(commit(state, changes));
   expect_whole(state, 7, 6);
+}
+
+TEST(TopicAdditionTest, WhatAnInterruptedOneLeftIsMadeAnewIfNobodyCouldLeadItAnyMore) {
+  ClusterState state = with_topic(2);
+  state.topics.find("orders")->second.record.configs = {{"storage", "memory"}};
+  auto interrupted = addition_of(state, "orders", 5).value();
+  interrupted.pop_back();  // the topic's record
+  ASSERT_TRUE(commit(state, interrupted));
+  const auto boot = [&](NodeId id) {
+    NodeRecord& node = state.nodes.at(id).record;
+    node.life = "beef";
+    state.live[id] = ++node.incarnation;
+  };
+  boot(NodeId(1));
+  EXPECT_THAT(addition_of(state, "orders", 5).value(), SizeIs(1));  // the other replica could lead
+  boot(NodeId(2));
+  boot(NodeId(3));
+  ASSERT_TRUE(commit(state, addition_of(state, "orders", 5).value()));
+  expect_whole(state, 7, 5);
+  for (std::uint32_t i = 2; i < 5; ++i)
+    EXPECT_TRUE(is_led(state.partitions.find(named("orders", i))->second.record, state)) << "partition " << i;
 }
 
 TEST(TopicAdditionTest, WhatCannotBeIsRefused) {

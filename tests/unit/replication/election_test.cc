@@ -238,6 +238,22 @@ TEST_F(ElectionTest, AReassignmentIsCancelledByTheOldReplicas) {
   EXPECT_EQ(done->leader_epoch, record_.leader_epoch);
 }
 
+TEST_F(ElectionTest, WhereItWasIsKeptInItsOrderUntilTheReassignmentEnds) {
+  const auto begun = begin_reassignment(record_, state_, std::vector{kTwo, kOne, kFour});
+  ASSERT_TRUE(begun);
+  EXPECT_EQ(begun->origin, record_.replicas);
+  const auto other = begin_reassignment(*begun, state_, std::vector{kFour, kTwo});
+  ASSERT_TRUE(other);
+  EXPECT_EQ(other->origin, record_.replicas);
+  const auto back = begin_reassignment(*other, state_, other->origin);
+  ASSERT_TRUE(back);
+  const auto done = step_reassignment(*back, state_);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->replicas, record_.replicas);
+  EXPECT_THAT(done->origin, IsEmpty());
+  EXPECT_THAT(begin_reassignment(*done, state_, std::vector{kTwo, kOne, kThree})->origin, IsEmpty());
+}
+
 TEST_F(ElectionTest, WhoIsWantedAgainAfterACancelledReassignmentMustCatchUpAsBefore) {
   const auto begun = begin_reassignment(record_, state_, std::vector{kTwo, kFour});
   ASSERT_TRUE(begun);

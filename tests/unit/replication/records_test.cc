@@ -39,6 +39,8 @@ TEST(RecordsTest, ComeBackAsTheyWere) {
   PartitionRecord partition = partition_record("t.u-v_w", 4095, {3, 1, 2});
   EXPECT_EQ(decode_partition("partitions/t.u-v_w/4095", encode(partition)), partition);
   EXPECT_FALSE(Json::parse(encode(partition)).contains("wanted_leader"));
+  EXPECT_FALSE(Json::parse(encode(partition)).contains("origin"));
+  partition.origin = {NodeId(1), NodeId(9)};  // who has gone meanwhile, too
   partition.wanted_leader = NodeId(2);
   partition.leader.reset();
   partition.isr.clear();
