@@ -64,6 +64,19 @@ TEST_F(CliClusterTest, ATopicOfMorePartitionsThanOneCommitHolds) {
   EXPECT_TRUE(eventually([](const ClusterState& state) { return state.partitions.empty(); }));
 }
 
+TEST_F(CliClusterTest, WhatAnInterruptedDeletionLeftIsDeletedByTheNext) {
+  start_nodes(1);
+  create("wide", "3", "1");
+  ASSERT_TRUE(eventually([](const ClusterState& state) { return state.topics.contains("wide"); }));
+  const Stored<TopicRecord> topic = nodes_[0]->state()->topics.at("wide");
+  const Change first{topic.record, topic.revision, true};
+  ASSERT_THAT(nodes_[0]->commit(std::span(&first, 1)), ::testing::Optional(true));
+  EXPECT_EQ(cluster_ok({"topic", "delete", "wide"}),
+            "deleted what an interrupted command had left of topic 'wide' in cluster 'main'\n");
+  EXPECT_TRUE(eventually([](const ClusterState& state) { return state.partitions.empty(); }));
+  EXPECT_EQ(cluster({"topic", "delete", "wide"}).exit_code, 1);
+}
+
 TEST_F(CliClusterTest, WhatCannotBeCreatedIsRefusedAndLeavesNothing) {
   start_nodes(2);
   const CommandResult few = cluster({"topic", "create", "t", "--replication-factor", "3"});
@@ -263,6 +276,13 @@ TEST_F(CliClusterTest, ReassignmentsAreBegunCancelledAndWaitedFor) {
   partition = partition_of("pairs", 0);
   EXPECT_EQ(partition["replicas"], (json{pair[0], pair[1], third}));
   EXPECT_EQ(partition["removing"], json::array({third}));
+
+  // So does who came first.
+  create("trios", "1", "3");
+  const json trio = partition_of("trios", 0)["replicas"];
+  cluster_ok({"cluster", "reassign", "trios", "--replicas", std::to_string(trio[2].get<std::uint32_t>())});
+  cluster_ok({"cluster", "reassign", "trios", "--cancel"});
+  EXPECT_EQ(partition_of("trios", 0)["replicas"], trio);
 
   // The test does what the daemons would.
   const auto catch_up = [&](std::uint32_t partition_number) {
