@@ -18,8 +18,9 @@ class LogCore;  // internal
 
 // Whether this process may take the keeper role (flushing, recycling, repair, retention).
 enum class KeeperMode {
-  embedded,  // a thread of this process stands by and takes the role when it is free; but never in a log
-             // that a cluster's ringtaild keeps: there it is as none
+  embedded,  // a thread of this process stands by and takes the role when it is free; where it cannot keep
+             // the log then, it logs why, and tries again every second. Never in a log that a cluster's
+             // ringtaild keeps: there it is as none
   none,      // never: another process is relied upon
   daemon,    // as embedded, in any log: for ringtaild
 };

@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <thread>
+#include <utility>
 
 #include "base/access.h"
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/logger.h"
 #include "base/random.h"
 #include "groups/coordinator.h"
 #include "shm/futex.h"
@@ -23,6 +26,7 @@ constexpr std::int64_t kSliceNs = 50'000'000;
 constexpr std::string_view kClusterFile = "of-cluster";
 // How long a keeper may take to answer before somebody is told so. Recovery of a large log takes seconds.
 constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
+constexpr std::chrono::milliseconds kKeepAgainAfter{1'000};
 
 }  // namespace
 
@@ -47,6 +51,7 @@ Result<std::shared_ptr<LogCore>> LogCore::open(LogOptions options) {
                                             std::move(*control), std::move(*locks)));
   if (auto started = core->start_candidate(); !started) return std::unexpected(started.error());
   if (auto ready = core->wait_for_keeper(); !ready) return std::unexpected(ready.error());
+  core->is_open_.store(true, memory_order_relaxed);
   return core;
 }
 
@@ -74,7 +79,7 @@ Status LogCore::start_candidate() {
   // container, and would be taken for the word of this one. holds_role() comes behind the store.
   const auto forget_predecessor = [this] { control().header().keeper_pid.store(0, memory_order_relaxed); };
   auto candidate = shm::RoleCandidate::start(
-      path, [this](const std::stop_token& stop) { run_keeper(stop); }, forget_predecessor);
+      path, [this](const std::stop_token& stop) { run_keeper(stop); }, forget_predecessor, kKeepAgainAfter);
   if (!candidate) return std::unexpected(candidate.error());
   candidate_ = std::move(*candidate);
   return {};
@@ -83,6 +88,7 @@ Status LogCore::start_candidate() {
 // The keeper's role and that of the coordinator of groups go together; the coordinator ends first, since
 // what it writes at its end is the keeper's to flush.
 void LogCore::run_keeper(const std::stop_token& stop) {
+  attachment_.note_keeper_failure(std::nullopt);
   log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
                      {.io = options_.io, .cpu = options_.keeper_cpu, .figures = &keeper_figures_});
   keeper.set_on_progress([this](std::uint32_t index) {
@@ -101,7 +107,16 @@ void LogCore::run_keeper(const std::stop_token& stop) {
   set_keeper(nullptr);
   coordinator.stop();
   groups_thread.join();
-  if (!ran) attachment_.note_keeper_failure(ran.error());
+  if (!ran) note_keeper_failure(ran.error());
+}
+
+// Whoever opens the log is told by an error. But of a keeper that follows a dead one nobody is told otherwise, and
+// what is appended comes to no disk as long as none succeeds.
+void LogCore::note_keeper_failure(const Error& failure) {
+  if (is_open_.load(memory_order_relaxed) && std::exchange(failure_told_, failure.message) != failure.message)
+    logger().error("the log in {} cannot be kept: {}; trying again every {} s", options_.dir.native(),
+                   to_string(failure), kKeepAgainAfter.count() / 1000);
+  attachment_.note_keeper_failure(failure);
 }
 
 void LogCore::set_keeper(log::Keeper* keeper) {
@@ -124,7 +139,7 @@ void LogCore::request_role(std::uint64_t topic_id, PartitionId partition, log::R
 }
 
 // Until some keeper has recovered the log since the boot; and if the role fell to this process, until
-// its keeper has.
+// its keeper has, or failed where no other process's succeeds.
 Status LogCore::wait_for_keeper() {
   shm::ControlHeader& header = control().header();
   const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
@@ -132,11 +147,14 @@ Status LogCore::wait_for_keeper() {
     const std::uint32_t term =
         header.keeper_term.load(memory_order_acquire);                       // SYNC: pairs with become_ready
     const bool ready = header.keeper_ready.load(memory_order_acquire) != 0;  // SYNC: as above
+    const bool is_mine = is_keeper();
+    const auto failure =
+        attachment_.keeper_failure();  // behind the look at the role: noted before that is given up
     // SYNC: behind the look at the role, which comes behind forgetting the predecessor; pairs with become_ready.
-    if (ready && (!is_keeper() ||
-                  header.keeper_pid.load(memory_order_acquire) == static_cast<std::uint32_t>(::getpid())))
-      return {};
-    if (auto failure = attachment_.keeper_failure()) return std::unexpected(*failure);
+    const std::uint32_t keeper = header.keeper_pid.load(memory_order_acquire);
+    const bool is_kept = is_mine ? keeper == static_cast<std::uint32_t>(::getpid()) : !failure || keeper != 0;
+    if (ready && is_kept) return {};
+    if (failure) return std::unexpected(*failure);
     const std::int64_t now = monotonic_ns();
     if (now > deadline_ns)
       return fail(Code::no_keeper, fmt::format("the keeper of {} has not finished recovery in {} s",

@@ -1,6 +1,7 @@
 // A process's attachment to a log: what Log, Admin, Producer and Consumer share.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -63,6 +64,7 @@ class LogCore {
   Status start_candidate();
   Status wait_for_keeper();
   void run_keeper(const std::stop_token& stop);
+  void note_keeper_failure(const Error& failure);
   void set_keeper(log::Keeper* keeper);
 
   LogOptions options_;
@@ -72,6 +74,8 @@ class LogCore {
   std::mutex keeper_mutex_;
   log::Keeper* keeper_ = nullptr;  // while this process keeps
   std::function<void(std::uint32_t)> on_progress_;
+  std::atomic<bool> is_open_{false};
+  std::string failure_told_;                       // the candidate's thread alone
   std::unique_ptr<shm::RoleCandidate> candidate_;  // its thread uses all above
 };
 

@@ -26,7 +26,7 @@ Error nobody_keeps(const std::filesystem::path& dir) {
                   dir.string())};
 }
 
-void Attachment::note_keeper_failure(Error failure) {
+void Attachment::note_keeper_failure(std::optional<Error> failure) {
   std::lock_guard lock(mutex_);
   keeper_failure_ = std::move(failure);
 }

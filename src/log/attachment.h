@@ -41,8 +41,8 @@ class Attachment {
   // The failure that a partition's entry tells of, if any.
   static std::optional<Error> failure_of(const shm::Partition& entry);
 
-  // Why this process's own keeper came to nothing: an answer to those who would wait for it.
-  void note_keeper_failure(Error failure);
+  // Why this process's own keeper came to nothing, until it is tried again: an answer to those who would wait for it.
+  void note_keeper_failure(std::optional<Error> failure);
   std::optional<Error> keeper_failure() const;
 
  private:

@@ -63,14 +63,15 @@ Result<RoleLock> RoleLock::try_acquire(const std::filesystem::path& path) {
 }
 
 Result<std::unique_ptr<RoleCandidate>> RoleCandidate::start(const std::filesystem::path& path, Role role,
-                                                            std::function<void()> on_taken) {
+                                                            std::function<void()> on_taken,
+                                                            std::chrono::milliseconds again_after) {
   auto file = LockFile::open(path);
   if (!file) return std::unexpected(file.error());
   const auto locked = file->try_lock(kRoleByte);
   if (!locked) return std::unexpected(locked.error());
 
   std::unique_ptr<RoleCandidate> candidate(
-      new RoleCandidate(std::move(*file), std::move(role), std::move(on_taken)));
+      new RoleCandidate(std::move(*file), std::move(role), std::move(on_taken), again_after));
   candidate->fork_generation_ = fork_generation();
   if (*locked) candidate->note_taken();
   const int os_errno = create_quiet_thread(candidate->thread_, &thread_main, candidate.get());
@@ -96,12 +97,13 @@ void RoleCandidate::stop() {
   ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
   ::pthread_setname_np(::pthread_self(), "ringtail-keeper");
   auto* const candidate = static_cast<RoleCandidate*>(argument);
-  if (candidate->holds_role()) {
+  bool holds = candidate->holds_role();
+  do {
+    if (!holds && !candidate->wait_for_role()) return nullptr;
+    if (!holds) candidate->note_taken();
     candidate->run();
-  } else if (candidate->wait_for_role()) {
-    candidate->note_taken();
-    candidate->run();
-  }
+    holds = false;
+  } while (candidate->rest());
   return nullptr;
 }
 
@@ -140,6 +142,15 @@ void RoleCandidate::run() {
   holds_role_.store(false, std::memory_order_release);  // SYNC: pairs with holds_role
   handovers.fetch_add(1, std::memory_order_release);    // SYNC: pairs with the load of the next holder
   file_.unlock(kRoleByte);
+}
+
+// Whether the role is to be waited for again.
+bool RoleCandidate::rest() const {
+  constexpr std::chrono::milliseconds kLook{20};
+  const auto until = std::chrono::steady_clock::now() + again_after_;
+  while (!stop_.stop_requested() && std::chrono::steady_clock::now() < until)
+    std::this_thread::sleep_for(kLook);
+  return again_after_.count() > 0 && !stop_.stop_requested();
 }
 
 }  // namespace ringtail::shm

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -36,16 +37,18 @@ class RoleLock {
 // thread nor lock exist, and all members return at once.
 class RoleCandidate {
  public:
-  // What to do once the role is ours. Runs once, on the candidate's thread, until it is done or the
+  // What to do once the role is ours. Runs on the candidate's thread, until it is done or the
   // token asks it to stop (whoever sleeps in there wakes itself by a std::stop_callback). The role is
   // given up when it returns. Must not throw. Signals are blocked there, but for those that faults raise.
   using Role = std::function<void(std::stop_token)>;
 
   // Errors: not_found (no such directory), permission_denied, read_only, system. Does not wait for
-  // the role; when it is free, holds_role() is true on return. `on_taken`: called, on any thread, once the role is
-  // ours and before holds_role() says so; must not throw.
+  // the role; when it is free, holds_role() is true on return. `on_taken`: called, on any thread, whenever the role
+  // is ours and before holds_role() says so; must not throw. `again_after`: how long after a role that ended by
+  // itself it is waited for again, while others may take it; 0: it is not.
   static Result<std::unique_ptr<RoleCandidate>> start(const std::filesystem::path& path, Role role,
-                                                      std::function<void()> on_taken = {});
+                                                      std::function<void()> on_taken = {},
+                                                      std::chrono::milliseconds again_after = {});
 
   RoleCandidate(const RoleCandidate&) = delete;
   RoleCandidate& operator=(const RoleCandidate&) = delete;
@@ -61,18 +64,24 @@ class RoleCandidate {
   }
 
  private:
-  RoleCandidate(LockFile file, Role role, std::function<void()> on_taken)
-      : file_(std::move(file)), role_(std::move(role)), on_taken_(std::move(on_taken)) {}
+  RoleCandidate(LockFile file, Role role, std::function<void()> on_taken,
+                std::chrono::milliseconds again_after)
+      : file_(std::move(file)),
+        role_(std::move(role)),
+        on_taken_(std::move(on_taken)),
+        again_after_(again_after) {}
 
   static void* thread_main(void* argument);
   bool wait_for_role() const;
   void wait_out(int os_errno, bool is_first_failure) const;
   void note_taken();
   void run();
+  bool rest() const;
 
   LockFile file_;
   Role role_;
   std::function<void()> on_taken_;
+  std::chrono::milliseconds again_after_;
   std::stop_source stop_;
   std::atomic<bool> holds_role_{false};
   pthread_t thread_{};

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "client/log_core.h"
 #include "unit/client/client_test_support.h"
@@ -38,6 +39,49 @@ TEST_F(LogTest, AnotherTakesTheRoleWhenTheKeeperLeaves) {
   ASSERT_TRUE(p.send("after"));
   EXPECT_TRUE(p.flush()) << "somebody keeps the log";
   while (!second->is_keeper()) std::this_thread::yield();
+}
+
+// --- A keeper that fails -------------------------------------------------------------------------
+
+class FailingKeeperTest : public LogTest {
+ protected:
+  FailingKeeperTest() {
+    create("t");
+    create("damaged");
+  }
+  std::filesystem::path file() const { return dir_ / "log" / "topics" / "damaged" / "topic.toml"; }
+  void damage() {
+    std::filesystem::rename(file(), dir_ / "kept");
+    std::ofstream(file()) << "?";
+  }
+  void mend() { std::filesystem::rename(dir_ / "kept", file()); }
+};
+
+TEST_F(FailingKeeperTest, OpeningTheLogTellsWhyThoughItWasKeptBefore) {
+  log_.reset();
+  damage();
+  const auto refused = open_log();
+  ASSERT_FALSE(refused) << "nobody keeps it";
+  EXPECT_THAT(refused.error().message, HasSubstr(file().string()));
+  mend();
+  EXPECT_TRUE(open_log());
+}
+
+TEST_F(FailingKeeperTest, IsNoReasonNotToOpenALogThatAnotherKeeps) {
+  damage();
+  EXPECT_TRUE(open_log());
+}
+
+TEST_F(FailingKeeperTest, OneThatFollowsIsTriedAgainUntilItKeepsTheLog) {
+  auto second = open_log();
+  Producer p = Producer::open(*second, {.topic = "t"}).value();
+  damage();
+  log_.reset();
+  while (!second->core()->attachment().keeper_failure()) std::this_thread::yield();
+  ASSERT_TRUE(p.send("meanwhile"));
+  mend();
+  EXPECT_TRUE(p.flush()) << "somebody keeps the log";
+  EXPECT_TRUE(second->is_keeper());
 }
 
 // In a container, each first process has pid 1.

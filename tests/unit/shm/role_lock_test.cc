@@ -105,6 +105,23 @@ TEST_F(RoleLockTest, ARoleThatEndsByItselfIsGivenUp) {
   EXPECT_FALSE(first->holds_role());
 }
 
+TEST_F(RoleLockTest, ARoleThatEndsByItselfIsTakenAgainAfterAWhileIfNobodyElseHasIt) {
+  std::atomic<int> taken{0};
+  std::atomic<int> ended{0};
+  const auto first =
+      RoleCandidate::start(
+          path_, [&](const std::stop_token&) { ++ended; }, [&] { ++taken; }, std::chrono::milliseconds(1))
+          .value();
+  while (ended.load() < 3) std::this_thread::yield();
+  const auto second = start(path_, hold);
+  while (!second->holds_role()) std::this_thread::yield();
+  const int before = taken.load();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(taken.load(), before);
+  second->stop();
+  while (ended.load() <= before) std::this_thread::yield();
+}
+
 TEST_F(RoleLockTest, TryAcquireDoesNotWait) {
   auto held = RoleLock::try_acquire(path_);
   ASSERT_TRUE(held.has_value()) << held.error().message;
