@@ -31,7 +31,7 @@ template <class Submit>
 std::int64_t UnreliableBackend::run(Submit submit) {
   submit();
   std::array<io::Completion, 1> done{};
-  inner_->reap(done, true);
+  inner().reap(done, true);
   return done[0].result;
 }
 
@@ -61,7 +61,7 @@ std::size_t UnreliableBackend::reap(std::span<io::Completion> out, bool wait) {
 // --- Metadata ------------------------------------------------------------------------------------
 
 Status UnreliableBackend::preallocate(const io::File& file, std::uint64_t bytes) {
-  if (!happens(rates_.no_space)) return inner_->preallocate(file, bytes);
+  if (!happens(rates_.no_space)) return inner().preallocate(file, bytes);
   ++counts_.no_space;
   return fail_errno(ENOSPC, fmt::format("no space for {} bytes, by chance", bytes));
 }
@@ -72,7 +72,7 @@ Status UnreliableBackend::sync_file(const io::File& file) {
     return fail_errno(EIO, "a sync failed, by chance");
   }
   unsynced_.erase(number_of(file));
-  return inner_->sync_file(file);
+  return inner().sync_file(file);
 }
 
 // --- Data ----------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ std::int64_t UnreliableBackend::write(const io::File& file, std::span<const std:
   }
   if (fails) return -EIO;
   if (is_short) return static_cast<std::int64_t>(bytes.size());
-  return run([&] { inner_->submit_write(file, bytes, file_offset, 0); });
+  return run([&] { inner().submit_write(file, bytes, file_offset, 0); });
 }
 
 std::int64_t UnreliableBackend::sync(const io::File& file) {
@@ -120,7 +120,7 @@ std::int64_t UnreliableBackend::sync(const io::File& file) {
     return -EIO;
   }
   unsynced_.erase(number_of(file));
-  return run([&] { inner_->submit_sync(file, 0); });
+  return run([&] { inner().submit_sync(file, 0); });
 }
 
 void UnreliableBackend::submit_write(const io::File& file, std::span<const std::byte> bytes,
@@ -145,7 +145,7 @@ void UnreliableBackend::submit_read(const io::File& file, std::span<std::byte> b
     ++counts_.read_errors;
     return finish(token, -EIO);
   }
-  const std::int64_t result = run([&] { inner_->submit_read(file, bytes, file_offset, 0); });
+  const std::int64_t result = run([&] { inner().submit_read(file, bytes, file_offset, 0); });
   if (result > 0 && happens(rates_.rotten_read)) {
     ++counts_.rotten_reads;
     const std::uint64_t bit = random_() % (static_cast<std::uint64_t>(result) * 8);

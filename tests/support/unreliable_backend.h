@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "io/backend.h"
+#include "support/forwarding_backend.h"
 
 namespace ringtail::testing {
 
@@ -32,7 +32,7 @@ struct FaultRates {
   std::uint64_t sector = 512;  // what is written as a whole or not at all
 };
 
-class UnreliableBackend final : public io::Backend {
+class UnreliableBackend final : public ForwardingBackend {
  public:
   struct Counts {
     unsigned write_errors = 0, short_writes = 0, sync_errors = 0, no_space = 0, read_errors = 0,
@@ -40,7 +40,7 @@ class UnreliableBackend final : public io::Backend {
   };
 
   UnreliableBackend(std::unique_ptr<io::Backend> inner, std::uint64_t seed)
-      : inner_(std::move(inner)), random_(seed) {}
+      : ForwardingBackend(std::move(inner)), random_(seed) {}
 
   void set_rates(const FaultRates& rates) { rates_ = rates; }
   const Counts& counts() const { return counts_; }
@@ -48,22 +48,8 @@ class UnreliableBackend final : public io::Backend {
   void lose_unsynced();
 
   // --- Backend ---
-  std::string_view name() const override { return inner_->name(); }
-  Result<io::File> open(const std::filesystem::path& path, io::OpenMode mode) override {
-    return inner_->open(path, mode);
-  }
   Status preallocate(const io::File& file, std::uint64_t bytes) override;
-  Status truncate(const io::File& file, std::uint64_t bytes) override {
-    return inner_->truncate(file, bytes);
-  }
   Status sync_file(const io::File& file) override;
-  Status rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
-    return inner_->rename(from, to);
-  }
-  Status unlink(const std::filesystem::path& path) override { return inner_->unlink(path); }
-  Status sync_directory(const std::filesystem::path& dir) override { return inner_->sync_directory(dir); }
-  void register_buffer(std::span<const std::byte> memory) override { inner_->register_buffer(memory); }
-  void unregister_buffer(std::span<const std::byte> memory) override { inner_->unregister_buffer(memory); }
   void submit_write(const io::File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,
                     std::uint64_t token) override;
   void submit_write_and_sync(const io::File& file, std::span<const std::byte> bytes,
@@ -98,7 +84,6 @@ class UnreliableBackend final : public io::Backend {
   template <class Submit>
   std::int64_t run(Submit submit);
 
-  const std::unique_ptr<io::Backend> inner_;
   std::mt19937_64 random_;
   FaultRates rates_;
   Counts counts_;
