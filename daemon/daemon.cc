@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/logger.h"
+#include "client/log_core.h"
 #include "daemon/instance.h"
 #include "daemon/notify.h"
 #include "ringtail/admin.h"
@@ -122,8 +123,15 @@ Status Daemon::close() {
   if (log_) {
     notify::status("flushing");
     const std::vector<std::string> lacking = not_on_disk();
+    const auto failure = keeper_failure();
     log_.reset();
     there = check_directory();
+    if (there && failure)
+      there = fail(
+          Code::storage_failed,
+          fmt::format("ended; nobody keeps the log in {}: {}; what was not written to disk before stays in "
+                      "shared memory until this host restarts; mend that, and open the log again before",
+                      config_.log.dir, to_string(*failure)));
     if (there && !lacking.empty())
       there =
           fail(Code::storage_failed,
@@ -165,12 +173,14 @@ void Daemon::take_back(std::shared_ptr<Shown>& shown) {
 
 // --- The keeper's role, and the status -----------------------------------------------------------
 
+std::optional<Error> Daemon::keeper_failure() const { return log_->core()->attachment().keeper_failure(); }
+
 void Daemon::watch_keeper() {
-  const bool is_keeper = log_->is_keeper();
+  const bool is_keeper = log_->core()->keeps();
   if (was_keeper_ == is_keeper) return;
   if (is_keeper)
     logger().info("this process keeps the log");
-  else
+  else if (!keeper_failure())  // which has been told
     logger().warn("{}; standing by until it ends", health().text);
   was_keeper_ = is_keeper;
   notify::status(next_status());
@@ -185,7 +195,7 @@ void Daemon::watch_status() {
 }
 
 const std::string& Daemon::next_status() {
-  status_ = fmt::format("{} the log in {}; {}", log_->is_keeper() ? "keeping" : "standing by for",
+  status_ = fmt::format("{} the log in {}; {}", log_->core()->keeps() ? "keeping" : "standing by for",
                         config_.log.dir, service_->readiness().text);
   return status_;
 }

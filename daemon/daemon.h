@@ -41,6 +41,8 @@ class Daemon {
   void reload();
   void apply_reloaded(const Config& next);
   void watch_keeper();
+  // Why this process's keeper came to nothing, while nobody keeps the log.
+  std::optional<Error> keeper_failure() const;
   std::vector<std::string> not_on_disk() const;
   void watch_status();
   // The line for systemd as it is now, to be told to it.

@@ -88,7 +88,6 @@ Status LogCore::start_candidate() {
 // The keeper's role and that of the coordinator of groups go together; the coordinator ends first, since
 // what it writes at its end is the keeper's to flush.
 void LogCore::run_keeper(const std::stop_token& stop) {
-  attachment_.note_keeper_failure(std::nullopt);
   log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
                      {.io = options_.io, .cpu = options_.keeper_cpu, .figures = &keeper_figures_});
   keeper.set_on_progress([this](std::uint32_t index) {
@@ -105,6 +104,7 @@ void LogCore::run_keeper(const std::stop_token& stop) {
   std::stop_callback on_stop(stop, [&coordinator] { coordinator.stop(); });
   auto ran = keeper.run();
   set_keeper(nullptr);
+  keeper.refuse_roles();
   coordinator.stop();
   groups_thread.join();
   if (!ran) note_keeper_failure(ran.error());
@@ -117,6 +117,11 @@ void LogCore::note_keeper_failure(const Error& failure) {
     logger().error("the log in {} cannot be kept: {}; trying again every {} s", options_.dir.native(),
                    to_string(failure), kKeepAgainAfter.count() / 1000);
   attachment_.note_keeper_failure(failure);
+}
+
+bool LogCore::keeps() const {
+  return is_keeper() && control().header().keeper_pid.load(memory_order_acquire) ==
+                            static_cast<std::uint32_t>(::getpid());  // SYNC: pairs with become_ready
 }
 
 void LogCore::set_keeper(log::Keeper* keeper) {
@@ -139,7 +144,8 @@ void LogCore::request_role(std::uint64_t topic_id, PartitionId partition, log::R
 }
 
 // Until some keeper has recovered the log since the boot; and if the role fell to this process, until
-// its keeper has, or failed where no other process's succeeds.
+// its keeper has, or failed where no other process's succeeds. Another process's failure is not seen: until it ends,
+// a log that was kept before in this boot counts as kept.
 Status LogCore::wait_for_keeper() {
   shm::ControlHeader& header = control().header();
   const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
@@ -152,7 +158,7 @@ Status LogCore::wait_for_keeper() {
         attachment_.keeper_failure();  // behind the look at the role: noted before that is given up
     // SYNC: behind the look at the role, which comes behind forgetting the predecessor; pairs with become_ready.
     const std::uint32_t keeper = header.keeper_pid.load(memory_order_acquire);
-    const bool is_kept = is_mine ? keeper == static_cast<std::uint32_t>(::getpid()) : !failure || keeper != 0;
+    const bool is_kept = is_mine ? keeper == static_cast<std::uint32_t>(::getpid()) : !failure;
     if (ready && is_kept) return {};
     if (failure) return std::unexpected(*failure);
     const std::int64_t now = monotonic_ns();

@@ -32,6 +32,8 @@ class LogCore {
   // The file whose lock is the keeper's role.
   std::filesystem::path keeper_lock() const { return options_.dir / "keeper.lock"; }
   bool is_keeper() const { return candidate_ && candidate_->holds_role(); }
+  // Whether this process's keeper has recovered the log, besides.
+  bool keeps() const;
   // Of this process's keeper; nothing is counted while another process is it.
   const log::KeeperFigures& keeper_figures() const { return keeper_figures_; }
 

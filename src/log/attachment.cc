@@ -26,12 +26,14 @@ Error nobody_keeps(const std::filesystem::path& dir) {
                   dir.string())};
 }
 
-void Attachment::note_keeper_failure(std::optional<Error> failure) {
+void Attachment::note_keeper_failure(Error failure) {
   std::lock_guard lock(mutex_);
   keeper_failure_ = std::move(failure);
 }
 
 std::optional<Error> Attachment::keeper_failure() const {
+  // SYNC: whoever takes the role forgets his predecessor; pairs with become_ready.
+  if (control_.header().keeper_pid.load(memory_order_acquire) != 0) return std::nullopt;
   std::lock_guard lock(mutex_);
   return keeper_failure_;
 }

@@ -41,8 +41,9 @@ class Attachment {
   // The failure that a partition's entry tells of, if any.
   static std::optional<Error> failure_of(const shm::Partition& entry);
 
-  // Why this process's own keeper came to nothing, until it is tried again: an answer to those who would wait for it.
-  void note_keeper_failure(std::optional<Error> failure);
+  // Why this process's own keeper came to nothing, as long as nobody keeps the log: an answer to those who would wait
+  // for it.
+  void note_keeper_failure(Error failure);
   std::optional<Error> keeper_failure() const;
 
  private:

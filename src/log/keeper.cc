@@ -103,11 +103,14 @@ Status Keeper::set_up() {
   }
   context_ = {&control_,      &slots_,          backend_.get(), workshop_.get(),
               cleaner_.get(), options_.figures, on_progress_};
-  if (auto purged = catalog_.purge_deleted(); !purged) logger().warn("{}", to_string(purged.error()));
+  const Status purged = catalog_.purge_deleted();
   // Slots found dead by a keeper that died before it repaired them are dead still.
   for (auto& watch : watched_) watch = {};
   control_.header().catalog_wanted.fetch_add(1, memory_order_relaxed);
-  return sync_catalog();
+  Status synced = sync_catalog();
+  if (synced && !purged)
+    logger().warn("{}", to_string(purged.error()));  // otherwise it is tried again every second
+  return synced;
 }
 
 void Keeper::become_ready() {
@@ -310,13 +313,18 @@ void Keeper::request_role(std::uint64_t topic_id, PartitionId partition, RoleReq
   control_.wake_keeper();
 }
 
+std::vector<Keeper::AskedRole> Keeper::take_asked_roles() {
+  std::lock_guard lock(roles_mutex_);
+  return std::exchange(asked_roles_, {});
+}
+
+void Keeper::refuse_roles() {
+  for (const AskedRole& a : take_asked_roles())
+    if (a.request.done) a.request.done(std::unexpected(nobody_keeps(catalog_.dir())));
+}
+
 void Keeper::dispatch_roles() {
-  std::vector<AskedRole> asked;
-  {
-    std::lock_guard lock(roles_mutex_);
-    asked.swap(asked_roles_);
-  }
-  for (AskedRole& a : asked) {
+  for (AskedRole& a : take_asked_roles()) {
     const auto index = find_entry(a.topic_id, a.partition);
     const auto known = index ? partitions_.find(*index) : partitions_.end();
     if (known != partitions_.end()) {

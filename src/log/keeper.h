@@ -53,6 +53,8 @@ class Keeper {
 
   // Asks for another role in a replicated partition; the request's `done` tells what came of it.
   void request_role(std::uint64_t topic_id, PartitionId partition, RoleRequest request);
+  // Answers, behind run(), what came too late for it, with no_keeper.
+  void refuse_roles();
   // Called on the keeper's thread; see KeeperContext. Before run().
   void set_on_progress(std::function<void(std::uint32_t)> on_progress) {
     on_progress_ = std::move(on_progress);
@@ -118,6 +120,7 @@ class Keeper {
     PartitionId partition;
     RoleRequest request;
   };
+  std::vector<AskedRole> take_asked_roles();
   std::mutex roles_mutex_;
   std::vector<AskedRole> asked_roles_;
   std::function<void(std::uint32_t)> on_progress_;

@@ -81,7 +81,22 @@ TEST_F(FailingKeeperTest, OneThatFollowsIsTriedAgainUntilItKeepsTheLog) {
   ASSERT_TRUE(p.send("meanwhile"));
   mend();
   EXPECT_TRUE(p.flush()) << "somebody keeps the log";
-  EXPECT_TRUE(second->is_keeper());
+  EXPECT_TRUE(second->core()->keeps());
+}
+
+TEST_F(FailingKeeperTest, IsForgottenOnceAnotherKeepsTheLog) {
+  auto second = open_log();
+  damage();
+  log_.reset();
+  while (!second->core()->attachment().keeper_failure()) std::this_thread::yield();
+  EXPECT_FALSE(second->core()->keeps());
+  mend();
+  const auto third = open_log();
+  ASSERT_TRUE(third);
+  while (!second->core()->keeps() && !third->core()->keeps())
+    std::this_thread::yield();  // the third, as a rule
+  EXPECT_FALSE(second->core()->attachment().keeper_failure());
+  EXPECT_TRUE(Admin(*second).create_topic({.name = "more"}));
 }
 
 // In a container, each first process has pid 1.

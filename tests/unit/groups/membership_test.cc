@@ -329,7 +329,7 @@ TEST_F(MembershipTest, WhyThereIsNoKeeperIsToldAtOnce) {
   create("orders");
   stop();
   auto seat = sit("billing");
-  attachment_->note_keeper_failure(Error{Code::corrupt, 0, "a segment is damaged"});
+  attachment_->note_keeper_failure({Code::corrupt, 0, "a segment is damaged"});
   for (const Status& refused :
        {(*seat)->join({.topics = {"orders"}, .pattern = {}}), ask(shm::GroupRequest::remove, "billing")}) {
     ASSERT_FALSE(refused);
