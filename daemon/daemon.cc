@@ -129,9 +129,10 @@ Status Daemon::close() {
     if (there && failure)
       there = fail(
           Code::storage_failed,
-          fmt::format("ended; nobody keeps the log in {}: {}; what was not written to disk before stays in "
-                      "shared memory until this host restarts; mend that, and open the log again before",
-                      config_.log.dir, to_string(*failure)));
+          fmt::format(
+              "ended; nobody keeps the log in {}: {}; what was not written to disk before stays in "
+              "shared memory until this host restarts; mend the cause, and open the log again before that",
+              config_.log.dir, to_string(*failure)));
     if (there && !lacking.empty())
       there =
           fail(Code::storage_failed,
