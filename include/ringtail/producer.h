@@ -73,8 +73,8 @@ enum class SendError : std::uint8_t {
   not_enough_replicas,  // acks=all, and fewer replicas are in sync than min.insync.replicas: nothing was
                         // appended
   not_leader,           // another host leads the partition, or none does now: nothing was appended
-  lost_leadership,      // acks=all: this host ceased to lead before all replicas had the record. The next
-                        // leader has it or not: send it there again, with the same sequence
+  lost_leadership,      // this host ceased to lead before all replicas (acks=all) or its disk (durable) had
+                        // it. The next leader has it or not: send it there again, with the same sequence
   storage_failed,       // the partition refuses writes after a failed write or sync
   claim_open,           // a claim of this producer, or of one for another topic (for_topic), is still open
   no_transaction,       // a producer with a transactional id sends within transactions only: begin one
@@ -183,9 +183,10 @@ class Producer {
                               std::optional<PartitionId> partition = {});
 
   // Waits on a futex until the record is synced on this host.
-  // Errors: timed_out, storage_failed, closed, unsupported (storage=memory, as invalid_record).
+  // With acks=none it first tells why a record was refused, once: that is true of flush, too.
+  // Errors: timed_out, storage_failed, lost_leadership, closed, unsupported (storage=memory, as invalid_record).
   SendResult<void> wait_durable(const RecordMetadata& record);
-  // The same for everything this producer has sent. With acks=none it first tells why a record was refused, once.
+  // The same for everything this producer has sent.
   SendResult<void> flush();
 
   // Begins a transaction. Lock-free, unless the end of the one before is still to come, because commit or abort

@@ -274,7 +274,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
   sure_from_ns_ = 0;
   const bool sleeps = options_.wait == WaitStrategy::futex;
   hold_back();
-  for (int looks = 0;; ++looks) {
+  for (std::uint32_t looks = 0;; ++looks) {
     auto found = look();
     if (!found) [[unlikely]]
       return std::unexpected(found.error());

@@ -300,6 +300,7 @@ void ProducerCore::abort_claim() {
 }
 
 SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
+  if (is_mine() && std::exchange(refused_, false)) return refuse(last_error_, last_appender_);
   log::Appender* const to = appender(record.partition);
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (!is_mine()) return refuse(SendError::closed, to);

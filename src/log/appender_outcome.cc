@@ -29,9 +29,9 @@ SendResult<void> Appender::wait_durable(Position end) {
     const std::uint32_t seq = entry_->durable_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
     // SYNC: pairs with the keeper's release store after the sync.
     if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};
-    // What is appended becomes durable whoever may append now.
+    // What is appended becomes durable whoever may append now; but for what the next leader lacks.
     if (auto error = check_entry(); error && *error != SendError::held_exclusively)
-      return std::unexpected(*error);
+      return std::unexpected(*error == SendError::not_leader ? SendError::lost_leadership : *error);
     // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
     entry_->durable_waiters.exchange(1, std::memory_order_seq_cst);
     if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};  // SYNC: as above
@@ -139,10 +139,11 @@ Error Appender::describe(SendError error) const {
                                     : fmt::format("node {} leads it, not this host", node))};
     }
     case SendError::lost_leadership:
-      return {Code::lost_leadership, 0,
-              where +
-                  ": this host ceased to lead before every in-sync replica had the record; whether the next "
-                  "leader has it is not known. Send it there again, with the same sequence"};
+      return {
+          Code::lost_leadership, 0,
+          where +
+              ": this host ceased to lead before every in-sync replica, or its disk, had the record; whether "
+              "the next leader has it is not known. Send it there again, with the same sequence"};
     case SendError::storage_failed: {
       std::string cause;
       for (const auto& c : entry_->failure_text) {

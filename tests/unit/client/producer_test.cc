@@ -217,6 +217,9 @@ TEST_F(ProducerTest, WithoutAcksARefusalIsToldByFlush) {
   EXPECT_TRUE(p.send(std::string(101, 'v')));
   EXPECT_EQ(p.flush().error(), SendError::record_too_large);
   EXPECT_TRUE(p.flush());
+  const auto refused = p.send(std::string(101, 'v'));
+  EXPECT_EQ(p.wait_durable(*refused).error(), SendError::record_too_large);
+  EXPECT_TRUE(p.flush());
   EXPECT_TRUE(p.send("fine again"));
 }
 

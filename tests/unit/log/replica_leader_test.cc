@@ -103,6 +103,20 @@ TEST_P(ReplicatedLeader, NothingIsConfirmedOnceTheLeadershipIsLost) {
   EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::lost_leadership);
 }
 
+// It stands in the log, which the next leader may lack.
+TEST_P(ReplicatedLeader, WhatWasNotSyncedWhenTheLeadershipWasLostIsOfUnknownOutcome) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  a_.entry().role.store(static_cast<std::uint32_t>(shm::ReplicaRole::fenced));
+  a_.entry().hot.fetch_add(shm::kHotVersion);
+  const bool is_in_memory = GetParam() == Storage::memory;
+  EXPECT_EQ((*producer)->wait_durable(sent->end).error(),
+            is_in_memory ? SendError::invalid_record : SendError::lost_leadership);
+  EXPECT_EQ((*producer)->append({.value = "later"}).error(), SendError::not_leader);
+}
+
 // Its daemon stands still: the lease's end alone tells.
 TEST_P(ReplicatedLeader, NothingIsConfirmedBehindTheEndOfTheLease) {
   a_.lead(1);
