@@ -236,6 +236,41 @@ TEST_F(DaemonTest, AProducerGoesOnWhileTheDaemonIsKilledAndStartedAnew) {
   EXPECT_EQ(consume_all("orders"), "one\ntwo\nthree\n");
 }
 
+TEST_F(DaemonTest, AKeeperThatFailsIsTriedAgainAndTheEndDoesNotSayThatAllIsOnDisk) {
+  run_ok({"topic", "create", "orders"});
+  run_ok({"topic", "create", "damaged"});
+  const std::filesystem::path file = log_dir() / "topics" / "damaged" / "topic.toml";
+  const std::filesystem::path kept = directory() / "kept.toml";
+  const std::string of_the_file = "corrupt: '" + file.string() + "'";
+  std::string sent;
+  for (const bool is_mended : {true, false}) {
+    Command producer(command_line({"produce", "orders", "--durable"}), environment());
+    producer.write("one\n");
+    sent += "one\n";
+    ASSERT_TRUE(wait_until([&] { return consume_all("orders") == sent; }));
+    start();
+    wait_for_line("standing by until it ends");
+    std::filesystem::rename(file, kept);
+    std::ofstream(file) << "?";
+    producer.signal(SIGKILL);
+    wait_for_line("cannot be kept: " + of_the_file);
+    EXPECT_EQ(get("/healthz").status, 503);
+    EXPECT_THAT(get("/healthz").body, HasSubstr(of_the_file));
+    EXPECT_EQ(producer.wait().exit_code, 137);
+    if (is_mended) {
+      std::filesystem::rename(kept, file);
+      wait_for_line("this process keeps the log");
+      EXPECT_EQ(get("/healthz").status, 200);
+      EXPECT_EQ(stop().exit_code, 0);
+    } else {
+      EXPECT_EQ(stop().exit_code, 1);
+      wait_for_line("ended; nobody keeps the log in " + log_dir().string() + ": " + of_the_file);
+      std::filesystem::rename(kept, file);
+    }
+  }
+  EXPECT_EQ(consume_all("orders"), sent);
+}
+
 // A client whose request does not come to its end.
 class SlowRequestTest : public DaemonTest {
  protected:
