@@ -131,12 +131,6 @@ Status wait_until_moved(const GlobalOptions& options, ClusterSession& session, c
   });
 }
 
-json to_json(const std::vector<NodeId>& nodes) {
-  json all = json::array();
-  for (const NodeId node : nodes) all.push_back(node.value());
-  return all;
-}
-
 int show(const GlobalOptions& options, const ReassignArguments& arguments, const ClusterState& before,
          const ClusterState& after, const Targets& targets) {
   json objects = json::array();
@@ -148,8 +142,10 @@ int show(const GlobalOptions& options, const ReassignArguments& arguments, const
     if (then == before.partitions.end()) continue;
     const bool done = now == after.partitions.end() || !is_under_way(now->second.record);
     const auto from = without(then->second.record.replicas, then->second.record.removing);
-    objects.push_back(
-        {{"partition", partition.value()}, {"from", to_json(from)}, {"to", to_json(target)}, {"done", done}});
+    objects.push_back({{"partition", partition.value()},
+                       {"from", numbers_of(from)},
+                       {"to", numbers_of(target)},
+                       {"done", done}});
     table.add({name_of(name), names_of(from), names_of(target), done ? "done" : "under way"});
   }
   return finish(options, {{"topic", arguments.topic}, {"partitions", objects}},

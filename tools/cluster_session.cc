@@ -228,10 +228,14 @@ int report_cluster(const GlobalOptions& options, const Error& error) {
   return interrupt::pending() ? interrupt::exit_code() : report(options, error);
 }
 
-std::string names_of(std::span<const NodeId> nodes) {
+std::vector<std::uint32_t> numbers_of(std::span<const NodeId> nodes) {
   std::vector<std::uint32_t> numbers;
   for (const NodeId node : nodes) numbers.push_back(node.value());
-  return nodes.empty() ? "-" : fmt::format("{}", fmt::join(numbers, ", "));
+  return numbers;
+}
+
+std::string names_of(std::span<const NodeId> nodes) {
+  return nodes.empty() ? "-" : fmt::format("{}", fmt::join(numbers_of(nodes), ", "));
 }
 
 std::string name_of(const TopicPartition& partition) {

@@ -82,6 +82,7 @@ class ClusterSession {
 // The exit code of a command that failed: a signal's, if one came.
 int report_cluster(const GlobalOptions& options, const Error& error);
 
+std::vector<std::uint32_t> numbers_of(std::span<const replication::NodeId> nodes);
 // "1, 2, 3"; "-" for none.
 std::string names_of(std::span<const replication::NodeId> nodes);
 // "orders-0".

@@ -173,12 +173,6 @@ int show_nodes(const GlobalOptions& options, const ClusterOptions& cluster) {
 
 // --- describe ------------------------------------------------------------------------------------
 
-json to_json(std::span<const NodeId> nodes) {
-  json all = json::array();
-  for (const NodeId node : nodes) all.push_back(node.value());
-  return all;
-}
-
 json to_json(const std::optional<NodeId>& node) { return node ? json(node->value()) : json(); }
 
 std::vector<NodeId> isr_nodes(const PartitionRecord& record) {
@@ -193,10 +187,10 @@ json to_json(const PartitionRecord& record, const PartitionHealth& health) {
           {"led", health.led},
           {"leader_epoch", record.leader_epoch.value()},
           {"partition_epoch", record.partition_epoch},
-          {"replicas", to_json(record.replicas)},
-          {"isr", to_json(isr_nodes(record))},
-          {"adding", to_json(record.adding)},
-          {"removing", to_json(record.removing)},
+          {"replicas", numbers_of(record.replicas)},
+          {"isr", numbers_of(isr_nodes(record))},
+          {"adding", numbers_of(record.adding)},
+          {"removing", numbers_of(record.removing)},
           {"wanted_leader", to_json(record.wanted_leader)},
           {"unclean", record.unclean},
           {"under_replicated", health.under_replicated},

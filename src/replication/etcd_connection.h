@@ -39,6 +39,12 @@ struct EtcdOptions {
 // Errors: invalid_argument (an endpoint, or the combination), not_found and permission_denied (a file).
 Status check_options(const EtcdOptions& options);
 
+// Between two tries of what goes on for as long as the process: doubled from the first to the longest.
+inline constexpr std::chrono::milliseconds kFirstPause{50};
+inline constexpr std::chrono::milliseconds kLongestPause{1'000};
+// Whoever ends such a thread interrupts its request again and again, for it may just be about to begin one.
+inline constexpr std::chrono::milliseconds kInterruptPeriod{10};
+
 // What the connections of one process share: the token, and what is known of the store's health.
 // Thread safety: any thread.
 class EtcdSession {

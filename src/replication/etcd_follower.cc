@@ -9,14 +9,6 @@
 
 namespace ringtail::replication {
 
-namespace {
-
-constexpr std::chrono::milliseconds kFirstPause{50};
-constexpr std::chrono::milliseconds kLongestPause{1'000};
-constexpr std::chrono::milliseconds kInterruptPeriod{10};
-
-}  // namespace
-
 EtcdFollower::EtcdFollower(EtcdSession& session, EtcdRegistration& registration, ClusterKeys keys,
                            std::chrono::milliseconds idle)
     : session_(session), registration_(registration), keys_(std::move(keys)), connection_(session) {

@@ -18,9 +18,6 @@ using SteadyClock = std::chrono::steady_clock;
 
 namespace {
 
-constexpr std::chrono::milliseconds kFirstPause{50};
-constexpr std::chrono::milliseconds kLongestPause{1'000};
-constexpr std::chrono::milliseconds kInterruptPeriod{10};
 constexpr int kKeepAlivesInLife = 3;
 constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 constexpr std::size_t kIdBytes = 16;

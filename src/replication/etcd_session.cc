@@ -13,7 +13,7 @@ namespace ringtail::replication {
 
 namespace {
 
-constexpr double kNsPerSecond = 1e9;
+constexpr double kNsInSecond = 1e9;
 
 Status check_file(const std::string& path, std::string_view what) {
   if (path.empty() || ::access(path.c_str(), R_OK) == 0) return {};
@@ -80,7 +80,7 @@ CoordinatorHealth EtcdSession::health() const {
   const std::lock_guard lock(mutex_);
   CoordinatorHealth health = health_;
   if (contact_ns_ != 0)
-    health.seconds_since_contact = static_cast<double>(boottime_ns() - contact_ns_) / kNsPerSecond;
+    health.seconds_since_contact = static_cast<double>(boottime_ns() - contact_ns_) / kNsInSecond;
   return health;
 }
 

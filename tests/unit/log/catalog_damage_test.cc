@@ -73,10 +73,10 @@ TEST_F(CatalogTest, RetentionOfPositionsIsAWeekUnlessTheFileSaysOtherwise) {
   const std::string content = get_file(dir() / "ringtail.toml");
   const std::pair<std::string_view, std::int64_t> cases[] = {
       {"\"2h\"", 2LL * 3600 * 1000}, {"\"1500\"", 1500}, {"\"1ms\"", 1}, {"\"52w\"", 52LL * 7 * 86'400'000}};
-  for (const auto& [text, milliseconds] : cases) {
+  for (const auto& [text, value] : cases) {
     put_file(dir() / "ringtail.toml",
              content + "[groups]\n\"offsets.retention.ms\" = " + std::string(text) + "\n");
-    EXPECT_EQ(open().identity().offsets_retention_ms, milliseconds) << text;
+    EXPECT_EQ(open().identity().offsets_retention_ms, value) << text;
   }
 }
 

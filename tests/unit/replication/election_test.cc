@@ -5,6 +5,7 @@
 #include "replication/records.h"
 #include "support/crash_process.h"
 #include "unit/replication/cluster_test_support.h"
+#include "unit/replication/nodes.h"
 
 namespace ringtail::replication {
 namespace {
@@ -13,11 +14,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-constexpr NodeId kOne{1};
-constexpr NodeId kTwo{2};
-constexpr NodeId kThree{3};
-constexpr NodeId kFour{4};
 
 // Nodes 1 to 4, alive; a partition on 1, 2 and 3, led by 1.
 class ElectionTest : public ::testing::Test {

@@ -7,6 +7,7 @@
 
 #include "replication/records.h"
 #include "unit/replication/etcd_test_support.h"
+#include "unit/replication/nodes.h"
 
 namespace ringtail::replication {
 namespace {
@@ -15,9 +16,6 @@ using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
 class EtcdCoordinatorTest : public EtcdTest {};
-
-constexpr NodeId kOne{1};
-constexpr NodeId kTwo{2};
 
 TEST_F(EtcdCoordinatorTest, ANodeThatJoinsIsSeenByAllAndOneThatLeavesIsGoneAtOnce) {
   const auto one = coordinator();

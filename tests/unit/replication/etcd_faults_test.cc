@@ -12,14 +12,13 @@
 #include "support/crash_process.h"
 #include "unit/groups/log_capture.h"
 #include "unit/replication/etcd_test_support.h"
+#include "unit/replication/nodes.h"
 
 namespace ringtail::replication {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
-
-constexpr NodeId kOne{1};
 
 class EtcdFaultsTest : public EtcdTest {};
 

@@ -2,6 +2,7 @@
 #include "support/etcd_process.h"
 #include "unit/base/scratch_dir.h"
 #include "unit/replication/etcd_test_support.h"
+#include "unit/replication/nodes.h"
 
 namespace ringtail::replication {
 namespace {
@@ -9,8 +10,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 using testing::ScratchDir;
-
-constexpr NodeId kOne{1};
 
 class EtcdTlsTest : public ::testing::Test {
  protected:

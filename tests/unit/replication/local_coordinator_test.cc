@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "unit/base/scratch_dir.h"
+#include "unit/replication/nodes.h"
 #include "unit/replication/replication_test_support.h"
 
 namespace ringtail::replication {
@@ -17,8 +18,6 @@ using ::testing::HasSubstr;
 using testing::put_file;
 using testing::ScratchDir;
 using ::testing::SizeIs;
-
-constexpr NodeId kOne{1};
 
 class LocalCoordinatorTest : public ::testing::Test {
  protected:

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "replication/state_builder.h"
+#include "unit/replication/nodes.h"
 #include "unit/replication/replication_test_support.h"
 
 namespace ringtail::replication {
@@ -14,8 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 using Json = nlohmann::json;
-
-constexpr NodeId kOne{1};
 
 // The record with a field set to something else, or taken out.
 std::string with(const std::string& value, const char* field, Json other) {

@@ -16,12 +16,10 @@
 #include "replication/replica.h"
 #include "unit/log/replica_test_support.h"
 #include "unit/replication/no_descriptors.h"
+#include "unit/replication/nodes.h"
 
 namespace ringtail::replication {
 
-inline constexpr NodeId kOne{1};
-inline constexpr NodeId kTwo{2};
-inline constexpr NodeId kThree{3};
 inline constexpr std::int64_t kHour = 3'600'000'000'000;
 
 class SilentLink : public Link {
