@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/logger.h"
+#include "base/threads.h"
 #include "client/log_core.h"
 #include "daemon/instance.h"
 #include "daemon/notify.h"
@@ -23,6 +26,17 @@ using std::chrono::steady_clock;
 constexpr milliseconds kTick{250};
 constexpr std::chrono::seconds kDrainTime{10};
 constexpr std::chrono::seconds kStatusPeriod{1};
+
+// Runs `start`, which makes threads; an error where the system refuses one, which is an exception in there.
+template <class Start>
+Status with_threads(std::string_view what, const Start& start) {
+  try {
+    return start();
+  } catch (const std::system_error& error) {
+    if (error.code() != std::errc::resource_unavailable_try_again) throw;
+    return std::unexpected(thread_error(error.code().value(), what));
+  }
+}
 
 }  // namespace
 
@@ -76,12 +90,15 @@ Status Daemon::open() {
     const std::lock_guard lock(mutex_);
     service_ = std::move(*service);
   }
-  if (auto started = service_->start(); !started) return started;
-  auto looked = std::make_shared<monitor::Watch>(*log_, version_, service_->cluster());
-  {
+  if (auto started = with_threads("replication", [this] { return service_->start(); }); !started)
+    return started;
+  auto looks = with_threads("figures of the log", [this] {
+    auto looked = std::make_shared<monitor::Watch>(*log_, version_, service_->cluster());
     const std::lock_guard lock(mutex_);
     watch_ = std::move(looked);
-  }
+    return Status();
+  });
+  if (!looks) return looks;
   // SYNC: behind all that is served; pairs with the load in readiness.
   phase_.store(Phase::serving, std::memory_order_release);
   return {};
@@ -255,15 +272,19 @@ void Daemon::apply_reloaded(const Config& next) {
 // --- Answers -------------------------------------------------------------------------------------
 
 Status Daemon::start_http() {
-  auto started = monitor::HttpServer::start({.host = config_.http.listen.host,
-                                             .port = config_.http.listen.port,
-                                             .allow_remote = config_.http.allow_remote},
-                                            answers());
-  if (!started) {
-    started.error().message += "; set http.listen to an address of this host and a port that is free";
-    return std::unexpected(started.error());
-  }
-  http_ = std::move(*started);
+  auto listens = with_threads("the web server", [this]() -> Status {
+    auto started = monitor::HttpServer::start({.host = config_.http.listen.host,
+                                               .port = config_.http.listen.port,
+                                               .allow_remote = config_.http.allow_remote},
+                                              answers());
+    if (!started) {
+      started.error().message += "; set http.listen to an address of this host and a port that is free";
+      return std::unexpected(started.error());
+    }
+    http_ = std::move(*started);
+    return {};
+  });
+  if (!listens) return listens;
   logger().info("metrics and dashboard on http://{}/",
                 to_string(Endpoint{config_.http.listen.host, http_->port()}));
   return {};

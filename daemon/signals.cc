@@ -14,6 +14,7 @@
 
 #include "base/logger.h"
 #include "base/result.h"
+#include "base/threads.h"
 
 namespace ringtail::daemon {
 
@@ -32,13 +33,15 @@ Result<std::unique_ptr<Signals>> Signals::start() {
     return fail_errno(os_errno, "cannot make an event");
   }
   std::unique_ptr<Signals> made(new Signals(signals, end));
-  made->thread_ = std::thread([raw = made.get()] { raw->run(); });
+  auto thread = start_thread("signals", [raw = made.get()] { raw->run(); });
+  if (!thread) return std::unexpected(thread.error());
+  made->thread_ = std::move(*thread);
   return made;
 }
 
 Signals::~Signals() {
   const std::uint64_t one = 1;
-  if (::write(end_, &one, sizeof one) == sizeof one) thread_.join();
+  if (thread_.joinable() && ::write(end_, &one, sizeof one) == sizeof one) thread_.join();
   ::close(signals_);
   ::close(end_);
 }

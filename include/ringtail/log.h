@@ -54,7 +54,8 @@ class Log {
   // where one runs, for the time of recovery where this process becomes it.
   // Durable on return: everything that recovery kept.
   // Errors: not_found, permission_denied, read_only, incompatible_layout, corrupt, no_space,
-  // shared_memory_full, limit_exceeded, no_keeper (KeeperMode::none, and nobody else is there).
+  // shared_memory_full, limit_exceeded, system (no thread to be had), no_keeper (KeeperMode::none, and nobody else is
+  // there).
   static Result<Log> open(LogOptions options);
 
   const std::filesystem::path& dir() const;

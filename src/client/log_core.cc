@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <thread>
+#include <stop_token>
 #include <utility>
 
 #include "base/access.h"
@@ -12,6 +12,7 @@
 #include "base/files.h"
 #include "base/logger.h"
 #include "base/random.h"
+#include "base/threads.h"
 #include "groups/coordinator.h"
 #include "shm/futex.h"
 
@@ -80,7 +81,10 @@ Status LogCore::start_candidate() {
   const auto forget_predecessor = [this] { control().header().keeper_pid.store(0, memory_order_relaxed); };
   auto candidate = shm::RoleCandidate::start(
       path, [this](const std::stop_token& stop) { run_keeper(stop); }, forget_predecessor, kKeepAgainAfter);
-  if (!candidate) return std::unexpected(candidate.error());
+  if (!candidate) {
+    candidate.error().message += thread_remedy(candidate.error().os_errno);
+    return std::unexpected(candidate.error());
+  }
   candidate_ = std::move(*candidate);
   return {};
 }
@@ -88,25 +92,27 @@ Status LogCore::start_candidate() {
 // The keeper's role and that of the coordinator of groups go together; the coordinator ends first, since
 // what it writes at its end is the keeper's to flush.
 void LogCore::run_keeper(const std::stop_token& stop) {
-  log::Keeper keeper(control(), locks(), catalog(), attachment_.place(),
-                     {.io = options_.io, .cpu = options_.keeper_cpu, .figures = &keeper_figures_});
+  log::Keeper keeper(
+      control(), locks(), catalog(), attachment_.place(),
+      {.io = options_.io, .cpu = options_.keeper_cpu, .pin_errno = &pin_errno_, .figures = &keeper_figures_});
   keeper.set_on_progress([this](std::uint32_t index) {
     std::lock_guard lock(keeper_mutex_);
     if (on_progress_) on_progress_(index);
   });
-  set_keeper(&keeper);
   groups::Coordinator coordinator(attachment_,
                                   {.offsets_retention_ms = catalog().identity().offsets_retention_ms});
-  std::thread groups_thread([&] {
+  auto groups_thread = start_thread("the coordinator of groups", [&] {
     coordinator.run();
     keeper.stop();
   });
+  if (!groups_thread) return note_keeper_failure(groups_thread.error());
+  set_keeper(&keeper);
   std::stop_callback on_stop(stop, [&coordinator] { coordinator.stop(); });
   auto ran = keeper.run();
   set_keeper(nullptr);
   keeper.refuse_roles();
   coordinator.stop();
-  groups_thread.join();
+  groups_thread->join();
   if (!ran) note_keeper_failure(ran.error());
 }
 

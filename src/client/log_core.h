@@ -78,6 +78,7 @@ class LogCore {
   std::function<void(std::uint32_t)> on_progress_;
   std::atomic<bool> is_open_{false};
   std::string failure_told_;                       // the candidate's thread alone
+  int pin_errno_ = 0;                              // likewise; see log::KeeperOptions
   std::unique_ptr<shm::RoleCandidate> candidate_;  // its thread uses all above
 };
 

@@ -8,8 +8,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/logger.h"
@@ -81,14 +84,17 @@ Status Keeper::run() {
   return {};
 }
 
+// What fails is told once, by however many keepers in turn.
 void Keeper::pin_thread() const {
   pthread_setname_np(pthread_self(), "ringtail-keeper");
   if (options_.cpu < 0) return;
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(static_cast<unsigned>(options_.cpu), &set);
-  if (sched_setaffinity(0, sizeof set, &set) != 0)
-    logger().warn("cannot pin the keeper to CPU {}: {}", options_.cpu, std::strerror(errno));
+  const int os_errno = sched_setaffinity(0, sizeof set, &set) == 0 ? 0 : errno;
+  const int told = options_.pin_errno == nullptr ? 0 : std::exchange(*options_.pin_errno, os_errno);
+  if (os_errno != 0 && os_errno != told)
+    logger().warn("cannot pin the keeper to CPU {}: {}", options_.cpu, std::strerror(os_errno));
 }
 
 Status Keeper::set_up() {
@@ -98,7 +104,9 @@ Status Keeper::set_up() {
   for (auto* workshop : {&workshop_, &cleaner_}) {
     auto background = io::make_backend(IoBackend::pwrite, 4);
     if (!background) return std::unexpected(background.error());
-    *workshop = std::make_unique<Workshop>(std::move(*background));
+    auto started = Workshop::start(std::move(*background));
+    if (!started) return std::unexpected(started.error());
+    *workshop = std::move(*started);
     (*workshop)->set_on_done([this] { control_.wake_keeper(); });
   }
   context_ = {&control_,      &slots_,          backend_.get(), workshop_.get(),

@@ -24,6 +24,7 @@ namespace ringtail::log {
 struct KeeperOptions {
   IoBackend io = IoBackend::automatic;
   int cpu = -1;                      // to pin the thread to
+  int* pin_errno = nullptr;          // why it is not pinned, as told last; 0: it is. Must outlive the keeper
   KeeperFigures* figures = nullptr;  // filled in meanwhile; must outlive the keeper
 };
 
@@ -46,7 +47,8 @@ class Keeper {
         slots_(control, locks) {}
 
   // Recovers the log, then works until stop(), then flushes everything to disk. Blocks meanwhile.
-  // Errors: of opening the I/O backend or the catalog; then the role is of no use to this process.
+  // Errors: of opening the I/O backend or the catalog, and of Workshop::start; then the role is of no use to this
+  // process.
   Status run();
   // Ends run(). Lock-free.
   void stop();

@@ -1,17 +1,43 @@
 #include "log/workshop.h"
 
 #include <csignal>
+#include <system_error>
 #include <utility>
 
+#include "base/threads.h"
+
 namespace ringtail::log {
+namespace {
+
+// Blocks all signals for the thread that is made meanwhile: they are the program's, not ours.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Workshop>> Workshop::start(std::unique_ptr<io::Backend> backend) {
+  try {
+    return std::make_unique<Workshop>(std::move(backend));
+  } catch (const std::system_error& error) {
+    return std::unexpected(thread_error(error.code().value(), "the keeper's work in the background"));
+  }
+}
 
 Workshop::Workshop(std::unique_ptr<io::Backend> backend) : backend_(std::move(backend)) {
-  // Signals are the program's, not ours.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const BlockedSignals blocked;
   thread_ = std::thread([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 Workshop::~Workshop() {

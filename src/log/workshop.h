@@ -5,11 +5,13 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "io/backend.h"
+#include "ringtail/error.h"
 
 namespace ringtail::log {
 
@@ -21,6 +23,9 @@ class Workshop {
   using Delivery = std::function<void()>;
   using Job = std::function<Delivery(io::Backend&)>;
 
+  // Errors: as thread_error.
+  static Result<std::unique_ptr<Workshop>> start(std::unique_ptr<io::Backend> backend);
+  // Throws std::system_error where `start` gives an error: for tests and benchmarks.
   explicit Workshop(std::unique_ptr<io::Backend> backend);
   ~Workshop();
   Workshop(const Workshop&) = delete;

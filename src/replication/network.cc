@@ -92,23 +92,25 @@ void AsioNetwork::dial(NodeId peer, const Address& address) {
     error_code ignored;
     if (!error) ignored = socket->close(ignored);
   });
-  resolver_.async_resolve(
-      address.host, std::to_string(address.port),
-      [this, alive = alive_, socket, limit, failed, peer](error_code error,
-                                                          const tcp::resolver::results_type& found) {
-        if (!*alive) return;
-        if (error) return failed(error);
-        asio::async_connect(
-            *socket, found,
-            [this, alive, socket, limit, failed, peer](error_code result, const tcp::endpoint&) {
-              if (!*alive) return;
-              if (result) return failed(result);
-              limit->cancel();
-              dialing_.erase(peer);
-              connections_.push_back(std::make_shared<Connection>(*this, std::move(*socket), peer, true));
-              connections_.back()->begin();
-            });
-      });
+  const auto resolved = [this, alive = alive_, socket, limit, failed, peer](
+                            error_code error, const tcp::resolver::results_type& found) {
+    if (!*alive) return;
+    if (error) return failed(error);
+    asio::async_connect(
+        *socket, found, [this, alive, socket, limit, failed, peer](error_code result, const tcp::endpoint&) {
+          if (!*alive) return;
+          if (result) return failed(result);
+          limit->cancel();
+          dialing_.erase(peer);
+          connections_.push_back(std::make_shared<Connection>(*this, std::move(*socket), peer, true));
+          connections_.back()->begin();
+        });
+  };
+  try {
+    resolver_.async_resolve(address.host, std::to_string(address.port), resolved);
+  } catch (const boost::system::system_error& error) {  // it makes a thread when it is used first
+    failed(error.code());
+  }
 }
 
 bool AsioNetwork::admit(const std::shared_ptr<Connection>& connection) {

@@ -8,6 +8,7 @@
 #include "base/logger.h"
 #include "replication/asio.h"
 #include "support/etcd_process.h"
+#include "support/thread_shortage.h"
 #include "unit/base/scratch_dir.h"
 #include "unit/replication/no_descriptors.h"
 
@@ -133,6 +134,19 @@ TEST_F(NetworkTest, TwoNodesHaveOneConnectionOverWhichMessagesGoBothWaysInOrder)
   }
   EXPECT_EQ(two.received[100], large);
   EXPECT_EQ(one.up.size(), 1u);
+}
+
+// Names are resolved by a thread that is made for the first one.
+TEST_F(NetworkTest, APeerIsDialedAgainWhereNoThreadWasToBeHadForItsName) {
+  Node& one = start(options(1));
+  Node& two = start(options(2));
+  {
+    const ringtail::testing::ThreadShortage shortage;
+    introduce(one, two);
+    run_for(milliseconds(100));
+    EXPECT_TRUE(one.up.empty());
+  }
+  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
 }
 
 TEST_F(NetworkTest, FilesComeInOrderBetweenTheOthers) {
