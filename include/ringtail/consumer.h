@@ -38,8 +38,9 @@ enum class IsolationLevel {
 
 struct ConsumerOptions {
   WaitStrategy wait = WaitStrategy::futex;
-  std::size_t max_poll_records = 256;              // 1 to 65536
-  std::size_t read_ahead_bytes = 4 * 1024 * 1024;  // per partition, when reading segment files
+  std::size_t max_poll_records = 256;  // 1 to 65536
+  // Per partition, when reading segment files: at most 2^40, and taken as a power of two, of 64 KiB at least.
+  std::size_t read_ahead_bytes = 4 * 1024 * 1024;
   // Where to begin when a group has committed nothing yet, and what to do when a position lies outside
   // [log start, log end]. `none`: poll fails with offset_out_of_range until the position is set by seek.
   enum class Reset { earliest, latest, none, time } auto_offset_reset = Reset::earliest;
@@ -52,15 +53,24 @@ struct ConsumerOptions {
   Assignor assignor = {};      // the same in all members; default: sticky_assignor()
   // Commits by itself: within a poll, at this interval and before a partition is given up, what the polls before it
   // brought; in unsubscribe and at the consumer's end also what the last one brought, as Kafka's close does, for all
-  // of it is taken for handled then. Without, a position moves when a commit is asked for.
+  // of it is taken for handled then. Not so at an end that an exception brings: then nothing more is committed, and
+  // what was not comes again. Without, a position moves when a commit is asked for.
   bool enable_auto_commit = true;
-  std::chrono::milliseconds auto_commit_interval{5'000};
-  // A member that does not poll for this long is taken for stuck, and its partitions go to others.
+  std::chrono::milliseconds auto_commit_interval{5'000};  // at least 1, if enable_auto_commit
+  // A member that does not poll for this long is taken for stuck, and its partitions go to others. At least 1.
   std::chrono::milliseconds max_poll_interval{300'000};
 };
 
 // What a member of a group is told, within its own poll or unsubscribe. A consumer that ends without unsubscribe gives
 // its partitions back and tells nothing: what a callback uses may be gone by then. Each may be empty.
+//
+// Of its consumer, a callback may call all that commits, seeks, pauses, resumes and asks. subscribe, unsubscribe,
+// assign and poll are refused there with invalid_argument: call them once the poll or unsubscribe that called back has
+// returned. Nor may a callback end the consumer.
+//
+// What a callback throws comes out of that poll or unsubscribe, once the rebalance is complete: what was revoked is
+// given up, what was granted is open, a member that was expelled has joined again, as if nothing had been thrown. Where
+// several throw, it is what the first threw. Records, and errors that last, come with the next poll.
 struct RebalanceListener {
   using Callback = std::function<void(std::span<const TopicPartition>)>;
   Callback assigned = {};  // owned from now on; positions are set, seek may change them
@@ -108,13 +118,14 @@ class ConsumerCore;  // internal
 // poll is lock-free while records are in the ring.
 class Consumer {
  public:
-  // Errors: limit_exceeded (all slots taken), closed, invalid_argument.
+  // Errors: limit_exceeded (all slots taken), closed, invalid_argument (an option outside its range).
   static Result<Consumer> open(const Log& log, ConsumerOptions options = {});
 
   Consumer(Consumer&&) noexcept;
   Consumer& operator=(Consumer&&) noexcept;
   // A member commits (with enable_auto_commit) and gives its partitions back; nobody waits for the coordinator, and no
-  // listener is told.
+  // listener is told. It commits nothing while an exception unwinds that was not under way when it was opened: what
+  // the last poll brought was perhaps not handled.
   ~Consumer();
 
   // Replaces the set of partitions. New ones start at the log start offset.
@@ -129,6 +140,8 @@ class Consumer {
   // not get its record. Errors: not_found (not assigned), offset_out_of_range
   // (only with Reset::none), corrupt, storage_failed.
   Status seek(const TopicPartition& partition, Offset offset);
+  // To where the log starts or ends, whatever auto_offset_reset says, and though that moves on meanwhile. Errors: as
+  // seek, but offset_out_of_range only on a follower's host whose high watermark is still before its log's start.
   Status seek_to_beginning(const TopicPartition& partition);
   Status seek_to_end(const TopicPartition& partition);
   // To the first record with a timestamp of at least `timestamp_ns`, or the end when there is none.
@@ -139,9 +152,10 @@ class Consumer {
   // Returns the next records, all of one partition, in order; an empty span when `timeout` passed or
   // wake() was called. The records are valid until the next call of any non-const member but commits.
   // A member of a group must call it within every max_poll_interval; rebalancing happens here.
-  // Errors: corrupt, storage_failed, offset_out_of_range (only with Reset::none), closed, and of a member
-  // whose partitions cannot be opened or that cannot join again, limit_exceeded (also at the first record of
-  // a transaction, with read_committed: reader table), no_keeper, timed_out.
+  // Errors: corrupt, storage_failed, offset_out_of_range (only with Reset::none), closed, invalid_argument (within a
+  // callback of its listener), and of a member whose partitions cannot be opened or that cannot join again,
+  // limit_exceeded (also at the first record of a transaction, with read_committed: reader table), no_keeper,
+  // timed_out. Throws what a callback throws.
   Result<std::span<const Record>> poll(std::chrono::nanoseconds timeout);
 
   // Makes a poll that waits, or the next one, return at once. From any thread or signal handler.
@@ -158,20 +172,20 @@ class Consumer {
 
   // Joins the group, or changes the subscription; partitions come with the polls that follow. A topic that
   // does not exist (yet) gives none. Blocks until the coordinator has answered.
-  // Errors: invalid_argument (no group id, partitions assigned by hand, malformed expression), no_keeper,
-  // timed_out, inconsistent_assignor, limit_exceeded (128 groups; 2047 bytes of names).
+  // Errors: invalid_argument (no group id, partitions assigned by hand, malformed expression, within a callback
+  // of a listener), no_keeper, timed_out, inconsistent_assignor, limit_exceeded (128 groups; 2047 bytes of names).
   Status subscribe(std::span<const std::string> topics, RebalanceListener listener = {});
   Status subscribe(std::string_view topic, RebalanceListener listener = {});
   // To all topics, present and to come, whose whole name matches a POSIX extended regular expression; not to
   // internal ones, which begin with "__".
   Status subscribe_pattern(std::string_view expression, RebalanceListener listener = {});
   // Commits (with enable_auto_commit), gives all partitions back, and leaves the group.
-  // Errors: no_keeper, timed_out.
+  // Errors: no_keeper, timed_out, invalid_argument (within a callback of a listener). Throws what a callback throws.
   Status unsubscribe();
 
-  // Moves the group's positions to where this consumer is, or to the offsets given: behind everything that
-  // polls have returned. Visible to every process of this host on return, and so survives all of them; on
-  // disk some 100 ms later. Lock-free; about 20 ns for each partition that has moved.
+  // Moves the group's positions, wherever a transaction may have put them, to where this consumer is, or to the
+  // offsets given: behind everything that polls have returned. Visible to every process of this host on return, and so
+  // survives all of them; on disk some 100 ms later. Lock-free; about 20 ns for each partition that has moved.
   // Errors: stale_generation: partitions are no longer this member's; those commits do not count, the others
   // do. invalid_argument (not a member).
   Status commit_async();

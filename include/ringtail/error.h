@@ -1,4 +1,4 @@
-// Errors as values. No exception crosses a Ringtail interface.
+// Errors as values. No exception of its own crosses a Ringtail interface.
 #pragma once
 
 #include <expected>

@@ -12,6 +12,29 @@ namespace ringtail {
 namespace {
 
 constexpr std::size_t kMaxPollRecords = 65536;
+constexpr std::size_t kMaxReadAheadBytes = std::size_t{1} << 40;
+
+// What a consumer cannot work with. What means nothing without a group is looked at only where there is one.
+Status check(const ConsumerOptions& options) {
+  if (options.max_poll_records == 0 || options.max_poll_records > kMaxPollRecords)
+    return fail(Code::invalid_argument, fmt::format("max_poll_records is {}, it must be 1 to {}",
+                                                    options.max_poll_records, kMaxPollRecords));
+  if (options.read_ahead_bytes > kMaxReadAheadBytes)
+    return fail(Code::invalid_argument, fmt::format("read_ahead_bytes is {}, it must be at most {}",
+                                                    options.read_ahead_bytes, kMaxReadAheadBytes));
+  if (options.group_id.empty()) return {};
+  if (options.enable_auto_commit && options.auto_commit_interval.count() <= 0)
+    return fail(Code::invalid_argument,
+                fmt::format("auto_commit_interval is {} ms, it must be at least 1; to commit by hand alone, "
+                            "set enable_auto_commit to false",
+                            options.auto_commit_interval.count()));
+  if (options.max_poll_interval.count() <= 0)
+    return fail(Code::invalid_argument,
+                fmt::format("max_poll_interval is {} ms, it must be at least 1; for ever is "
+                            "milliseconds::max()",
+                            options.max_poll_interval.count()));
+  return {};
+}
 
 }  // namespace
 
@@ -22,9 +45,7 @@ Consumer::~Consumer() = default;
 
 Result<Consumer> Consumer::open(const Log& log, ConsumerOptions options) {
   if (auto mine = log.core()->check_mine(); !mine) return std::unexpected(mine.error());
-  if (options.max_poll_records == 0 || options.max_poll_records > kMaxPollRecords)
-    return fail(Code::invalid_argument, fmt::format("max_poll_records is {}, it must be 1 to {}",
-                                                    options.max_poll_records, kMaxPollRecords));
+  if (auto valid = check(options); !valid) return std::unexpected(valid.error());
   if (!options.assignor.assign) options.assignor = sticky_assignor();
   auto slot = shm::OwnedSlot::acquire(log.core()->control(), log.core()->locks(), shm::SlotRole::consumer);
   if (!slot) return std::unexpected(slot.error());
@@ -40,16 +61,10 @@ Status Consumer::seek(const TopicPartition& partition, Offset offset) {
 }
 
 Status Consumer::seek_to_beginning(const TopicPartition& partition) {
-  auto reader = core_->find(partition);
-  if (!reader) return std::unexpected(reader.error());
-  return core_->seek(partition, (*reader)->log_start());
+  return core_->seek_to_beginning(partition);
 }
 
-Status Consumer::seek_to_end(const TopicPartition& partition) {
-  auto end = end_offset(partition);
-  if (!end) return std::unexpected(end.error());
-  return core_->seek(partition, *end);
-}
+Status Consumer::seek_to_end(const TopicPartition& partition) { return core_->seek_to_end(partition); }
 
 Status Consumer::seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns) {
   return core_->seek_to_time(partition, timestamp_ns);

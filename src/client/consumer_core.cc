@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <thread>
 #include <tuple>
 
@@ -24,7 +25,6 @@ constexpr std::size_t kMaxPartitionsOfConsumer = shm::kMaxFutexWaiters - 2;  // 
 constexpr int kSpinsPerClock = 64;  // looks between two readings of the clock
 // See ConsumerCore::hold_back.
 constexpr std::uint32_t kDenseLooks = 8;  // for each record that they found
-constexpr int kMostResets = 1000;         // more, and the start that is told is none
 constexpr std::size_t kFewRecords = 128;
 constexpr std::size_t kManyRecords = 400;
 constexpr unsigned kMostPauses = 100;  // at most 2 to 5 microseconds, as long as this CPU's instruction takes
@@ -42,7 +42,9 @@ ConsumerCore::ConsumerCore(const Log& log, ConsumerOptions options, shm::OwnedSl
 
 ConsumerCore::~ConsumerCore() {
   if (log_->is_mine()) {
-    if (membership_ && options_.enable_auto_commit) std::ignore = commit();
+    // While an exception unwinds, what the last poll brought cannot be taken for handled.
+    const bool unwinds = std::uncaught_exceptions() > exceptions_at_open_;
+    if (membership_ && options_.enable_auto_commit && !unwinds) std::ignore = commit();
     return;
   }
   slot_.abandon();
@@ -74,6 +76,7 @@ Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const TopicPa
 
 Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {
   if (auto mine = log_->check_mine(); !mine) return mine;
+  if (auto outside = check_no_callback("assign"); !outside) return outside;
   if (subscribed_)
     return fail(Code::invalid_argument, "the group assigns this consumer's partitions; unsubscribe first");
   if (partitions.size() > kMaxPartitionsOfConsumer)
@@ -153,25 +156,37 @@ std::vector<TopicPartition> ConsumerCore::paused() const {
 
 // --- Positions -----------------------------------------------------------------------------------
 
-Status ConsumerCore::seek(const TopicPartition& partition, Offset offset) {
+// `how` moves the partition's reader.
+template <class How>
+Status ConsumerCore::reposition(const TopicPartition& partition, const How& how) {
   auto reader = find(partition);
   if (!reader) return std::unexpected(reader.error());
   many_moved_ = true;
-  auto sought = (*reader)->seek(offset);
-  if (!sought && sought.error().code == Code::offset_out_of_range &&
-      options_.auto_offset_reset != ConsumerOptions::Reset::none)
-    sought = reset(**reader);
+  Status sought = how(**reader);
   if (sought && std::exchange(find_assigned(partition)->unplaced, false)) assignment_changed();
   return sought;
 }
 
+Status ConsumerCore::seek(const TopicPartition& partition, Offset offset) {
+  return reposition(partition, [&](PartitionReader& reader) {
+    auto sought = reader.seek(offset);
+    if (!sought && sought.error().code == Code::offset_out_of_range &&
+        options_.auto_offset_reset != ConsumerOptions::Reset::none)
+      sought = reset(reader);
+    return sought;
+  });
+}
+
+Status ConsumerCore::seek_to_beginning(const TopicPartition& partition) {
+  return reposition(partition, [](PartitionReader& reader) { return reader.seek_to_start(); });
+}
+
+Status ConsumerCore::seek_to_end(const TopicPartition& partition) {
+  return reposition(partition, [](PartitionReader& reader) { return reader.seek_to_end(); });
+}
+
 Status ConsumerCore::seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns) {
-  auto reader = find(partition);
-  if (!reader) return std::unexpected(reader.error());
-  many_moved_ = true;
-  auto sought = (*reader)->seek_to_time(timestamp_ns);
-  if (sought && std::exchange(find_assigned(partition)->unplaced, false)) assignment_changed();
-  return sought;
+  return reposition(partition, [&](PartitionReader& reader) { return reader.seek_to_time(timestamp_ns); });
 }
 
 // The position is outside the log: go on where auto.offset.reset says.
@@ -184,19 +199,10 @@ Status ConsumerCore::reset(PartitionReader& reader) {
 }
 
 Status ConsumerCore::go_to_reset(PartitionReader& reader) {
-  if (options_.auto_offset_reset == ConsumerOptions::Reset::time)
+  using Reset = ConsumerOptions::Reset;
+  if (options_.auto_offset_reset == Reset::time)
     return reader.seek_to_time(options_.auto_offset_reset_time_ns);
-  for (int attempt = 0;; ++attempt) {
-    Offset to = reader.log_start();
-    if (options_.auto_offset_reset == ConsumerOptions::Reset::latest) {
-      auto end = reader.log_end();
-      if (!end) return std::unexpected(end.error());
-      to = end->offset;
-    }
-    auto sought = reader.seek(to);
-    if (sought || sought.error().code != Code::offset_out_of_range || attempt == kMostResets) return sought;
-    // The start has moved on.
-  }
+  return options_.auto_offset_reset == Reset::latest ? reader.seek_to_end() : reader.seek_to_start();
 }
 
 // --- Poll ----------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -31,6 +33,8 @@ class ConsumerCore {
   const std::vector<TopicPartition>& assignment() const { return assignment_; }
   Result<log::PartitionReader*> find(const TopicPartition& partition) const;
   Status seek(const TopicPartition& partition, Offset offset);
+  Status seek_to_beginning(const TopicPartition& partition);
+  Status seek_to_end(const TopicPartition& partition);
   Status seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns);
   Status set_paused(std::span<const TopicPartition> partitions, bool paused);
   std::vector<TopicPartition> paused() const;
@@ -48,7 +52,7 @@ class ConsumerCore {
   Status commit(std::span<const OffsetCommit> offsets);
   Status persist(std::chrono::milliseconds timeout);
   Result<std::optional<CommittedOffset>> committed(const TopicPartition& partition) const;
-  GroupMetadata group_metadata() const;
+  GroupMetadata group_metadata();
 
  private:
   // A partition that this consumer reads.
@@ -63,6 +67,8 @@ class ConsumerCore {
   Result<std::unique_ptr<log::PartitionReader>> open_reader(const log::PartitionRef& partition) const;
   Assigned* find_assigned(const TopicPartition& partition);
   void assignment_changed();
+  template <class How>
+  Status reposition(const TopicPartition& partition, const How& how);
   Result<std::size_t> look();
   Status mend(log::PartitionReader& reader, const Error& error);
   Status reset(log::PartitionReader& reader);
@@ -75,10 +81,16 @@ class ConsumerCore {
 
   // consumer_group.cc
   Status check_member() const;
+  Status check_no_callback(std::string_view call) const;
   Status handle_news();
+  Status rebalance();
   Status open_granted();
-  // Whether this poll is to see to what is granted and not open, or to joining again.
-  bool must_open() const { return unopened_ && (open_again_ns_ == 0 || monotonic_ns() >= open_again_ns_); }
+  void tell(const RebalanceListener::Callback& callback, const std::vector<TopicPartition>& partitions);
+  void rethrow();
+  // Whether this poll is to see to what is granted and not open, or to joining again; or is to be refused.
+  bool must_open() const {
+    return unopened_ && (in_callback_ || open_again_ns_ == 0 || monotonic_ns() >= open_again_ns_);
+  }
   Result<std::optional<log::TopicEntry>> topic_of(const groups::Tenancy& tenancy) const;
   Result<std::unique_ptr<log::PartitionReader>> open_reader(const groups::Tenancy& tenancy) const;
   Status place(Assigned& assigned);
@@ -89,6 +101,7 @@ class ConsumerCore {
 
   std::shared_ptr<LogCore> log_;
   ConsumerOptions options_;
+  const int exceptions_at_open_ = std::uncaught_exceptions();
   shm::OwnedSlot slot_;
   std::vector<Assigned> assigned_;
   std::vector<TopicPartition> assignment_;      // as assigned_
@@ -97,6 +110,7 @@ class ConsumerCore {
   std::vector<std::size_t> assigned_of_;        // as readers_: the index in assigned_
   std::vector<std::size_t> moved_;              // indices in assigned_ that polls have moved since a commit
   bool many_moved_ = true;                      // any may have moved: more than moved_ holds, or by seek
+  bool others_move_ = false;                    // transactions may move the group's positions
   std::vector<Record> records_;
   std::atomic<std::uint32_t> wake_{0};
   std::uint32_t wake_seen_ = 0;
@@ -114,8 +128,10 @@ class ConsumerCore {
   RebalanceListener listener_;
   bool subscribed_ = false;
   bool unopened_ = false;  // something is granted whose reader could not be opened or has no position, or
-                           // this member is yet to join again
+                           // this member is yet to join again; and while a callback runs
+  bool in_callback_ = false;
   std::int64_t open_again_ns_ = 0;  // not before; 0: at every poll
+  std::exception_ptr thrown_;       // by a callback, to be thrown again once the rebalance is complete
 };
 
 }  // namespace ringtail

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
 #include <tuple>
+#include <utility>
 
 #include "base/bounded_time.h"
 #include "base/logger.h"
@@ -33,10 +35,20 @@ Status ConsumerCore::check_member() const {
   return fail(Code::invalid_argument, "this consumer is in no group: set group_id, and subscribe");
 }
 
+// What would change the membership, or begin another rebalance, waits until this one is complete.
+Status ConsumerCore::check_no_callback(std::string_view call) const {
+  if (!in_callback_) return {};
+  return fail(Code::invalid_argument,
+              fmt::format("{} within a callback of its rebalance listener; call it once the poll or "
+                          "unsubscribe that called back has returned",
+                          call));
+}
+
 // --- Joining and leaving -------------------------------------------------------------------------
 
 Status ConsumerCore::subscribe(groups::Subscription subscription, RebalanceListener listener) {
   if (auto mine = log_->check_mine(); !mine) return mine;
+  if (auto outside = check_no_callback("subscribe"); !outside) return outside;
   if (options_.group_id.empty())
     return fail(Code::invalid_argument, "to subscribe takes a group: set group_id when opening the consumer");
   if (subscription.topics.empty() && subscription.pattern.empty()) return unsubscribe();
@@ -67,13 +79,16 @@ Status ConsumerCore::subscribe(groups::Subscription subscription, RebalanceListe
 
 Status ConsumerCore::unsubscribe() {
   if (auto mine = log_->check_mine(); !mine) return mine;
+  if (auto outside = check_no_callback("unsubscribe"); !outside) return outside;
   if (!membership_) return {};
   if (options_.enable_auto_commit) std::ignore = commit();
-  if (listener_.revoked && !assignment_.empty()) listener_.revoked(std::vector(assignment_));
-  drop(std::vector(assignment_));
+  const std::vector<TopicPartition> revoked = assignment_;
+  tell(listener_.revoked, revoked);
+  drop(revoked);
   auto left = membership_->leave();
   membership_.reset();
   subscribed_ = unopened_ = false;
+  rethrow();
   return left;
 }
 
@@ -89,12 +104,42 @@ void ConsumerCore::drop(const std::vector<TopicPartition>& partitions) {
   assignment_changed();
 }
 
+// What a callback throws is kept, for the rebalance is completed first: whoever waits for a partition is not to wait
+// for ever.
+void ConsumerCore::tell(const RebalanceListener::Callback& callback,
+                        const std::vector<TopicPartition>& partitions) {
+  if (!callback || partitions.empty()) return;
+  in_callback_ = true;
+  const bool unopened = std::exchange(unopened_, true);  // a poll within comes to handle_news, and is refused
+  try {
+    callback(partitions);
+  } catch (...) {
+    if (thrown_)
+      logger().error("group '{}': another callback of the rebalance listener threw, too", options_.group_id);
+    else
+      thrown_ = std::current_exception();
+  }
+  unopened_ = unopened;
+  in_callback_ = false;
+}
+
+void ConsumerCore::rethrow() {
+  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+}
+
 Status ConsumerCore::handle_news() {
+  if (auto outside = check_no_callback("poll"); !outside) return outside;
+  Status handled = rebalance();
+  rethrow();
+  return handled;
+}
+
+Status ConsumerCore::rebalance() {
   auto looked = membership_->look();
   if (!looked) return std::unexpected(looked.error());
   if (!looked->lost.empty()) {
     drop(looked->lost);
-    if (listener_.lost) listener_.lost(looked->lost);
+    tell(listener_.lost, looked->lost);
   }
   if (looked->expelled)
     logger().warn("group '{}': this member was expelled, for it had not polled for {} ms; it joins again",
@@ -109,7 +154,7 @@ Status ConsumerCore::handle_news() {
   if (!looked->to_give_up.empty()) {
     std::vector<TopicPartition> revoked;
     for (const groups::Tenancy* tenancy : looked->to_give_up) revoked.push_back(tenancy->partition);
-    if (listener_.revoked) listener_.revoked(revoked);
+    tell(listener_.revoked, revoked);
     drop(revoked);
     for (groups::Tenancy* tenancy : looked->to_give_up) membership_->release(tenancy);
   }
@@ -159,7 +204,7 @@ Status ConsumerCore::open_granted() {
     assigned_.push_back(std::move(assigned));
   }
   assignment_changed();
-  if (!opened.empty() && listener_.assigned) listener_.assigned(opened);
+  tell(listener_.assigned, opened);
   const auto unplaced = std::ranges::find_if(assigned_, &Assigned::unplaced);
   if (status && unplaced != assigned_.end())
     status = fail(Code::offset_out_of_range,
@@ -213,7 +258,7 @@ void ConsumerCore::note_moved(std::size_t reader) {
 // False when the partition is no longer this member's.
 bool ConsumerCore::commit_position(Assigned& assigned) {
   const Offset offset = assigned.reader->offset();
-  if (offset.value() == assigned.tenancy->committed || assigned.unplaced) return true;
+  if (assigned.unplaced || membership_->is_at(*assigned.tenancy, offset)) return true;
   return membership_->commit(*assigned.tenancy, offset);
 }
 
@@ -230,7 +275,8 @@ Status ConsumerCore::commit() {
         stale = &assigned_[index];
   }
   moved_.clear();
-  many_moved_ = stale != nullptr;  // what is refused is refused again, until it is known to be lost
+  // What is refused is refused again, until it is known to be lost.
+  many_moved_ = stale != nullptr || others_move_;
   if (stale != nullptr) [[unlikely]]
     return refuse_commit(options_.group_id, stale->reader->source());
   return {};
@@ -271,7 +317,9 @@ Result<std::optional<CommittedOffset>> ConsumerCore::committed(const TopicPartit
   return groups::find_committed(log_->control(), options_.group_id, topic->topic_id, partition.partition);
 }
 
-GroupMetadata ConsumerCore::group_metadata() const {
+// Whoever asks may add positions to a transaction: from now on, commits of positions compare them all.
+GroupMetadata ConsumerCore::group_metadata() {
+  others_move_ = many_moved_ = true;
   if (!membership_) return {options_.group_id, {}, 0};
   return {options_.group_id, membership_->member_id(), membership_->generation()};
 }

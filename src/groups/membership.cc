@@ -56,34 +56,47 @@ std::string member_id_of(const shm::Control& control, std::uint32_t slot) {
 
 namespace {
 
+// How long to wait for the coordinator.
+struct Patience {
+  explicit Patience(std::optional<std::chrono::nanoseconds> wanted)
+      : limit_ns(wanted ? bounded_time(*wanted).count() : kPatienceNs),
+        deadline_ns(monotonic_ns() + limit_ns),
+        waits_for_any_keeper(wanted.has_value()) {}
+
+  std::int64_t limit_ns;
+  std::int64_t deadline_ns;
+  bool waits_for_any_keeper;  // though this process's own has failed
+};
+
 // Waits until the latest request is dealt with.
-Status wait_for_answer(const log::Attachment& attachment, const shm::Member& member) {
+Status wait_for_answer(const log::Attachment& attachment, const shm::Member& member,
+                       const Patience& patience) {
   const shm::Control& control = attachment.control();
   const std::uint32_t request = member.request.load(memory_order_relaxed);
-  const std::int64_t deadline_ns = monotonic_ns() + kPatienceNs;
   for (;;) {
     const std::uint32_t answered = member.answered.load(memory_order_acquire);  // SYNC: pairs with answer
     if (answered == request) return {};
-    if (auto failure = attachment.keeper_failure()) return std::unexpected(*failure);
+    if (!patience.waits_for_any_keeper)
+      if (auto failure = attachment.keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now_ns = monotonic_ns();
-    if (now_ns >= deadline_ns) {
+    if (now_ns >= patience.deadline_ns) {
       if (control.header().keeper_pid.load(memory_order_relaxed) == 0)
         return std::unexpected(log::nobody_keeps(attachment.dir()));
       return fail(Code::timed_out,
-                  fmt::format("the coordinator of consumer groups has not answered in {} s; is "
+                  fmt::format("the coordinator of consumer groups has not answered in {} ms; is "
                               "the process that keeps {} stopped?",
-                              kPatienceNs / 1'000'000'000, attachment.dir().string()));
+                              patience.limit_ns / 1'000'000, attachment.dir().string()));
     }
-    shm::futex_wait(member.answered, answered, std::min(deadline_ns, now_ns + kSliceNs));
+    shm::futex_wait(member.answered, answered, std::min(patience.deadline_ns, now_ns + kSliceNs));
   }
 }
 
 // Publishes the request whose fields have been stored, and waits for the answer.
-Status post(const log::Attachment& attachment, shm::Member& member) {
+Status post(const log::Attachment& attachment, shm::Member& member, const Patience& patience) {
   const std::uint32_t request = member.request.load(memory_order_relaxed) + 1;
   member.request.store(request, memory_order_release);  // SYNC: pairs with the coordinator's acquire load
   attachment.control().wake_coordinator();
-  if (auto answered = wait_for_answer(attachment, member); !answered) return answered;
+  if (auto answered = wait_for_answer(attachment, member, patience); !answered) return answered;
   const std::uint32_t refusal = member.refusal_code.load(memory_order_relaxed);
   if (refusal == 0) return {};
   return fail(static_cast<Code>(refusal - 1), member.refusal.load());
@@ -92,15 +105,17 @@ Status post(const log::Attachment& attachment, shm::Member& member) {
 }  // namespace
 
 Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& slot, shm::GroupRequest kind,
-                       std::string_view group_id, std::string_view subscription) {
+                       std::string_view group_id, std::string_view subscription,
+                       std::optional<std::chrono::nanoseconds> patience) {
+  const Patience limit(patience);
   shm::Member& member = attachment.control().member(slot.index());
   // What whoever had the slot before asked for and did not live to see must not be read with our words.
-  if (auto answered = wait_for_answer(attachment, member); !answered) return answered;
+  if (auto answered = wait_for_answer(attachment, member, limit); !answered) return answered;
   member.kind.store(static_cast<std::uint32_t>(kind), memory_order_relaxed);
   member.asker.store(slot.word(), memory_order_relaxed);
   member.group_id.store(group_id);
   member.subscription.store(subscription);
-  return post(attachment, member);
+  return post(attachment, member, limit);
 }
 
 Status persist_commits(const log::Attachment& attachment, std::uint32_t group,

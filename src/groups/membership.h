@@ -42,7 +42,7 @@ struct Tenancy {
   std::uint64_t topic_id = 0;
   std::uint32_t entry = 0;
   std::uint64_t tenure = 0;
-  std::uint64_t committed = 0;  // the position last known; kNoOffset: none
+  std::uint64_t committed = 0;  // last known, for a transaction may have moved it; kNoOffset: none
   bool has_metadata = false;    // of its last commit
 };
 
@@ -96,6 +96,12 @@ class Membership {
   // Moves the position, for every process to see at once; it reaches the disk a little later. Lock-free.
   // False: the partition is no longer this member's.
   bool commit(Tenancy& tenancy, Offset offset, std::string_view metadata = {});
+  // Whether the position is `offset`, as last known here and as it stands. Wait-free, a load at most.
+  bool is_at(const Tenancy& tenancy, Offset offset) const {
+    const shm::GroupPartition& entry = attachment_.control().groups().partitions[tenancy.entry];
+    return tenancy.committed == offset.value() &&
+           entry.committed.load(std::memory_order_relaxed) == offset.value();
+  }
   // Waits until all commits made before are persistent. Errors: timed_out, no_keeper, storage_failed and
   // whatever else keeps the coordinator from writing.
   Status persist(std::chrono::nanoseconds timeout);
@@ -138,10 +144,13 @@ class Membership {
   std::map<std::uint64_t, std::string> topic_names_;
 };
 
-// Posts a request in the member entry of `slot` and waits for the coordinator's answer.
+// Posts a request in the member entry of `slot` and waits for the coordinator's answer: for `patience`, whoever keeps
+// the log by then; where that is not given, for 30 s, or until this process's own keeper has failed. What is not
+// answered in time stays posted; the next request waits for it first.
 // Errors: what the coordinator says; no_keeper when there is none, timed_out.
 Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& slot, shm::GroupRequest kind,
-                       std::string_view group_id, std::string_view subscription);
+                       std::string_view group_id, std::string_view subscription,
+                       std::optional<std::chrono::nanoseconds> patience = {});
 // Waits until all commits of the group that were made before are persistent. Errors: as Membership::persist.
 Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
                        std::chrono::nanoseconds timeout);

@@ -117,8 +117,8 @@ void PartitionReader::enter(Ring& ring) {
   term_end_ = ring.term_data(term_) + ring.term_bytes();
 }
 
-// The ring of a memory topic went past this reader: it goes on at the oldest record there is.
-Status PartitionReader::jump_to_head() {
+// To the oldest record that the newest ring holds, under a pin.
+Status PartitionReader::enter_at_head() {
   for (;;) {
     const Position head(current_.header().head.load(memory_order_relaxed));
     const auto at_head = current_.offset_at(head);
@@ -126,16 +126,22 @@ Status PartitionReader::jump_to_head() {
     entry_->ring_generation.store(current_.generation(), memory_order_relaxed);
     entry_->pin.exchange(head.value(), std::memory_order_seq_cst);  // SYNC: as in attach_to
     if (current_.header().head.load(std::memory_order_seq_cst) != head.value()) continue;
-    const Offset offset = *at_head;
-    if (offset > offset_) missed_ += offset - std::max(offset_, std::min(offset, skip_below_));
     position_ = head;
-    offset_ = offset;
+    offset_ = *at_head;
     may_jump_ = false;
-    if (notes_ != nullptr) notes_->add_gap(offset);
     if (scout_) scout_->restart();
     enter(current_);
     return {};
   }
+}
+
+// The ring of a memory topic went past this reader: it goes on at the oldest record there is.
+Status PartitionReader::jump_to_head() {
+  const Offset was = offset_;
+  if (auto entered = enter_at_head(); !entered) return entered;
+  if (offset_ > was) missed_ += offset_ - std::max(was, std::min(offset_, skip_below_));
+  if (notes_ != nullptr) notes_->add_gap(offset_);
+  return {};
 }
 
 }  // namespace ringtail::log

@@ -27,7 +27,8 @@ Result<std::unique_ptr<PartitionReader>> PartitionReader::open(const PartitionRe
                                                                IsolationLevel isolation) {
   auto reader = create(partition, slot, read_ahead_bytes, isolation);
   if (!reader) return reader;
-  if (auto started = (*reader)->seek((*reader)->log_start());
+  // A follower's log may begin behind its high watermark: there is nothing to stand at yet.
+  if (auto started = (*reader)->seek_to_start();
       !started && started.error().code != Code::offset_out_of_range)
     return std::unexpected(started.error());
   return reader;

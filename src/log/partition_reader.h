@@ -86,6 +86,10 @@ class PartitionReader {
 
   // Sets the next offset. Errors: offset_out_of_range, and those of poll.
   Status seek(Offset offset);
+  // To where the log starts or ends, though that moves on meanwhile. Errors: those of poll, and offset_out_of_range
+  // where a follower's high watermark is still before its log's start.
+  Status seek_to_start();
+  Status seek_to_end();
   Status seek_to_time(std::int64_t timestamp_ns);
 
   Offset offset() const { return std::max(offset_, skip_below_); }
@@ -142,6 +146,7 @@ class PartitionReader {
   Result<bool> attach_to(Ring& ring);
   Result<bool> attach_to_retired();
   void enter(Ring& ring);
+  Status enter_at_head();
   Status jump_to_head();
 
   // What a look at ring or files brought: records, or a change of place after which to look again.
@@ -194,6 +199,7 @@ class PartitionReader {
 
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
   std::optional<ReadPlace> find_in(Ring& ring, Offset offset);
+  Status seek_to_head();
   Status seek_in_files(Offset offset);
   void start_at(Ring& ring, const ReadPlace& place, Offset wanted);
   Status fix_offset();

@@ -19,6 +19,10 @@ namespace {
 
 // A claimer between tripping a term and saying so is there for nanoseconds, a dead one until its repair.
 constexpr int kEndAttempts = 2000;
+// How often the log's start may move on while a place is looked for; more, and what is told of it is none.
+constexpr int kMostMoves = 1000;
+
+bool is_outside(const Status& sought) { return !sought && sought.error().code == Code::offset_out_of_range; }
 
 }  // namespace
 
@@ -71,6 +75,44 @@ Status PartitionReader::seek(Offset offset) {
   }
   if (is_memory()) return fail(Code::offset_out_of_range, "the ring has just passed that offset; seek again");
   return seek_in_files(offset);
+}
+
+// What is told of the start comes a little behind it: the keeper deletes files, and moves a ring's head, before it says
+// so. Where the start that is told is gone, this goes by what is there.
+Status PartitionReader::seek_to_start() {
+  Offset start = log_start();
+  auto sought = seek(start);
+  for (int moves = 0; moves < kMostMoves && is_outside(sought); ++moves) {
+    if (is_memory()) return seek_to_head();
+    auto listing = list_segments(partition_.disk_dir);
+    if (!listing) return unreadable(std::move(listing.error()));
+    const Offset first = listing->logs.empty() ? Offset(0) : listing->logs.front();
+    const Offset moved = std::max(log_start(), first);
+    if (moved == start) break;  // it is where it was: the log ends before it
+    start = moved;
+    sought = seek(start);
+  }
+  return sought;
+}
+
+// To the oldest record in the newest ring of a memory topic.
+Status PartitionReader::seek_to_head() {
+  if (auto entered = enter_at_head(); !entered) return entered;
+  unread_ = {};
+  undecided_ = false;
+  skip_below_ = offset_;
+  tell_place();  // as in start_at
+  return {};
+}
+
+// A memory topic may be overwritten up to the end that was told, before this stands there.
+Status PartitionReader::seek_to_end() {
+  for (int moves = 0;; ++moves) {
+    auto end = log_end();
+    if (!end) return std::unexpected(end.error());
+    auto sought = seek(end->offset);
+    if (!is_outside(sought) || moves == kMostMoves) return sought;
+  }
 }
 
 Status PartitionReader::seek_in_files(Offset offset) {

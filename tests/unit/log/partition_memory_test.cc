@@ -41,6 +41,25 @@ TEST_F(MemoryPartition, OverwritesTheOldestAndSaysHowMuchAReaderMissed) {
   EXPECT_GT(entry().log_start_offset.load(), 0u);
 }
 
+// The keeper moves the ring's head, and only then says so.
+TEST_F(MemoryPartition, AReaderBeginsAtTheRingsHeadThoughItIsToldOfAnEarlierStart) {
+  config_.on_full = OnFull::overwrite;
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 5'000);
+  const Offset start(entry().log_start_offset.exchange(0));
+  ASSERT_GT(start, Offset(0));
+  auto reader = new_reader();
+  EXPECT_EQ(reader->offset(), start);
+  expect_rest(*reader, start);
+  EXPECT_EQ(reader->missed(), 0u);
+  const Status sought = reader->seek_to_start();
+  ASSERT_TRUE(sought) << sought.error().message;
+  EXPECT_EQ(reader->offset(), start);
+  expect_rest(*reader, start);
+  EXPECT_EQ(reader->missed(), 0u);
+}
+
 TEST_F(MemoryPartition, TheSlowestReaderHoldsTheRingUnderFailAndADeadOneDoesNot) {
   config_.on_full = OnFull::fail;
   open_keeper();

@@ -114,6 +114,42 @@ TEST_F(Seeking, ToEveryOffsetAndTimeOfFiles) {
   }
 }
 
+// The keeper deletes files, and only then says so.
+TEST_F(Seeking, ToTheStartGoesToTheFirstFileThoughAnEarlierStartIsTold) {
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 15'000);
+  turn_until_durable(Offset(15'000));
+  const std::vector<Offset> logs = list_segments(ref_.disk_dir).value().logs;
+  ASSERT_GT(logs.size(), 1u);
+  ASSERT_TRUE(remove_segment(*backend_, segment_path(ref_.disk_dir, format::FileKind::log, logs[0])));
+  ASSERT_EQ(entry().log_start_offset.load(), 0u);
+  auto reader = new_reader();
+  EXPECT_EQ(reader->offset(), logs[1]);
+  expect_rest(*reader, logs[1]);
+  const Status sought = reader->seek_to_start();
+  ASSERT_TRUE(sought) << sought.error().message;
+  EXPECT_EQ(reader->offset(), logs[1]);
+  expect_rest(*reader, logs[1]);
+  // As of a follower that is told of no record yet.
+  shm::set_high_watermark(entry(), 0, 0);
+  const Status refused = reader->seek_to_start();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::offset_out_of_range);
+  EXPECT_TRUE(PartitionReader::open(ref_, 401, 256 << 10));
+}
+
+TEST_F(Seeking, ToTheEndIsBehindTheLastRecord) {
+  open_keeper();
+  auto producer = new_producer();
+  append_while_turning(*producer, 100);
+  auto reader = new_reader();
+  ASSERT_TRUE(reader->seek_to_end());
+  EXPECT_EQ(reader->offset(), Offset(100));
+  append_while_turning(*producer, 5);
+  expect_rest(*reader, Offset(100));
+}
+
 TEST_F(Seeking, ToATimeBehindTheLastRecordIsTheEnd) {
   open_keeper();
   auto producer = new_producer();
