@@ -59,9 +59,13 @@ HandKeeper::HandKeeper(const std::filesystem::path& dir)
 }
 
 Position HandKeeper::append(std::string_view value, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i)
-    if (auto sent = appender_->append({.value = value}); !sent) die(appender_->describe(sent.error()));
-  return appender_->sent();
+  Position end{0};
+  for (std::size_t i = 0; i < count; ++i) {
+    auto sent = appender_->append({.value = value});
+    if (!sent) die(appender_->describe(sent.error()));
+    end = sent->end;
+  }
+  return end;
 }
 
 void HandKeeper::turn() {

@@ -63,12 +63,14 @@ struct ProducerOptions {
 // Why an operation on the hot path did not happen. Producer::error() has the sentence.
 enum class SendError : std::uint8_t {
   would_block,          // the ring is full and on.full=fail: nothing was appended
-  timed_out,            // no space within max_block: nothing was appended;
+  timed_out,            // no space within max_block, or no keeper to note the first transaction in the
+                        // partition: nothing was appended;
                         // or not durable or replicated in time: it was appended, and may still be replicated;
                         // or claim.timeout.ms had passed at the commit, and no keeper came to say whether the
                         // record was kept
   record_too_large,     // over max.message.bytes, or a batch over a term's eighth
-  invalid_record,       // partition out of range, header malformed, empty batch
+  invalid_record,       // partition out of range, header malformed, empty batch, or one whose sequences
+                        // are not consecutive
   claim_expired,        // given up after claim.timeout.ms: nothing was appended
   not_enough_replicas,  // acks=all, and fewer replicas are in sync than min.insync.replicas: nothing was
                         // appended
@@ -83,7 +85,7 @@ enum class SendError : std::uint8_t {
   held_exclusively,  // another producer has the partition for itself (ProducerOptions::exclusive): nothing was
                      // appended
   out_of_order_sequence,  // the record's sequence leaves a gap behind the last one, or is too old to be
-                          // remembered: nothing was appended
+                          // remembered, or only some of a batch's were sent before: nothing was appended
   corrupt,  // the ring's words in shared memory are impossible, another process wrote over them: nothing was
             // appended
   closed,   // topic deleted, producer closed, or used in a forked child
@@ -115,7 +117,8 @@ class Claim {
 
   // Makes the record visible. Lock-free, but for a claim that is being given up: then it waits for the keeper.
   // Errors: claim_expired (nothing was appended), timed_out (no keeper says whether it was, within max_block).
-  // With `durable` or Acks::all it waits as send does.
+  // With `durable` or Acks::all it waits as send does, with its errors. Where records are numbered, one whose outcome
+  // is unknown is repeated by a send with its number; see try_claim.
   SendResult<RecordMetadata> commit();
 
   // Gives the claim up: readers skip it, its offset stays unused. Lock-free.
@@ -176,9 +179,16 @@ class Producer {
   // Appends all records to `partition` with one claim and one commit: readers see all of them or
   // none, next to each other. Returns the metadata of the last one. At most 4096 records and an
   // eighth of a term; their own `partition` fields are ignored.
+  // Of a producer that numbers its records, those of a batch have consecutive numbers, as if each were sent: from the
+  // one to come next on, or as ProducerRecord::sequence says, of the first or of any that gives one. A batch all of
+  // whose numbers were sent before, and are remembered, gives the metadata of then and appends nothing; of more than
+  // 1024, the last 1024 have to be. One of which only some were (where another host led meanwhile, a log may have got
+  // its first records only) is refused with out_of_order_sequence: next_sequence tells where to go on.
   SendResult<RecordMetadata> send_batch(PartitionId partition, std::span<const ProducerRecord> records);
 
-  // Claims space for a value of `value_bytes` bytes to be written in place.
+  // Claims space for a value of `value_bytes` bytes to be written in place. It cannot be told a number: where records
+  // are numbered it has the one that next_sequence tells before, and counts as sent under it once it is committed; that
+  // of an aborted one goes to the next record.
   SendResult<Claim> try_claim(std::size_t value_bytes, std::string_view key = {},
                               std::optional<PartitionId> partition = {});
 
@@ -195,8 +205,10 @@ class Producer {
   Status begin();
   // Adds positions of the group whose member `group` is: they move when this transaction commits. Call it
   // with the offset behind the last record that this transaction's records were made of. Lock-free.
+  // Who counts is who owns the partition now: the id of the member is looked at, the generation is not. So a member
+  // that lost a partition and was given it again must not add what it had read before: RebalanceListener::lost tells.
   // Errors: stale_generation (the partition is not that member's any more: abort), fenced, not_found,
-  // invalid_argument (no transaction is open).
+  // invalid_argument (no transaction is open, or a position has metadata, which is kept by a consumer's commits only).
   Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group);
   // Waits until records and positions are visible; with `durable`, until that is beyond the reach of a crash.
   // Errors: fenced (another producer has the id, or the transaction was aborted by its timeout or because

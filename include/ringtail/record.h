@@ -92,7 +92,7 @@ struct ProducerRecord {
   std::optional<PartitionId> partition = {};      // chosen by the partitioner when not given
   std::optional<std::int64_t> timestamp_ns = {};  // the time of sending when not given; ignored by
                                                   // topics with message.timestamp.type=LogAppendTime
-  // For `send` of a producer that numbers its records: a number that was sent before (one of the last 1024 of
+  // For `send` and `send_batch` of a producer that numbers its records: a number that was sent before (one of the last 1024 of
   // its partition) gives the metadata of then and appends nothing, so a send may be repeated whatever came of
   // it; the number to come next when not given.
   std::optional<std::uint64_t> sequence = {};
@@ -101,6 +101,7 @@ struct ProducerRecord {
 // Where a record came to stand.
 struct RecordMetadata {
   PartitionId partition{0};
+  LeaderEpoch epoch{0};  // of the leadership under which it was appended; 0: the partition is not replicated
   Offset offset{0};
   Position end{0};  // the position after the record: what Producer::wait_durable waits for
   std::int64_t timestamp_ns = 0;

@@ -36,7 +36,7 @@ class RoleWatch {
   RoleWatch& operator=(RoleWatch&&) noexcept;
   ~RoleWatch();
 
-  // The role as it is now. Lock-free.
+  // The role as it is now; fenced in epoch 0 when the topic was deleted. Lock-free.
   PartitionRole role() const;
   // Waits on a futex until this host leads (or is alone). It is woken by the store that lets producers append.
   // Errors: timed_out (also after wake()), closed (the topic was deleted).

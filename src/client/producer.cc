@@ -98,9 +98,8 @@ Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
   for (std::uint32_t p = 0; p < topic.partitions; ++p)
     if (auto added = add_appender(topic, PartitionId(p)); !added) return added;
   if (options_.durable) {
-    for (log::Appender& appender : appenders_)
-      if (auto possible = appender.wait_durable(Position(0));
-          !possible && possible.error() == SendError::invalid_record)
+    for (const log::Appender& appender : appenders_)
+      if (!appender.can_be_durable())
         return fail(
             Code::unsupported,
             fmt::format("topic '{}' has storage=memory: its records are never durable", options_.topic));
@@ -128,7 +127,7 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
   enlisted_.push_back(0);
   // One with an id of its own has sent nothing; what others have sent under a given id, the log knows.
   const bool given = !share_->has_id() && options_.producer_id != 0;
-  numbered_.push_back({.epoch = given ? Numbered::kNeverRecalled : epoch_of(ref->entry())});
+  numbered_.push_back({.epoch = given ? Numbered::kNeverRecalled : ref->epoch()});
   return {};
 }
 
@@ -185,8 +184,8 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
   if (options_.acks == Acks::all)
     if (auto enough = appender.check_replicas(); !enough) return enough.error();
   if (!numbers_) return std::nullopt;
-  return recall(appender, options_.acks == Acks::all ? appender.checked_epoch()
-                                                     : epoch_of(appender.partition().entry()));
+  return recall(appender,
+                options_.acks == Acks::all ? appender.checked_epoch() : appender.partition().epoch());
 }
 
 // Before the first append of a transaction to a partition.
@@ -213,15 +212,14 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
     // Nobody waits for the outcome: the next call will tell it.
     refused_ = true;
     share_->forbid_commit("a record was refused");
-    return RecordMetadata{appender.partition().partition, Offset(~std::uint64_t{0}), Position(0), 0};
+    return RecordMetadata{.partition = appender.partition().partition, .offset = Offset(~std::uint64_t{0})};
   }
   if (options_.acks == Acks::all)
     if (auto replicated = appender.wait_replicated(appended->end); !replicated)
       return refuse(replicated.error(), &appender);
   // Of a transaction, the commit waits for all records at once.
   if (options_.durable && !share_->has_id())
-    if (auto durable = appender.wait_durable(appended->end); !durable)
-      return refuse(durable.error(), &appender);
+    if (auto durable = appender.wait_durable(*appended); !durable) return refuse(durable.error(), &appender);
   return appended;
 }
 
@@ -254,6 +252,7 @@ SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
   log::Appender* const to = appender(partition);
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (auto error = before_append(*to)) return refuse(*error, to);
+  if (numbers_) return send_batch_numbered(*to, records);
   return after_append(*to, to->append_batch(records));
 }
 
@@ -289,7 +288,9 @@ SendResult<RecordMetadata> ProducerCore::commit_claim() {
   log::Appender& to = *std::exchange(open_appender_, nullptr);
   share_->set_claimer(nullptr);
   choose_path();
-  return after_append(to, to.commit(open_));
+  auto committed = to.commit(open_);
+  if (numbers_ && committed) numbered_of(to).note(open_.sequence, *committed);
+  return after_append(to, committed);
 }
 
 void ProducerCore::abort_claim() {
@@ -304,17 +305,15 @@ SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
   log::Appender* const to = appender(record.partition);
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (!is_mine()) return refuse(SendError::closed, to);
-  if (auto durable = to->wait_durable(record.end); !durable) return refuse(durable.error(), to);
+  if (auto durable = to->wait_durable(record); !durable) return refuse(durable.error(), to);
   return {};
 }
 
 SendResult<void> ProducerCore::flush() {
   if (!is_mine()) return refuse(SendError::closed);
   if (std::exchange(refused_, false)) return refuse(last_error_, last_appender_);
-  for (log::Appender& sender : appenders_) {
-    if (sender.sent() == Position(0)) continue;
-    if (auto durable = sender.wait_durable(sender.sent()); !durable) return refuse(durable.error(), &sender);
-  }
+  for (log::Appender& sender : appenders_)
+    if (auto durable = sender.flush(); !durable) return refuse(durable.error(), &sender);
   return {};
 }
 

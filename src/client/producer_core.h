@@ -77,13 +77,9 @@ class ProducerCore {
   }
   std::optional<SendError> before_append(log::Appender& appender);
   SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
-  // Of a partition that is not replicated: 0.
-  static LeaderEpoch epoch_of(const shm::Partition& entry) {
-    // SYNC: role before epoch, as in Appender::check_replicas.
-    const auto role = static_cast<shm::ReplicaRole>(entry.role.load(std::memory_order_acquire));
-    const LeaderEpoch epoch(entry.leader_epoch.load(std::memory_order_acquire));
-    return role == shm::ReplicaRole::alone ? LeaderEpoch(0) : epoch;
-  }
+  SendResult<RecordMetadata> send_batch_numbered(log::Appender& appender,
+                                                 std::span<const ProducerRecord> records);
+  SendResult<RecordMetadata> answer_again(log::Appender& appender, const RecordMetadata* sent);
   // Nothing to do within an epoch.
   std::optional<SendError> recall(log::Appender& appender, LeaderEpoch epoch) {
     if (numbered_of(appender).epoch == epoch) [[likely]]
@@ -120,6 +116,12 @@ class ProducerCore {
     LeaderEpoch epoch{0};  // under which `sent` and the next number are what the log says
     bool known = true;     // otherwise the next number is whatever it is given
     Offset known_until = log::SentRecords::kUnknown;  // in the log, it has read or sent
+
+    void note(std::uint64_t sequence, const RecordMetadata& metadata) {
+      sent.note(sequence, metadata);
+      known = true;
+      known_until = metadata.offset;
+    }
   };
   std::vector<Numbered> numbered_;  // by partition
   Numbered& numbered_of(const log::Appender& of) { return numbered_[of.partition().partition.value()]; }

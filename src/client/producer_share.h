@@ -60,7 +60,8 @@ class ProducerShare {
   // The transaction that is open, by a number that never recurs; 0: none.
   std::uint64_t transaction() const { return in_transaction_ ? begun_ : 0; }
   Status begin();
-  // Before the first append of a transaction to a partition, by its entry.
+  // Before the first append of a transaction to a partition, by its entry. Where the partition has had no transaction
+  // yet, or since the boot, it waits for the keeper, at most max_block. Errors: timed_out, storage_failed.
   std::optional<SendError> enlist(std::uint32_t index);
   Status add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& group);
   // The transaction that is open can only be aborted from here on. `why` must stay.

@@ -147,9 +147,12 @@ std::optional<SendError> ProducerShare::enlist(std::uint32_t index) {
   // SYNC: pairs with the coordinator's store once that is on disk, and what was open before a reboot has ended.
   if (log_->control().partition(index).transactional.load(memory_order_acquire) != shm::kTransactions) {
     auto noted = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::enlist, "",
-                                         std::to_string(index));
-    if (!noted)
-      return noted.error().code == Code::timed_out ? SendError::timed_out : SendError::storage_failed;
+                                         std::to_string(index), max_block_);
+    if (!noted) {
+      const Code code = noted.error().code;
+      return code == Code::timed_out || code == Code::no_keeper ? SendError::timed_out
+                                                                : SendError::storage_failed;
+    }
   }
   // SYNC: ahead of the append; the coordinator reads it once no append is under way any more.
   id_->partitions[index / 64].fetch_or(std::uint64_t{1} << index % 64, std::memory_order_seq_cst);
@@ -160,6 +163,12 @@ std::optional<SendError> ProducerShare::enlist(std::uint32_t index) {
 
 Status ProducerShare::add_offsets(std::span<const OffsetCommit> offsets, const GroupMetadata& member) {
   if (auto open = check_transaction(); !open) return open;
+  // Where a position waits for its transaction there is no room for it.
+  if (std::ranges::any_of(offsets, [](const OffsetCommit& offset) { return !offset.metadata.empty(); })) {
+    forbid_commit("positions could not be added");
+    return fail(Code::invalid_argument,
+                "a position that moves with a transaction has no metadata; abort, and add it without");
+  }
   const auto group = groups::find_group(log_->control(), member.group_id);
   if (!group) {
     forbid_commit("positions could not be added");

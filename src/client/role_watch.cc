@@ -40,6 +40,8 @@ class RoleWatchCore {
       role.kind = PartitionRole::Kind::fenced;
       role.leader_node = 0;
     }
+    // Behind the looks: they may have been at what another topic is in this one's place.
+    if (!partition_.is_current()) return {.kind = PartitionRole::Kind::fenced};
     return role;
   }
 
@@ -50,8 +52,8 @@ class RoleWatchCore {
       // SYNC: before the look at the role; pairs with the bump behind its change.
       const std::uint32_t seq = entry_.role_seq.load(memory_order_acquire);
       if (auto mine = log_->check_mine(); !mine) return std::unexpected(mine.error());
-      if (!partition_.is_current()) return fail(Code::closed, "topic '" + partition_.topic + "' was deleted");
       const PartitionRole now = role();
+      if (!partition_.is_current()) return fail(Code::closed, "topic '" + partition_.topic + "' was deleted");
       if (wanted(now)) return now;
       if (woken_.exchange(false) || monotonic_ns() >= deadline_ns)
         return fail(Code::timed_out, "the partition's role is what it was");

@@ -62,6 +62,11 @@ std::optional<SendError> Appender::reload_entry() {
   const std::uint32_t exclusive = entry_->exclusive.load(memory_order_relaxed);
   if (exclusive != 0 && exclusive != slot_->owner()) return SendError::held_exclusively;
   hot_seen_ = hot;
+  if (const LeaderEpoch epoch = partition_.epoch(); epoch != epoch_) {
+    if (sent_ > synced_) unconfirmed_ = true;
+    sent_ = synced_ = Position(0);
+    epoch_ = epoch;
+  }
   // After a change of roles, the term may be another one though it has the same number.
   line_ = nullptr;
   exhausted_ = true;
@@ -187,7 +192,7 @@ inline SendResult<RecordMetadata> Appender::append_as(const ProducerRecord& reco
     return refuse_commit();
   if constexpr (kStamped) ++next_sequence_;
   sent_ = claimed.position + claimed_bytes;
-  return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
+  return RecordMetadata{partition_.partition, epoch_, claimed.offset, sent_, timestamp_ns};
 }
 
 SendResult<RecordMetadata> Appender::append(const ProducerRecord& record) {
@@ -266,7 +271,7 @@ inline SendResult<RecordMetadata> Appender::append_batch_as(std::span<const Prod
     return refuse_commit();
   if constexpr (kStamped) next_sequence_ += count;
   sent_ = claimed.position + claimed_bytes;
-  return RecordMetadata{partition_.partition, claimed.offset + (count - 1), sent_, timestamp_ns};
+  return RecordMetadata{partition_.partition, epoch_, claimed.offset + (count - 1), sent_, timestamp_ns};
 }
 
 SendResult<RecordMetadata> Appender::append_batch(std::span<const ProducerRecord> records) {
@@ -298,7 +303,7 @@ SendResult<RecordMetadata> Appender::append_marker(format::MarkerKind kind,
                    format::FrameType::control))
     return refuse_commit();
   sent_ = claimed.position + bytes;
-  return RecordMetadata{partition_.partition, claimed.offset, sent_, timestamp_ns};
+  return RecordMetadata{partition_.partition, epoch_, claimed.offset, sent_, timestamp_ns};
 }
 
 // --- Claim in place ------------------------------------------------------------------------------
@@ -330,7 +335,8 @@ inline SendResult<Appender::Open> Appender::claim_as(std::string_view key, std::
     open.value = claimed.frame + format::kFrameHeaderBytes + key.size();
     if (!key.empty()) std::memcpy(claimed.frame + format::kFrameHeaderBytes, key.data(), key.size());
   }
-  open.metadata = {partition_.partition, claimed.offset, claimed.position + open.claimed, timestamp_ns};
+  open.metadata = {partition_.partition, epoch_, claimed.offset, claimed.position + open.claimed,
+                   timestamp_ns};
   prefetch_behind(claimed.frame + open.claimed);
   note_place(claimed.frame, claimed.frame + open.claimed);
   slot_->announce_open(partition_.index, claimed.position.value());
@@ -359,7 +365,10 @@ SendResult<RecordMetadata> Appender::commit(const Open& open) {
     take_back_sequence(open);
     return refuse_commit();
   }
-  sent_ = open.metadata.end;
+  if (open.metadata.epoch == epoch_)
+    sent_ = open.metadata.end;
+  else
+    unconfirmed_ = true;  // claimed under an earlier leadership
   return open.metadata;
 }
 

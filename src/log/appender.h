@@ -101,9 +101,13 @@ class Appender {
   // Called from within an operation that has noticed a change: of configuration, of the topic's partitions.
   void set_on_change(std::function<void()> on_change) { on_change_ = std::move(on_change); }
 
-  // Waits on a futex until everything below `end` is synced. Errors: timed_out, storage_failed,
-  // closed, invalid_record (a memory topic is never durable).
-  SendResult<void> wait_durable(Position end);
+  // Whether records can become durable: not in a memory topic.
+  bool can_be_durable() const { return durable_possible_; }
+  // Waits on a futex until the record, and with it all before it, is synced. Errors: timed_out, storage_failed,
+  // closed, lost_leadership, invalid_record (a memory topic is never durable).
+  SendResult<void> wait_durable(const RecordMetadata& record);
+  // The same for all that this appender has sent. Once lost_leadership is told, no more of that is asked for.
+  SendResult<void> flush();
   // Before an append that is to be confirmed by all replicas: whether that can be had now; on a host without
   // replication that is min.insync.replicas=1. Errors: not_enough_replicas, not_leader, and those of append.
   SendResult<void> check_replicas();
@@ -118,9 +122,6 @@ class Appender {
   // The failure of the last append, if it failed and was not forgotten.
   std::optional<SendError> last_error() const { return last_error_; }
   void forget_error() { last_error_ = std::nullopt; }
-  // The position behind the last record that was committed; 0 before the first.
-  Position sent() const { return sent_; }
-
   const PartitionRef& partition() const { return partition_; }
 
  private:
@@ -394,7 +395,11 @@ class Appender {
   std::chrono::milliseconds max_block_;
   const Stamp* stamp_ = nullptr;
   std::uint64_t next_sequence_ = 0;
-  Position sent_{0};
+  LeaderEpoch epoch_{
+      0};             // as reload_entry found it: what is appended is appended under this one, or a later one
+  Position sent_{0};  // behind the last record that was committed under it; 0 before the first
+  Position synced_{0};        // up to where that is known to be synced
+  bool unconfirmed_ = false;  // something sent under an earlier one was never known to be
   std::optional<SendError> last_error_;
   std::int64_t room_bell_ns_ = 0;  // before, the keeper is not rung for again
   bool unanswered_ = false;        // no keeper has said what became of the last commit

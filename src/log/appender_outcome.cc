@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/clock.h"
 #include "log/appender.h"
@@ -22,23 +23,45 @@ constexpr std::int64_t kLeaseLookNs = 50'000'000;
 
 // --- Durability ----------------------------------------------------------------------------------
 
-SendResult<void> Appender::wait_durable(Position end) {
+// A position tells of a record as long as the leadership is the one under which it was appended: under another one
+// the log may have been cut off before it, and have another record there.
+SendResult<void> Appender::wait_durable(const RecordMetadata& record) {
   if (!durable_possible_) return std::unexpected(SendError::invalid_record);
   const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(max_block_).count();
   for (;;) {
     const std::uint32_t seq = entry_->durable_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
     // SYNC: pairs with the keeper's release store after the sync.
-    if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};
+    const bool synced = entry_->durable_position.load(memory_order_acquire) >= record.end.value();
+    // Behind the position: the keeper stores topic and epoch before it counts what came under them as synced.
+    if (!partition_.is_current()) return std::unexpected(SendError::closed);
+    if (partition_.epoch() != record.epoch) return std::unexpected(SendError::lost_leadership);
+    if (synced) {
+      if (record.epoch == epoch_) synced_ = std::max(synced_, record.end);
+      return {};
+    }
     // What is appended becomes durable whoever may append now; but for what the next leader lacks.
     if (auto error = check_entry(); error && *error != SendError::held_exclusively)
       return std::unexpected(*error == SendError::not_leader ? SendError::lost_leadership : *error);
     // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
     entry_->durable_waiters.exchange(1, std::memory_order_seq_cst);
-    if (entry_->durable_position.load(memory_order_acquire) >= end.value()) return {};  // SYNC: as above
+    if (entry_->durable_position.load(memory_order_acquire) >= record.end.value())
+      continue;  // SYNC: as above
     if (monotonic_ns() >= deadline_ns) return std::unexpected(SendError::timed_out);
     partition_.control->wake_keeper();
     shm::futex_wait(entry_->durable_seq, seq, deadline_ns);
   }
+}
+
+// What an earlier leadership left unconfirmed is told once; from then on this is about what was sent since.
+SendResult<void> Appender::flush() {
+  std::ignore = check_entry();  // which notices another leadership
+  if (!std::exchange(unconfirmed_, false)) {
+    if (sent_ == Position(0)) return {};
+    auto durable = wait_durable({.partition = partition_.partition, .epoch = epoch_, .end = sent_});
+    if (durable || durable.error() != SendError::lost_leadership) return durable;
+    sent_ = synced_ = Position(0);
+  }
+  return std::unexpected(SendError::lost_leadership);
 }
 
 // --- Replication ---------------------------------------------------------------------------------
@@ -79,9 +102,10 @@ SendResult<void> Appender::wait_replicated(Position end) {
     const std::uint32_t flags = entry_->replicated_waiters.fetch_or(1, std::memory_order_seq_cst);
     // SYNC: pairs with the release store in set_high_watermark (replication.pml, WAIT_REPLICATED).
     const bool replicated = entry_->high_watermark.load(memory_order_acquire) >= end.value();
+    // Behind the watermark, as in wait_durable.
+    if (!partition_.is_current()) return std::unexpected(SendError::closed);
     if (!still_leads()) return std::unexpected(SendError::lost_leadership);
     if (replicated) return {};
-    if (!partition_.is_current()) return std::unexpected(SendError::closed);
     const std::int64_t now = monotonic_ns();
     if (now >= deadline_ns) return std::unexpected(SendError::timed_out);
     if ((flags & shm::kShipperRests) != 0) shm::ring_doorbell(partition_.shm_dir, partition_.index);

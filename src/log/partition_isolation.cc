@@ -20,9 +20,10 @@ Result<PartitionReader::Taken> PartitionReader::take_record(const format::FrameH
   record = format::decode_record(header, frame, &source_);
   if (on_stamped_ && (header.attributes & format::kHasExtension)) {
     const std::uint64_t extent = format::align_frame(static_cast<std::uint32_t>(header.length));
-    on_stamped_(format::load_extension(frame),
-                {source_.partition, record.offset, compacted_ ? Position(0) : position_ + extent,
-                 record.timestamp_ns});
+    on_stamped_(format::load_extension(frame), {.partition = source_.partition,
+                                                .offset = record.offset,
+                                                .end = compacted_ ? Position(0) : position_ + extent,
+                                                .timestamp_ns = record.timestamp_ns});
   }
   return Taken::wanted;
 }

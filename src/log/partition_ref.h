@@ -30,6 +30,13 @@ struct PartitionRef {
     return entry().topic_id.load(std::memory_order_relaxed) == topic_id &&
            (state == shm::PartitionState::active || state == shm::PartitionState::failed);
   }
+  // Of the leadership under which its log grows, on this host or another; 0: it is not replicated.
+  LeaderEpoch epoch() const {
+    // SYNC: role before epoch, which publish_role stores in the reverse order: who sees a leadership sees no older epoch.
+    const auto role = static_cast<shm::ReplicaRole>(entry().role.load(std::memory_order_acquire));
+    const LeaderEpoch epoch(entry().leader_epoch.load(std::memory_order_acquire));
+    return role == shm::ReplicaRole::alone ? LeaderEpoch(0) : epoch;
+  }
 };
 
 }  // namespace ringtail::log

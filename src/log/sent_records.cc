@@ -8,6 +8,7 @@
 
 #include "base/bounded_time.h"
 #include "base/clock.h"
+#include "format/frame.h"
 #include "log/partition_reader.h"
 
 namespace ringtail::log {
@@ -37,7 +38,28 @@ Status seek_back(PartitionReader& reader, Offset begin) {
   return sought;
 }
 
+// Bytes that the record takes in a log, with its extension.
+std::uint64_t stamped_bytes(const ProducerRecord& record) {
+  const std::uint64_t plain = format::data_frame_bytes(record.key.size(), record.value.size(),
+                                                       format::encoded_headers_bytes(record.headers));
+  return format::align_frame(static_cast<std::uint32_t>(plain) + format::kExtensionBytes);
+}
+
 }  // namespace
+
+// Backwards from the one whose place is known: they stand in a row.
+void SentRecords::note_batch(std::uint64_t first, std::span<const ProducerRecord> records,
+                             const RecordMetadata& last, bool append_time) {
+  const std::size_t forgotten = records.size() - std::min(records.size(), kRemembered);
+  RecordMetadata at = last;
+  for (std::size_t i = records.size(); i > forgotten; --i) {
+    const ProducerRecord& record = records[i - 1];
+    at.timestamp_ns = append_time ? last.timestamp_ns : record.timestamp_ns.value_or(last.timestamp_ns);
+    note(first + (i - 1), at);
+    at.offset = at.offset - 1;
+    at.end = at.end - stamped_bytes(record);
+  }
+}
 
 void SentRecords::forget_all(Offset begin) {
   for (const Sent& sent : records_)

@@ -4,9 +4,11 @@
 // Thread safety: one thread at a time. A plain value otherwise.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "log/appender.h"
@@ -28,11 +30,23 @@ class SentRecords {
     const Sent& slot = records_[sequence % kRemembered];
     return slot.sequence == sequence ? &slot.metadata : nullptr;
   }
+  // Of `count` records with consecutive numbers from `first` on, the last, if all of them are remembered; of more than
+  // kRemembered, if the last kRemembered are. Requires count > 0. Lock-free.
+  const RecordMetadata* find_last(std::uint64_t first, std::uint64_t count) const {
+    const std::uint64_t end = first + count;
+    for (std::uint64_t back = std::min<std::uint64_t>(count, kRemembered); back > 1; --back)
+      if (find(end - back) == nullptr) return nullptr;
+    return find(end - 1);
+  }
   // Lock-free but for the first.
   void note(std::uint64_t sequence, const RecordMetadata& metadata) {
     if (records_.empty()) records_.resize(kRemembered);
     records_[sequence % kRemembered] = {sequence, metadata};
   }
+  // The records of a stamped batch, of which append_batch told the last. Those that gave no time have the last one's;
+  // with `append_time` all have. Lock-free but for the first.
+  void note_batch(std::uint64_t first, std::span<const ProducerRecord> records, const RecordMetadata& last,
+                  bool append_time);
 
   static constexpr Offset kUnknown{~std::uint64_t{0}};
 

@@ -97,7 +97,7 @@ class ScribbleScene : public FreshPartition {
     Hand& by = hand();
     if (by.claim) return;
     static_cast<void>((*by.producer)->append({.key = key(), .value = value()}));
-    static_cast<void>((*by.producer)->wait_durable(Position(pick(1 << 20))));
+    static_cast<void>((*by.producer)->wait_durable({.end = Position(pick(1 << 20))}));
   }
   void append_batch() {
     Hand& by = hand();

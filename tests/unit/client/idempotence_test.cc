@@ -1,45 +1,11 @@
 // What a producer's numbers promise: of one process, of those after it, and when a partition's leader changes.
-#include <future>
-
-#include "client/log_core.h"
-#include "log/role.h"
-#include "log/sent_records.h"
-#include "unit/client/client_test_support.h"
+#include "unit/client/idempotence_test_support.h"
 
 namespace ringtail {
 namespace {
 
 using shm::ReplicaRole;
 using ::testing::ElementsAre;
-
-constexpr std::uint64_t kId = 4711;
-
-class IdempotenceTest : public ClientTest {
- protected:
-  static ProducerOptions numbered(std::uint64_t id = kId) {
-    return {.max_block = seconds(30), .enable_idempotence = true, .producer_id = id};
-  }
-  static RecordMetadata send(Producer& producer, std::string_view value,
-                             std::optional<std::uint64_t> sequence = {}) {
-    const auto sent = producer.send({.key = "k", .value = value, .partition = kFirst, .sequence = sequence});
-    EXPECT_TRUE(sent) << to_string(producer.error());
-    return sent.value_or(RecordMetadata{});
-  }
-  std::vector<std::string> all(const std::string& topic) {
-    Consumer reader = consumer(topic);
-    const std::uint64_t end = reader.end_offset({topic, kFirst}).value().value();
-    return end == 0 ? std::vector<std::string>() : take(reader, end);
-  }
-  // Of the first record that a reader gets.
-  Offset first_offset(const std::string& topic) {
-    Consumer reader = consumer(topic);
-    const auto polled = reader.poll(seconds(60));
-    EXPECT_TRUE(polled) << to_string(polled.error());
-    return polled->front().offset;
-  }
-
-  static constexpr PartitionId kFirst{0};
-};
 
 TEST_F(IdempotenceTest, ARepeatedSendIsNoSecondRecord) {
   create("t");
@@ -91,18 +57,6 @@ TEST_F(IdempotenceTest, ASuccessorKnowsItFromFilesAlone) {
   EXPECT_EQ(successor.next_sequence(kFirst), 1'000U);
   EXPECT_EQ(send(successor, "999", 999).offset, Offset(999));
   EXPECT_EQ(send(successor, "1000").offset, Offset(1'000));
-}
-
-TEST_F(IdempotenceTest, BatchesAndClaimsAreNumberedOnToo) {
-  create("t");
-  {
-    Producer p = producer("t", numbered());
-    const std::vector<ProducerRecord> batch(5, {.value = "b"});
-    ASSERT_TRUE(p.send_batch(kFirst, batch));
-    ASSERT_TRUE(p.try_claim(8).value().commit());
-    p.try_claim(8).value().abort();
-  }
-  EXPECT_EQ(producer("t", numbered()).next_sequence(kFirst), 6U);
 }
 
 TEST_F(IdempotenceTest, OtherIdsAreOtherNumbers) {
@@ -203,32 +157,6 @@ TEST_F(IdempotenceTest, AProducerIdIsForProducersThatNumber) {
 
 // --- When nobody tells what became of an append --------------------------------------------------
 
-class IdempotenceOfUnknownTest : public IdempotenceTest {
- protected:
-  static ProducerOptions impatient(std::uint64_t id) {
-    ProducerOptions options = numbered(id);
-    options.max_block = milliseconds(50);
-    return options;
-  }
-  // The next operation of the only producer that `owner` is open as, once it has a place in its ring: it is given up
-  // by a keeper that dies before it tells what became of it.
-  void give_up_next(Producer& owner) {
-    owner.try_claim(8).value().abort();
-    for (shm::Slot& slot : log_->core()->control().slots()) {
-      if (slot.role.load() != static_cast<std::uint32_t>(shm::SlotRole::producer) ||
-          shm::slot_state(slot.word.load()) != shm::SlotState::active ||
-          shm::op_phase(slot.op.load()) != shm::Phase::idle)
-        continue;
-      slot.given_up.store(shm::op_word(shm::op_sequence(slot.op.load()) + 1, shm::Phase::claiming, 0));
-    }
-  }
-  static SendError failed_send(Producer& producer, std::string_view value, std::uint64_t sequence) {
-    const auto sent = producer.send({.key = "k", .value = value, .partition = kFirst, .sequence = sequence});
-    EXPECT_FALSE(sent);
-    return sent ? SendError::closed : sent.error();
-  }
-};
-
 TEST_F(IdempotenceOfUnknownTest, TheRepetitionOfASendThatWasKeptIsNoSecondRecord) {
   for (const bool exclusive : {false, true}) {
     for (const std::uint64_t id : {std::uint64_t{0}, kId}) {
@@ -250,18 +178,6 @@ TEST_F(IdempotenceOfUnknownTest, TheRepetitionOfASendThatWasKeptIsNoSecondRecord
       EXPECT_THAT(take(reader, 3), ElementsAre("a", "b", "c"));
     }
   }
-}
-
-TEST_F(IdempotenceOfUnknownTest, BatchesAndClaimsThatWereKeptHaveTheirNumbers) {
-  create("t");
-  Producer p = producer("t", impatient(0));
-  const std::vector<ProducerRecord> batch(3, {.value = "b"});
-  give_up_next(p);
-  EXPECT_EQ(p.send_batch(kFirst, batch).error(), SendError::timed_out);
-  EXPECT_EQ(p.next_sequence(kFirst), 3U);
-  give_up_next(p);
-  EXPECT_EQ(p.try_claim(8).value().commit().error(), SendError::timed_out);
-  EXPECT_EQ(p.next_sequence(kFirst), 4U);
 }
 
 TEST_F(IdempotenceOfUnknownTest, AsLongAsNothingIsDecidedTheRepetitionIsRefused) {
@@ -300,41 +216,6 @@ TEST_F(IdempotenceOfUnknownTest, OfATransactionalIdTheRecordsOfThisProducerCount
 }
 
 // --- When the leader changes ---------------------------------------------------------------------
-
-class IdempotenceOfEpochsTest : public IdempotenceTest {
- protected:
-  void SetUp() override {
-    create("t");
-    change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(1)});
-  }
-  log::RoleOutcome change(log::RoleRequest request) {
-    const auto& core = log_->core();
-    const auto topic = core->catalog().load_topic("t").value();
-    std::promise<Result<log::RoleOutcome>> promise;
-    if (request.role == ReplicaRole::leader) {
-      request.leader_node = 1;
-      request.lease_deadline_ns = std::numeric_limits<std::int64_t>::max();
-    }
-    request.done = [&promise](Result<log::RoleOutcome> outcome) { promise.set_value(std::move(outcome)); };
-    core->request_role(topic.topic_id, kFirst, std::move(request));
-    auto outcome = promise.get_future().get();
-    EXPECT_TRUE(outcome) << to_string(outcome.error());
-    return outcome.value_or(log::RoleOutcome{});
-  }
-  // Another host led meanwhile, and has nothing from `kept` on.
-  void lead_anew_without(const log::LogPoint& kept) {
-    change({.role = ReplicaRole::fenced, .epoch = LeaderEpoch(2)});
-    change({.role = ReplicaRole::follower, .epoch = LeaderEpoch(2), .leader_node = 2, .cut = kept});
-    change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(3)});
-  }
-  static log::LogPoint behind(const RecordMetadata& record) { return {record.end, record.offset + 1}; }
-  void send_more_than_is_recalled() {
-    Producer other = producer("t", numbered(99));
-    const std::string value(256 << 10, 'v');
-    for (std::size_t bytes = 0; bytes < log::SentRecords::kRecalledBytes * 5 / 4; bytes += value.size())
-      send(other, value);
-  }
-};
 
 TEST_F(IdempotenceOfEpochsTest, WhatTheLogLostIsAppendedByTheRetry) {
   Producer p = producer("t", numbered(0));
@@ -419,9 +300,7 @@ TEST_F(IdempotenceOfEpochsTest, AStandbyKnowsTheNumberBeforeThereAreEnoughReplic
   ASSERT_EQ(standby.next_sequence(kFirst), 0U);
   send(active, "a");
   send(active, "b");
-  const auto topic = log_->core()->catalog().load_topic("t").value();
-  shm::Partition& entry = log_->core()->find_partition(topic, kFirst).value().entry();
-  entry.in_sync.store(0, std::memory_order_relaxed);
+  entry().in_sync.store(0, std::memory_order_relaxed);
   change({.role = ReplicaRole::leader, .epoch = LeaderEpoch(2)});
   EXPECT_EQ(standby.send({.value = "c"}).error(), SendError::not_enough_replicas);
   EXPECT_EQ(standby.next_sequence(kFirst), 2U);

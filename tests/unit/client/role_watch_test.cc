@@ -30,6 +30,15 @@ TEST_F(RoleWatchTest, WhoWaitsForEverWaitsUntilSomethingHappens) {
   EXPECT_EQ(changed.error().code, Code::closed) << to_string(changed.error());
 }
 
+TEST_F(RoleWatchTest, OfATopicThatIsGoneItTellsNothingOfTheNextInItsPlace) {
+  const RoleWatch watched = watch();
+  EXPECT_EQ(watched.role().kind, PartitionRole::Kind::alone);
+  ASSERT_TRUE(admin().delete_topic("t"));
+  create("u");
+  EXPECT_EQ(watched.role(), PartitionRole{.kind = PartitionRole::Kind::fenced});
+  EXPECT_EQ(watched.wait_until_leader(nanoseconds(0)).error().code, Code::closed);
+}
+
 TEST_F(RoleWatchTest, WhoMayNotWaitIsToldAtOnce) {
   const RoleWatch watched = watch();
   EXPECT_EQ(watched.wait_for_change(watched.role(), nanoseconds(-1)).error().code, Code::timed_out);

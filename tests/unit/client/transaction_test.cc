@@ -48,6 +48,25 @@ TEST_F(TransactionTest, SendsBelongIntoTransactions) {
   EXPECT_EQ(plain.begin().error().code, Code::invalid_argument);
 }
 
+// Which notes on disk that the partition has transactions.
+TEST_F(TransactionTest, TheFirstSendWaitsForAKeeperNoLongerThanItMay) {
+  create("out", small());
+  LogOptions watching = options();
+  watching.keeper = KeeperMode::none;
+  const Log watcher = Log::open(watching).value();
+  const ProducerOptions impatient{.topic = "out", .max_block = milliseconds(50), .transactional_id = "t"};
+  Producer writer = Producer::open(watcher, impatient).value();
+  expect(writer.begin());
+  log_.reset();
+  auto sent = writer.send("v");
+  ASSERT_FALSE(sent);
+  EXPECT_EQ(sent.error(), SendError::timed_out);
+  EXPECT_EQ(writer.error().code, Code::timed_out);
+  log_.emplace(open_log().value());
+  while (!sent && sent.error() == SendError::timed_out) sent = writer.send("v");
+  EXPECT_TRUE(sent) << to_string(writer.error());
+}
+
 TEST_F(TransactionTest, ANewHolderOfTheIdFencesTheOld) {
   create("out", small());
   Producer old = transactional("t", "out");
@@ -173,6 +192,23 @@ TEST_F(TransactionTest, PositionsMoveWithTheRecords) {
   expect(writer.add_offsets(three, input.group_metadata()));
   expect(writer.abort());
   EXPECT_EQ((*input.committed(partition))->offset, Offset(2));
+}
+
+TEST_F(TransactionTest, APositionWithMetadataIsRefusedSinceThatWouldNotBeKept) {
+  create("in", small());
+  create("out", small());
+  send("in", "1");
+  Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&input}, [](const Got& g) { return count(g) == 1; });
+  Producer writer = transactional("t", "out");
+  const OffsetCommit one[] = {{{"in", PartitionId(0)}, Offset(1), "half"}};
+  expect(writer.begin());
+  const Status added = writer.add_offsets(one, input.group_metadata());
+  ASSERT_FALSE(added);
+  EXPECT_EQ(added.error().code, Code::invalid_argument);
+  EXPECT_EQ(writer.commit().error().code, Code::invalid_argument);
+  expect(writer.abort());
+  EXPECT_FALSE(*input.committed({"in", PartitionId(0)}));
 }
 
 TEST_F(TransactionTest, AMemberThatLostThePartitionCannotAddItsPosition) {

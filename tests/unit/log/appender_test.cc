@@ -277,13 +277,13 @@ TEST_F(AppenderTest, AcksOfAllNeedTheReplicasTheTopicAsksFor) {
 TEST_F(AppenderTest, WaitingForDurabilityIsRefusedInMemoryAndBoundedOnDisk) {
   make_ring();
   auto producer = new_producer(milliseconds(20));
-  EXPECT_EQ((*producer)->wait_durable(Position(1)).error(), SendError::invalid_record);
+  EXPECT_EQ((*producer)->wait_durable({.end = Position(1)}).error(), SendError::invalid_record);
   entry().storage.store(static_cast<std::uint8_t>(Storage::disk));
   entry().hot.fetch_add(shm::kHotVersion);
   auto of_disk = new_producer(milliseconds(20));
   entry().durable_position.store(100);
-  EXPECT_TRUE((*of_disk)->wait_durable(Position(100)));
-  EXPECT_EQ((*of_disk)->wait_durable(Position(101)).error(), SendError::timed_out);
+  EXPECT_TRUE((*of_disk)->wait_durable({.end = Position(100)}));
+  EXPECT_EQ((*of_disk)->wait_durable({.end = Position(101)}).error(), SendError::timed_out);
 }
 
 }  // namespace

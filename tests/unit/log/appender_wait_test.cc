@@ -114,7 +114,7 @@ TEST_F(Handshake, DurableWaitersSeeEveryAdvance) {
   auto producer = new_producer(kForEver);
   for (std::uint64_t round = 1; round <= kRounds; ++round) {
     asked.store(round);
-    ASSERT_TRUE((*producer)->wait_durable(Position(round)));
+    ASSERT_TRUE((*producer)->wait_durable({.end = Position(round)}));
   }
   keeper.join();
 }

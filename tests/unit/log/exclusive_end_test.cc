@@ -182,10 +182,10 @@ TEST_P(DiskExclusiveTest, WhatOthersHaveSentBecomesDurableMeanwhile) {
   const auto sent = (*before)->append({.value = "mine"});
   ASSERT_TRUE(sent);
   auto owner = new_owner();
-  EXPECT_TRUE(meanwhile([&] { return (*before)->wait_durable(sent->end); }));
+  EXPECT_TRUE(meanwhile([&] { return (*before)->wait_durable(*sent); }));
   const auto alone = (*owner)->append({.value = "his"});
   ASSERT_TRUE(alone);
-  EXPECT_TRUE(meanwhile([&] { return (*before)->wait_durable(alone->end); }));
+  EXPECT_TRUE(meanwhile([&] { return (*before)->wait_durable(*alone); }));
 }
 
 // --- Given up ------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ TEST_P(ExclusiveTest, AClaimIsCommittedThoughItsOwnerHasLookedAtTheTopicAnew) {
     const auto open = (*owner)->claim({}, 100);
     ASSERT_TRUE(open);
     entry().hot.fetch_add(shm::kHotVersion);
-    std::ignore = (*owner)->wait_durable(open->metadata.end);
+    std::ignore = (*owner)->wait_durable(open->metadata);
     std::ignore = (*owner)->check_replicas();
     if (commits)
       ASSERT_TRUE((*owner)->commit(*open));

@@ -1,6 +1,8 @@
 // What the leadership is to producers of a replicated partition: to have it, to lose it, and to wait for the others.
 #include <gmock/gmock.h>
 
+#include <tuple>
+
 #include "shm/doorbell.h"
 #include "unit/log/replica_test_support.h"
 
@@ -12,6 +14,9 @@ using ::testing::HasSubstr;
 
 class ReplicatedLeader : public ReplicaPairTest {};
 INSTANTIATE_TEST_SUITE_P(, ReplicatedLeader, ::testing::Values(Storage::disk, Storage::memory), storage_name);
+// Nothing in memory is ever durable.
+class ReplicatedDurability : public ReplicaPairTest {};
+INSTANTIATE_TEST_SUITE_P(, ReplicatedDurability, ::testing::Values(Storage::disk), storage_name);
 
 TEST_P(ReplicatedLeader, NobodyAppendsBeforeItIsDecidedWhoLeads) {
   auto producer = a_.new_producer();
@@ -112,9 +117,72 @@ TEST_P(ReplicatedLeader, WhatWasNotSyncedWhenTheLeadershipWasLostIsOfUnknownOutc
   a_.entry().role.store(static_cast<std::uint32_t>(shm::ReplicaRole::fenced));
   a_.entry().hot.fetch_add(shm::kHotVersion);
   const bool is_in_memory = GetParam() == Storage::memory;
-  EXPECT_EQ((*producer)->wait_durable(sent->end).error(),
+  EXPECT_EQ((*producer)->wait_durable(*sent).error(),
             is_in_memory ? SendError::invalid_record : SendError::lost_leadership);
   EXPECT_EQ((*producer)->append({.value = "later"}).error(), SendError::not_leader);
+}
+
+// What stands there now is synced, but it is what the next leader appended in its place.
+TEST_P(ReplicatedDurability, AnothersRecordAtTheSamePositionDoesNotConfirmOne) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  const auto sent = (*producer)->append({.value = "mine"});
+  ASSERT_TRUE(sent);
+  EXPECT_EQ(sent->epoch, LeaderEpoch(1));
+  b_.lead(2);
+  auto other = b_.new_producer();
+  b_.append(*other, "other ", 20);
+  follow_and_expect_same(a_, b_, 2);
+  a_.turn_until([&] { return a_.entry().durable_position.load() >= b_.end().position.value(); });
+  EXPECT_EQ((*producer)->wait_durable(*sent).error(), SendError::lost_leadership);
+  a_.lead(3);
+  EXPECT_EQ((*producer)->wait_durable(*sent).error(), SendError::lost_leadership);
+  EXPECT_EQ((*producer)->flush().error(), SendError::lost_leadership);
+  EXPECT_TRUE((*producer)->flush()) << "it was told";
+  const auto later = (*producer)->append({.value = "later"});
+  ASSERT_TRUE(later);
+  EXPECT_EQ(later->epoch, LeaderEpoch(3));
+  a_.turn_until([&] { return a_.entry().durable_position.load() >= later->end.value(); });
+  EXPECT_TRUE((*producer)->wait_durable(*later));
+  EXPECT_TRUE((*producer)->flush());
+  EXPECT_EQ((*producer)->wait_durable(*sent).error(), SendError::lost_leadership);
+}
+
+// A claim of one leadership, committed when it was over already, and what was synced before it was.
+TEST_P(ReplicatedDurability, WhatIsKnownToBeSyncedIsNotInDoubtLater) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  a_.turn_until([&] { return a_.entry().durable_position.load() >= sent->end.value(); });
+  EXPECT_TRUE((*producer)->wait_durable(*sent));
+  a_.lead(2);
+  EXPECT_TRUE((*producer)->flush());
+  auto claim = (*producer)->claim({}, 10);
+  ASSERT_TRUE(claim);
+  a_.entry().leader_epoch.store(3);
+  a_.entry().hot.fetch_add(shm::kHotVersion);
+  std::ignore = (*producer)->check_replicas();  // which notices the new leadership
+  EXPECT_TRUE((*producer)->commit(*claim));
+  EXPECT_EQ((*producer)->flush().error(), SendError::lost_leadership);
+}
+
+TEST_P(ReplicatedLeader, TheNextTopicInItsPlaceConfirmsNothing) {
+  a_.lead(1);
+  a_.entry().in_sync.store(1);
+  auto producer = a_.new_producer(milliseconds(30));
+  ASSERT_TRUE((*producer)->check_replicas());
+  const auto sent = (*producer)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  a_.set_watermark({sent->end, sent->offset + 1});
+  a_.entry().durable_position.store(sent->end.value());
+  a_.entry().topic_id.fetch_add(1);
+  EXPECT_EQ((*producer)->wait_replicated(sent->end).error(), SendError::closed);
+  if (GetParam() == Storage::disk) {
+    EXPECT_EQ((*producer)->wait_durable(*sent).error(), SendError::closed);
+    EXPECT_EQ((*producer)->flush().error(), SendError::closed);
+  }
+  a_.entry().topic_id.fetch_sub(1);
 }
 
 // Its daemon stands still: the lease's end alone tells.
