@@ -93,7 +93,7 @@ void add_cluster_options(CLI::App& command, ClusterOptions& options, std::string
   CLI::Option* config =
       group
           ->add_option(
-              config_name, options.config,
+              std::move(config_name), options.config,
               fmt::format("Configuration of ringtaild; otherwise $RINGTAILD_CONFIG, or {}", kUsualConfig))
           ->type_name("FILE");
   CLI::Option* etcd = group->add_option("--etcd", options.etcd, "A member of etcd; may be repeated")

@@ -37,7 +37,8 @@ struct ProducerOptions {
   bool durable = false;          // also wait until this host has synced the record; in a transaction, the
                                  // commit waits, once for all
   Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
-  std::chrono::milliseconds max_block{60'000};  // bound of every wait: space, durability, replicas
+  // Bound of every wait: for space, durability, replicas, and the note of a partition's first transaction.
+  std::chrono::milliseconds max_block{60'000};
   // Numbers the records of each partition, so that a repeated send of the same number is no second record
   // (ProducerRecord::sequence).
   bool enable_idempotence = false;
@@ -76,7 +77,8 @@ enum class SendError : std::uint8_t {
                         // appended
   not_leader,           // another host leads the partition, or none does now: nothing was appended
   lost_leadership,      // this host ceased to lead before all replicas (acks=all) or its disk (durable) had
-                        // it. The next leader has it or not: send it there again, with the same sequence
+                        // it, or it is not known to have stayed in the log since. The next leader has it or
+                        // not: send it there again, with the same sequence
   storage_failed,       // the partition refuses writes after a failed write or sync
   claim_open,           // a claim of this producer, or of one for another topic (for_topic), is still open
   no_transaction,       // a producer with a transactional id sends within transactions only: begin one
@@ -192,11 +194,13 @@ class Producer {
   SendResult<Claim> try_claim(std::size_t value_bytes, std::string_view key = {},
                               std::optional<PartitionId> partition = {});
 
-  // Waits on a futex until the record is synced on this host.
+  // Waits on a futex until the record is synced on this host. Where another leadership has begun since, it tells the
+  // record from what may have come to stand in its place by the list of leaderships, which it reads from a file.
   // With acks=none it first tells why a record was refused, once: that is true of flush, too.
   // Errors: timed_out, storage_failed, lost_leadership, closed, unsupported (storage=memory, as invalid_record).
   SendResult<void> wait_durable(const RecordMetadata& record);
-  // The same for everything this producer has sent.
+  // The same for everything this producer has sent. lost_leadership is told once: from then on it is about what is sent
+  // later.
   SendResult<void> flush();
 
   // Begins a transaction. Lock-free, unless the end of the one before is still to come, because commit or abort

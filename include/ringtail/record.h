@@ -101,7 +101,9 @@ struct ProducerRecord {
 // Where a record came to stand.
 struct RecordMetadata {
   PartitionId partition{0};
-  LeaderEpoch epoch{0};  // of the leadership under which it was appended; 0: the partition is not replicated
+  // Of the leadership under which it was appended, or found again where a number was sent again; 0: the partition is
+  // not replicated.
+  LeaderEpoch epoch{0};
   Offset offset{0};
   Position end{0};  // the position after the record: what Producer::wait_durable waits for
   std::int64_t timestamp_ns = 0;

@@ -34,6 +34,9 @@ std::string_view to_string(SendError error) {
   return "unknown";
 }
 
+// Of a record that was refused, with acks=none.
+static constexpr Offset kRefused{~std::uint64_t{0}};
+
 // --- ProducerCore --------------------------------------------------------------------------------
 
 Result<std::unique_ptr<ProducerCore>> ProducerCore::open(const Log& log, ProducerOptions options) {
@@ -212,14 +215,18 @@ SendResult<RecordMetadata> ProducerCore::after_append(log::Appender& appender,
     // Nobody waits for the outcome: the next call will tell it.
     refused_ = true;
     share_->forbid_commit("a record was refused");
-    return RecordMetadata{.partition = appender.partition().partition, .offset = Offset(~std::uint64_t{0})};
+    return RecordMetadata{.partition = appender.partition().partition, .offset = kRefused};
   }
   if (options_.acks == Acks::all)
     if (auto replicated = appender.wait_replicated(appended->end); !replicated)
       return refuse(replicated.error(), &appender);
   // Of a transaction, the commit waits for all records at once.
   if (options_.durable && !share_->has_id())
-    if (auto durable = appender.wait_durable(*appended); !durable) return refuse(durable.error(), &appender);
+    if (auto durable = appender.wait_durable(*appended); !durable) {
+      // All before it was waited for as well.
+      if (durable.error() == SendError::lost_leadership) appender.forget_sent();
+      return refuse(durable.error(), &appender);
+    }
   return appended;
 }
 
@@ -273,7 +280,8 @@ SendResult<Claim> ProducerCore::claim_slowly(std::size_t value_bytes, std::strin
 
 inline SendResult<Claim> ProducerCore::claim_from(log::Appender& to, std::size_t value_bytes,
                                                   std::string_view key) {
-  auto open = to.claim(key, value_bytes);
+  auto open =
+      numbers_ ? append_known(to, [&] { return to.claim(key, value_bytes); }) : to.claim(key, value_bytes);
   if (!open) [[unlikely]]
     return refuse(open.error(), &to);
   open_ = *open;
@@ -305,6 +313,7 @@ SendResult<void> ProducerCore::wait_durable(const RecordMetadata& record) {
   log::Appender* const to = appender(record.partition);
   if (to == nullptr) return refuse(SendError::invalid_record);
   if (!is_mine()) return refuse(SendError::closed, to);
+  if (record.offset == kRefused) return refuse(SendError::invalid_record, to);
   if (auto durable = to->wait_durable(record); !durable) return refuse(durable.error(), to);
   return {};
 }

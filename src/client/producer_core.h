@@ -89,6 +89,14 @@ class ProducerCore {
   std::optional<SendError> recall_again(log::Appender& appender, LeaderEpoch epoch);
   Status recall_given(log::Appender& appender);
   Status read_back(log::Appender& appender);
+  // `append` under the epoch in which the numbers are known.
+  template <class Append>
+  auto append_known(log::Appender& to, const Append& append) {
+    to.expect_epoch(numbered_of(to).epoch);
+    auto appended = append();
+    to.expect_epoch(std::nullopt);
+    return appended;
+  }
   std::optional<SendError> enlist(const log::Appender& appender);
   SendResult<RecordMetadata> after_append(log::Appender& appender, SendResult<RecordMetadata> appended);
   std::unexpected<SendError> refuse(SendError error, const log::Appender* appender = nullptr);

@@ -97,6 +97,7 @@ SendResult<RecordMetadata> ProducerCore::answer_again(log::Appender& to, const R
   if (sent == nullptr) return refuse(SendError::out_of_order_sequence, &to);
   RecordMetadata found = *sent;
   found.epoch = numbered_of(to).epoch;
+  to.note_sent(found);
   return after_append(to, found);
 }
 
@@ -108,7 +109,7 @@ SendResult<RecordMetadata> ProducerCore::send_numbered(log::Appender& to, const 
   const std::uint64_t sequence = record.sequence.value_or(next);
   if (sequence > next) return refuse(SendError::out_of_order_sequence, &to);
   if (sequence < next) return answer_again(to, numbered.sent.find(sequence));
-  auto appended = to.append(record);
+  auto appended = append_known(to, [&] { return to.append(record); });
   if (appended) numbered.note(sequence, *appended);
   return after_append(to, appended);
 }
@@ -134,7 +135,7 @@ SendResult<RecordMetadata> ProducerCore::send_batch_numbered(log::Appender& to,
     timed = with_times(records, share_->clock().now_ns());
     records = timed;
   }
-  auto appended = to.append_batch(records);
+  auto appended = append_known(to, [&] { return to.append_batch(records); });
   if (appended) {
     numbered.sent.note_batch(first, records, *appended, has_append_time(to.partition().entry()));
     numbered.known = true;

@@ -59,10 +59,11 @@ Result<std::unique_ptr<UringBackend>> UringBackend::make(unsigned depth) {
   // No SINGLE_ISSUER, COOP_TASKRUN or DEFER_TASKRUN: they gain nothing with transfers of this size,
   // bind the ring to one thread, and hold a linked sync back until that thread next enters the kernel.
   io_uring ring;
-  // SYNC: pairs with the destructor's increment. The kernel has ordered them; ThreadSanitizer cannot see that.
-  unmapped.load(std::memory_order_acquire);
   int result = io_uring_queue_init(depth * 2, &ring, 0);
   if (result == -ENOMEM && raise_memlock_limit()) result = io_uring_queue_init(depth * 2, &ring, 0);
+  // SYNC: behind the mapping; pairs with the destructor's increment ahead of giving one back, for this may be the same
+  // memory. The kernel has ordered them; ThreadSanitizer cannot see that.
+  unmapped.load(std::memory_order_acquire);
   if (result == 0) return std::unique_ptr<UringBackend>(new UringBackend(ring, depth));
   return fail(Code::unsupported,
               fmt::format("io_uring is not available ({}); {}", errno_text(-result), remedy(-result)),
@@ -79,8 +80,8 @@ UringBackend::~UringBackend() {
   if (owner_ == ::getpid()) {
     while (in_kernel() > 0) wait_for_one();
   }
-  io_uring_queue_exit(&ring_);
   unmapped.fetch_add(1, std::memory_order_release);  // SYNC: pairs with make's load
+  io_uring_queue_exit(&ring_);
 }
 
 void UringBackend::submit_write(const File& file, std::span<const std::byte> bytes, std::uint64_t file_offset,

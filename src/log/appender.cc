@@ -55,15 +55,19 @@ std::optional<SendError> Appender::reload_entry() {
   // SYNC: pairs with the keeper's bump of the version after it stored what this reads.
   const std::uint64_t hot = entry_->hot.load(memory_order_acquire) & ~shm::kHotFlagsMask;
   if (!partition_.is_current()) return SendError::closed;
+  durable_possible_ = entry_->storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::disk);
   if (entry_->state.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::PartitionState::failed))
     return SendError::storage_failed;
   const auto role = static_cast<shm::ReplicaRole>(entry_->role.load(memory_order_relaxed));
   if (role == shm::ReplicaRole::follower || role == shm::ReplicaRole::fenced) return SendError::not_leader;
   const std::uint32_t exclusive = entry_->exclusive.load(memory_order_relaxed);
   if (exclusive != 0 && exclusive != slot_->owner()) return SendError::held_exclusively;
+  const LeaderEpoch epoch = partition_.epoch();
+  if (expected_epoch_ && *expected_epoch_ != epoch) return SendError::not_leader;
   hot_seen_ = hot;
-  if (const LeaderEpoch epoch = partition_.epoch(); epoch != epoch_) {
-    if (sent_ > synced_) unconfirmed_ = true;
+  if (epoch != epoch_) {
+    if (sent_ > synced_)
+      unconfirmed_.push_back({.partition = partition_.partition, .epoch = epoch_, .end = sent_});
     sent_ = synced_ = Position(0);
     epoch_ = epoch;
   }
@@ -79,7 +83,6 @@ std::optional<SendError> Appender::reload_entry() {
   min_insync_replicas_ = entry_->min_insync_replicas.load(memory_order_relaxed);
   append_time_ = entry_->timestamp_type.load(memory_order_relaxed) ==
                  static_cast<std::uint8_t>(TimestampType::log_append_time);
-  durable_possible_ = entry_->storage.load(memory_order_relaxed) == static_cast<std::uint8_t>(Storage::disk);
   return std::nullopt;
 }
 
@@ -368,7 +371,7 @@ SendResult<RecordMetadata> Appender::commit(const Open& open) {
   if (open.metadata.epoch == epoch_)
     sent_ = open.metadata.end;
   else
-    unconfirmed_ = true;  // claimed under an earlier leadership
+    unconfirmed_.push_back(open.metadata);  // claimed under an earlier leadership
   return open.metadata;
 }
 
@@ -388,7 +391,9 @@ void Appender::abort(const Open& open) {
 
 // The claim did not become a record: the next one has its sequence.
 void Appender::take_back_sequence(const Open& open) {
-  if (open.attributes & format::kHasExtension) next_sequence_ = open.sequence;
+  // Unless the log has been asked meanwhile.
+  if ((open.attributes & format::kHasExtension) && next_sequence_ == open.sequence + 1)
+    next_sequence_ = open.sequence;
 }
 
 // The claim did not become a record, or nobody says whether it did.

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/bounded_time.h"
 #include "base/clock.h"
@@ -87,6 +88,9 @@ class Appender {
   // The sequence of the next stamped record; it rises by one with each that was committed.
   std::uint64_t next_sequence() const { return next_sequence_; }
   void set_next_sequence(std::uint64_t sequence) { next_sequence_ = sequence; }
+  // Appends under another epoch than that are refused with not_leader: its numbers were read under that one. Nothing:
+  // under any.
+  void expect_epoch(std::optional<LeaderEpoch> epoch) { expected_epoch_ = epoch; }
   // Whether, since this was asked last, an append ended with timed_out though it may be in the log: then the next
   // sequence may be taken.
   bool take_unknown() { return std::exchange(unknown_, false); }
@@ -108,6 +112,13 @@ class Appender {
   SendResult<void> wait_durable(const RecordMetadata& record);
   // The same for all that this appender has sent. Once lost_leadership is told, no more of that is asked for.
   SendResult<void> flush();
+  // This record counts as sent by this appender: it was, or by one that it takes the place of.
+  void note_sent(const RecordMetadata& record);
+  // Nothing that was sent up to now is waited for by flush: its outcome has been told.
+  void forget_sent() {
+    sent_ = synced_ = Position(0);
+    unconfirmed_.clear();
+  }
   // Before an append that is to be confirmed by all replicas: whether that can be had now; on a host without
   // replication that is min.insync.replicas=1. Errors: not_enough_replicas, not_leader, and those of append.
   SendResult<void> check_replicas();
@@ -338,6 +349,7 @@ class Appender {
   bool was_kept(const std::byte* frame, bool committed);
   std::unexpected<SendError> refuse_commit();
   bool still_leads() const;
+  bool outlived(const RecordMetadata& record) const;
   void take_back_sequence(const Open& open);
   std::unexpected<SendError> refuse(SendError error) {
     last_error_ = error;
@@ -395,11 +407,13 @@ class Appender {
   std::chrono::milliseconds max_block_;
   const Stamp* stamp_ = nullptr;
   std::uint64_t next_sequence_ = 0;
-  LeaderEpoch epoch_{
-      0};             // as reload_entry found it: what is appended is appended under this one, or a later one
-  Position sent_{0};  // behind the last record that was committed under it; 0 before the first
-  Position synced_{0};        // up to where that is known to be synced
-  bool unconfirmed_ = false;  // something sent under an earlier one was never known to be
+  std::optional<LeaderEpoch> expected_epoch_;
+  // As reload_entry found it: what is appended is appended under this one, or a later one.
+  LeaderEpoch epoch_{0};
+  Position sent_{0};    // behind the last record that was committed under it; 0 before the first
+  Position synced_{0};  // up to where that is known to be synced
+  std::vector<RecordMetadata>
+      unconfirmed_;  // of each earlier epoch the last, where it was never known to be synced
   std::optional<SendError> last_error_;
   std::int64_t room_bell_ns_ = 0;  // before, the keeper is not rung for again
   bool unanswered_ = false;        // no keeper has said what became of the last commit

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "log/appender.h"
+#include "log/epoch_list.h"
 #include "shm/doorbell.h"
 #include "shm/futex.h"
 
@@ -23,6 +24,13 @@ constexpr std::int64_t kLeaseLookNs = 50'000'000;
 
 // --- Durability ----------------------------------------------------------------------------------
 
+// What was appended under another epoch is in the log where the list of epochs says so, which the keeper stores before
+// it publishes the next one.
+bool Appender::outlived(const RecordMetadata& record) const {
+  const auto epochs = EpochList::load(partition_.disk_dir);
+  return epochs && epochs->has(record.epoch, record.end);
+}
+
 // A position tells of a record as long as the leadership is the one under which it was appended: under another one
 // the log may have been cut off before it, and have another record there.
 SendResult<void> Appender::wait_durable(const RecordMetadata& record) {
@@ -30,11 +38,14 @@ SendResult<void> Appender::wait_durable(const RecordMetadata& record) {
   const std::int64_t deadline_ns = monotonic_ns() + std::chrono::nanoseconds(max_block_).count();
   for (;;) {
     const std::uint32_t seq = entry_->durable_seq.load(memory_order_acquire);  // SYNC: pairs with the bump
+    const LeaderEpoch epoch = partition_.epoch();
+    if (epoch != record.epoch && !outlived(record))
+      return std::unexpected(partition_.is_current() ? SendError::lost_leadership : SendError::closed);
     // SYNC: pairs with the keeper's release store after the sync.
     const bool synced = entry_->durable_position.load(memory_order_acquire) >= record.end.value();
     // Behind the position: the keeper stores topic and epoch before it counts what came under them as synced.
     if (!partition_.is_current()) return std::unexpected(SendError::closed);
-    if (partition_.epoch() != record.epoch) return std::unexpected(SendError::lost_leadership);
+    if (partition_.epoch() != epoch) continue;
     if (synced) {
       if (record.epoch == epoch_) synced_ = std::max(synced_, record.end);
       return {};
@@ -44,24 +55,44 @@ SendResult<void> Appender::wait_durable(const RecordMetadata& record) {
       return std::unexpected(*error == SendError::not_leader ? SendError::lost_leadership : *error);
     // SYNC: a full barrier between raising the flag and looking again; pairs with notify_waiters.
     entry_->durable_waiters.exchange(1, std::memory_order_seq_cst);
-    if (entry_->durable_position.load(memory_order_acquire) >= record.end.value())
-      continue;  // SYNC: as above
+    // SYNC: as above
+    if (entry_->durable_position.load(memory_order_acquire) >= record.end.value()) continue;
     if (monotonic_ns() >= deadline_ns) return std::unexpected(SendError::timed_out);
     partition_.control->wake_keeper();
     shm::futex_wait(entry_->durable_seq, seq, deadline_ns);
   }
 }
 
-// What an earlier leadership left unconfirmed is told once; from then on this is about what was sent since.
 SendResult<void> Appender::flush() {
   std::ignore = check_entry();  // which notices another leadership
-  if (!std::exchange(unconfirmed_, false)) {
-    if (sent_ == Position(0)) return {};
+  bool lost = false;
+  while (!unconfirmed_.empty()) {
+    const RecordMetadata last = unconfirmed_.back();
+    unconfirmed_.pop_back();  // first, for whoever waits may add another
+    const auto durable = wait_durable(last);
+    if (durable) continue;
+    if (durable.error() != SendError::lost_leadership) {
+      unconfirmed_.push_back(last);
+      return durable;
+    }
+    lost = true;
+  }
+  if (!lost && sent_ != Position(0)) {
     auto durable = wait_durable({.partition = partition_.partition, .epoch = epoch_, .end = sent_});
     if (durable || durable.error() != SendError::lost_leadership) return durable;
-    sent_ = synced_ = Position(0);
+    lost = true;
   }
+  if (!lost) return {};
+  forget_sent();
   return std::unexpected(SendError::lost_leadership);
+}
+
+void Appender::note_sent(const RecordMetadata& record) {
+  std::ignore = check_entry();
+  if (record.epoch == epoch_)
+    sent_ = std::max(sent_, record.end);
+  else
+    unconfirmed_.push_back(record);
 }
 
 // --- Replication ---------------------------------------------------------------------------------

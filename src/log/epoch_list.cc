@@ -113,6 +113,12 @@ void EpochList::cut(const LogPoint& end) {
   while (!starts_.empty() && starts_.back().start.position >= end.position) starts_.pop_back();
 }
 
+bool EpochList::has(LeaderEpoch epoch, Position end) const {
+  const auto found = std::ranges::find(starts_, epoch, &EpochStart::epoch);
+  if (found == starts_.end()) return false;
+  return std::next(found) == starts_.end() || end <= std::next(found)->start.position;
+}
+
 LogPoint common_end(const EpochList& mine, const LogPoint& end, const EpochList& theirs,
                     const LogPoint& their_end) {
   const auto a = mine.starts();

@@ -49,6 +49,8 @@ class EpochList {
   void clear() { starts_.clear(); }
 
   std::span<const EpochStart> starts() const { return starts_; }
+  // Whether what was appended under `epoch`, up to `end`, has stayed: the next epoch begins there or behind.
+  bool has(LeaderEpoch epoch, Position end) const;
   // The epoch that what comes next belongs to; 0 before the first.
   LeaderEpoch last() const { return starts_.empty() ? LeaderEpoch(0) : starts_.back().epoch; }
 

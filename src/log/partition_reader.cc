@@ -286,16 +286,14 @@ std::unexpected<Error> PartitionReader::corrupt_frame(const char* what) const {
 
 Result<PartitionReader::Look> PartitionReader::poll_segments(std::span<Record> out) {
   if (unread_.empty()) {
-    // SYNC: pairs with the keeper's release store after the sync.
-    const Position durable =
-        std::min(limit(), Position(partition_.entry().durable_position.load(memory_order_acquire)));
+    const Position most = limit_in_files();
     const bool in_ring = !compacted_ && position_ >= current_.first_position() &&
                          position_.value() >= current_.header().head.load(memory_order_relaxed);
-    if (in_ring || position_ >= durable) {
+    if (in_ring || position_ >= most) {
       if (auto attached = attach(); !attached) return std::unexpected(attached.error());
       return Look{0, mode_ != Mode::segments};
     }
-    if (auto read = read_segments(durable); !read) return std::unexpected(read.error());
+    if (auto read = read_segments(most); !read) return std::unexpected(read.error());
   }
   Look look;
   const std::byte* frame = unread_.data();

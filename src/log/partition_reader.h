@@ -166,6 +166,11 @@ class PartitionReader {
     return ships_ ? Position(shm::kNoWatermark)
                   : Position(partition_.entry().high_watermark.load(std::memory_order_acquire));
   }
+  // How far it may read in the files.
+  Position limit_in_files() const {
+    // SYNC: pairs with the keeper's release store after the sync.
+    return std::min(limit(), Position(partition_.entry().durable_position.load(std::memory_order_acquire)));
+  }
   Ring::End limited(Ring::End end) const;
   // Where to stop in this term for `limit`: its end, or before.
   const std::byte* stop_before(Position limit) const;
@@ -203,7 +208,9 @@ class PartitionReader {
   Status seek_in_files(Offset offset);
   void start_at(Ring& ring, const ReadPlace& place, Offset wanted);
   Status fix_offset();
-  Status seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
+  Result<Offset> start_in_files();
+  Status find_time(std::int64_t timestamp_ns);
+  Status find_time_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
 
   PartitionRef partition_;
   TopicPartition source_;

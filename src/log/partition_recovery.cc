@@ -163,7 +163,7 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
           Code::corrupt,
           fmt::format("the segment files in {} end at position {}, but the ring in {} holds {} to {}: one of "
                       "them is not of this log's last run; put the missing files back, or remove the ring's "
-                      "file to go on from the end of the segments",
+                      "file to go on from the end of the segments, and open producers anew",
                       partition_.disk_dir.string(), end.value(), partition_.shm_dir.string(), head.value(),
                       oldest.frame_limit().value()));
     if (const Position tail = oldest.claimed_end().position; tail > end)

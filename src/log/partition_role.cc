@@ -256,6 +256,9 @@ Result<bool> PartitionKeeper::lead(const RoleRequest& request) {
     shm::set_high_watermark(entry_, end.position.value(), end.offset.value());
   entry_.lease_deadline_ns.store(request.lease_deadline_ns, memory_order_release);  // SYNC: as in step_role
   settled_ = false;
+  // Ahead of the first claim that succeeds: should this process die in between, what stands behind `end` is no longer of
+  // an earlier epoch.
+  entry_.leader_epoch.store(request.epoch.value(), std::memory_order_seq_cst);
   current().ring().unfence({end.position, end.offset});
   publish_role(ReplicaRole::leader, request.epoch, request.leader_node);
   logger().info("{}: led by this host in epoch {}, from offset {} on", name(), request.epoch.value(),

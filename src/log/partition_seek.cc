@@ -66,6 +66,7 @@ Status PartitionReader::seek(Offset offset) {
   }
   for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
     auto ring = Ring::open(path, true);
+    if (!ring && ring.error().code != Code::not_found) return std::unexpected(ring.error());
     if (!ring || offset.value() >= ring->header().sealed_offset.load(memory_order_relaxed)) continue;
     retired_ = std::move(*ring);
     if (auto place = find_in(retired_, offset)) {
@@ -84,15 +85,19 @@ Status PartitionReader::seek_to_start() {
   auto sought = seek(start);
   for (int moves = 0; moves < kMostMoves && is_outside(sought); ++moves) {
     if (is_memory()) return seek_to_head();
-    auto listing = list_segments(partition_.disk_dir);
-    if (!listing) return unreadable(std::move(listing.error()));
-    const Offset first = listing->logs.empty() ? Offset(0) : listing->logs.front();
-    const Offset moved = std::max(log_start(), first);
-    if (moved == start) break;  // it is where it was: the log ends before it
-    start = moved;
+    auto moved = start_in_files();
+    if (!moved) return std::unexpected(moved.error());
+    if (*moved == start) break;  // it is where it was: the log ends before it
+    start = *moved;
     sought = seek(start);
   }
   return sought;
+}
+
+Result<Offset> PartitionReader::start_in_files() {
+  auto listing = list_segments(partition_.disk_dir);
+  if (!listing) return unreadable(std::move(listing.error()));
+  return std::max(log_start(), listing->logs.empty() ? Offset(0) : listing->logs.front());
 }
 
 // To the oldest record in the newest ring of a memory topic.
@@ -131,11 +136,10 @@ Status PartitionReader::seek_in_files(Offset offset) {
 
 // A frame that stands for several offsets (aborted) may hold the one that was sought.
 Status PartitionReader::fix_offset() {
-  // SYNC: pairs with the keeper's release store after the sync.
-  const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
+  const Position most = limit_in_files();
   compacted_ = false;
-  if (position_ >= durable) return {};
-  if (auto read = read_segments(durable); !read) return read;
+  if (position_ >= most) return {};
+  if (auto read = read_segments(most); !read) return read;
   if (!unread_.empty()) offset_ = Offset(format::load_header(unread_.data()).offset);
   return {};
 }
@@ -201,7 +205,23 @@ void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted
   enter(ring);
 }
 
+// The start may pass what is looked at, or what was found.
 Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
+  const std::uint64_t missed = missed_;  // by the search: nobody's loss
+  for (int moves = 0;; ++moves) {
+    auto start = is_memory() ? Result<Offset>(log_start()) : start_in_files();
+    if (!start) return std::unexpected(start.error());
+    auto sought = find_time(timestamp_ns);
+    missed_ = missed;
+    if (!is_outside(sought) || moves == kMostMoves) return sought;
+    if (is_memory()) continue;
+    auto now = start_in_files();
+    if (!now) return std::unexpected(now.error());
+    if (*now == *start) return sought;  // the log ends before it
+  }
+}
+
+Status PartitionReader::find_time(std::int64_t timestamp_ns) {
   auto end = log_end();
   if (!end) return std::unexpected(end.error());
   Offset from = log_start();
@@ -210,21 +230,20 @@ Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
     // SYNC: in the reverse order of the keeper's stores: what lies below the offset lies below the position,
     // and so in the files that are searched.
     const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_acquire));
-    const Position durable(partition_.entry().durable_position.load(memory_order_acquire));
-    auto found = segments_->locate_time(timestamp_ns, durable);
+    auto found = segments_->locate_time(timestamp_ns, limit_in_files());
     if (!found) return unreadable(std::move(found.error()));
     if (*found) return seek(**found);
-    from = std::max(from, durable_offset);
+    from = std::max(from, std::min(durable_offset, end->offset));
   }
   // What is only in the ring is looked through, as it stands there: an open transaction must not stop this.
   const IsolationLevel isolation = std::exchange(isolation_, IsolationLevel::read_uncommitted);
-  auto sought = seek_in_ring(timestamp_ns, from, end->offset);
+  auto sought = find_time_in_ring(timestamp_ns, from, end->offset);
   isolation_ = isolation;
   return sought;
 }
 
-Status PartitionReader::seek_in_ring(std::int64_t timestamp_ns, Offset from, Offset end) {
-  if (auto sought = seek(from); !sought) return sought;
+Status PartitionReader::find_time_in_ring(std::int64_t timestamp_ns, Offset from, Offset end) {
+  if (auto sought = from == log_start() ? seek_to_start() : seek(from); !sought) return sought;
   std::array<Record, 256> records;
   while (offset() < end) {
     const Offset before = offset();

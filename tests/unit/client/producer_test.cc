@@ -219,6 +219,7 @@ TEST_F(ProducerTest, WithoutAcksARefusalIsToldByFlush) {
   EXPECT_TRUE(p.flush());
   const auto refused = p.send(std::string(101, 'v'));
   EXPECT_EQ(p.wait_durable(*refused).error(), SendError::record_too_large);
+  EXPECT_EQ(p.wait_durable(*refused).error(), SendError::invalid_record) << "it is nowhere";
   EXPECT_TRUE(p.flush());
   EXPECT_TRUE(p.send("fine again"));
 }

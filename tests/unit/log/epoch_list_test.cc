@@ -31,6 +31,17 @@ TEST(EpochList, AnEpochWithoutARecordGivesWayToTheNext) {
   EXPECT_EQ(list.last(), LeaderEpoch(5));
 }
 
+TEST(EpochList, TellsWhatOfAnEpochHasStayed) {
+  EpochList list;
+  list.begin(LeaderEpoch(3), {Position(64), Offset(1)});
+  list.begin(LeaderEpoch(5), {Position(640), Offset(10)});
+  EXPECT_TRUE(list.has(LeaderEpoch(3), Position(640)));
+  EXPECT_FALSE(list.has(LeaderEpoch(3), Position(648)));
+  EXPECT_TRUE(list.has(LeaderEpoch(5), Position(6400)));
+  EXPECT_FALSE(list.has(LeaderEpoch(4), Position(100)));
+  EXPECT_FALSE(EpochList().has(LeaderEpoch(0), Position(0)));
+}
+
 TEST(EpochList, ComesBackFromItsFile) {
   const shm::TempDir dir;
   const EpochList list = list_of({{1, 0}, {4, 10}, {5, 1'000'000'000'000}});

@@ -148,23 +148,69 @@ TEST_P(ReplicatedDurability, AnothersRecordAtTheSamePositionDoesNotConfirmOne) {
   EXPECT_EQ((*producer)->wait_durable(*sent).error(), SendError::lost_leadership);
 }
 
-// A claim of one leadership, committed when it was over already, and what was synced before it was.
-TEST_P(ReplicatedDurability, WhatIsKnownToBeSyncedIsNotInDoubtLater) {
+// Its daemon was restarted, and nothing was cut off.
+TEST_P(ReplicatedDurability, WhatHasStayedIsConfirmedUnderTheNextLeadership) {
   a_.lead(1);
   auto producer = a_.new_producer();
   const auto sent = (*producer)->append({.value = "v"});
   ASSERT_TRUE(sent);
+  a_.lead(2);
   a_.turn_until([&] { return a_.entry().durable_position.load() >= sent->end.value(); });
   EXPECT_TRUE((*producer)->wait_durable(*sent));
-  a_.lead(2);
   EXPECT_TRUE((*producer)->flush());
-  auto claim = (*producer)->claim({}, 10);
+  const auto claim = (*producer)->claim({}, 10);
   ASSERT_TRUE(claim);
   a_.entry().leader_epoch.store(3);
   a_.entry().hot.fetch_add(shm::kHotVersion);
   std::ignore = (*producer)->check_replicas();  // which notices the new leadership
   EXPECT_TRUE((*producer)->commit(*claim));
-  EXPECT_EQ((*producer)->flush().error(), SendError::lost_leadership);
+  EXPECT_EQ((*producer)->flush().error(), SendError::timed_out);
+  a_.turn_until([&] { return a_.entry().durable_position.load() >= claim->metadata.end.value(); });
+  EXPECT_TRUE((*producer)->flush());
+}
+
+// As one that answers for another does.
+TEST_P(ReplicatedDurability, WhatIsNotedAsSentIsFlushed) {
+  a_.lead(1);
+  auto other = a_.new_producer();
+  const auto sent = (*other)->append({.value = "v"});
+  ASSERT_TRUE(sent);
+  auto producer = a_.new_producer();
+  EXPECT_TRUE((*producer)->flush()) << "it has sent nothing";
+  (*producer)->note_sent(*sent);
+  EXPECT_EQ((*producer)->flush().error(), SendError::timed_out);
+  a_.turn_until([&] { return a_.entry().durable_position.load() >= sent->end.value(); });
+  EXPECT_TRUE((*producer)->flush());
+}
+
+TEST_P(ReplicatedLeader, NumbersOfOneEpochAreNotAppendedUnderAnother) {
+  a_.lead(1);
+  const Stamp stamp{.producer_id = 7};
+  auto producer = a_.new_producer();
+  (*producer)->set_stamp(&stamp);
+  (*producer)->expect_epoch(LeaderEpoch(1));
+  ASSERT_TRUE((*producer)->append({.value = "v"}));
+  a_.lead(2);
+  EXPECT_EQ((*producer)->append({.value = "w"}).error(), SendError::not_leader);
+  EXPECT_EQ((*producer)->next_sequence(), 1u);
+  (*producer)->expect_epoch(std::nullopt);
+  EXPECT_TRUE((*producer)->append({.value = "w"}));
+}
+
+TEST_P(ReplicatedLeader, AClaimThatIsDroppedTakesBackNoNumberThatTheLogHasGivenMeanwhile) {
+  a_.lead(1);
+  const Stamp stamp{.producer_id = 7};
+  auto producer = a_.new_producer();
+  (*producer)->set_stamp(&stamp);
+  auto claim = (*producer)->claim({}, 10);
+  ASSERT_TRUE(claim);
+  (*producer)->abort(*claim);
+  EXPECT_EQ((*producer)->next_sequence(), 0u);
+  claim = (*producer)->claim({}, 10);
+  ASSERT_TRUE(claim);
+  (*producer)->set_next_sequence(20);
+  (*producer)->abort(*claim);
+  EXPECT_EQ((*producer)->next_sequence(), 20u);
 }
 
 TEST_P(ReplicatedLeader, TheNextTopicInItsPlaceConfirmsNothing) {

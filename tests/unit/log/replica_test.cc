@@ -69,6 +69,28 @@ TEST_P(Replicated, AFollowerTakesOverWhereItStands) {
   follow_and_expect_same(b_, a_, 3);
 }
 
+// Behind a reboot all is in the files, and nothing is known of what the others have.
+TEST(ReplicatedOnDisk, ReadersOfFilesStopAtTheHighWatermarkWhereverTheyBegin) {
+  ReplicaHost a(Storage::disk);
+  a.lead(1);
+  auto producer = a.new_producer();
+  a.append(*producer, "r", 50);
+  a.turn_until_durable();
+  producer.reset();
+  a.reboot();
+  auto reader = a.new_reader();
+  EXPECT_TRUE(a.records_of(*reader).empty());
+  EXPECT_TRUE(reader->seek(Offset(0)));
+  EXPECT_TRUE(a.records_of(*reader).empty());
+  EXPECT_TRUE(reader->seek_to_start());
+  EXPECT_TRUE(a.records_of(*reader).empty());
+  const auto sought = reader->seek_to_time(0);
+  EXPECT_TRUE(sought) << to_string(sought.error());
+  EXPECT_TRUE(a.records_of(*reader).empty());
+  a.set_watermark(a.end());
+  EXPECT_EQ(a.records_of(*reader).size(), 50u);
+}
+
 // What is taken back may reach further than the ring does.
 TEST(ReplicatedOnDisk, CutsOffWhatIsOnlyInFiles) {
   ReplicaHost a(Storage::disk);
