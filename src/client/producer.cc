@@ -280,8 +280,11 @@ SendResult<Claim> ProducerCore::claim_slowly(std::size_t value_bytes, std::strin
 
 inline SendResult<Claim> ProducerCore::claim_from(log::Appender& to, std::size_t value_bytes,
                                                   std::string_view key) {
-  auto open =
-      numbers_ ? append_known(to, [&] { return to.claim(key, value_bytes); }) : to.claim(key, value_bytes);
+  if (numbers_) [[unlikely]]
+    to.expect_epoch(numbered_of(to).epoch);
+  auto open = to.claim(key, value_bytes);
+  if (numbers_) [[unlikely]]
+    to.expect_epoch(std::nullopt);
   if (!open) [[unlikely]]
     return refuse(open.error(), &to);
   open_ = *open;
@@ -296,8 +299,10 @@ SendResult<RecordMetadata> ProducerCore::commit_claim() {
   log::Appender& to = *std::exchange(open_appender_, nullptr);
   share_->set_claimer(nullptr);
   choose_path();
+  if (!numbers_) [[likely]]
+    return after_append(to, to.commit(open_));
   auto committed = to.commit(open_);
-  if (numbers_ && committed) numbered_of(to).note(open_.sequence, *committed);
+  if (committed) numbered_of(to).note(open_.sequence, *committed);
   return after_append(to, committed);
 }
 

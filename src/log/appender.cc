@@ -368,10 +368,9 @@ SendResult<RecordMetadata> Appender::commit(const Open& open) {
     take_back_sequence(open);
     return refuse_commit();
   }
-  if (open.metadata.epoch == epoch_)
-    sent_ = open.metadata.end;
-  else
-    unconfirmed_.push_back(open.metadata);  // claimed under an earlier leadership
+  if (open.metadata.epoch != epoch_) [[unlikely]]
+    return commit_of_earlier_epoch(open);
+  sent_ = open.metadata.end;
   return open.metadata;
 }
 

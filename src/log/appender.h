@@ -349,6 +349,7 @@ class Appender {
   bool was_kept(const std::byte* frame, bool committed);
   std::unexpected<SendError> refuse_commit();
   bool still_leads() const;
+  RecordMetadata commit_of_earlier_epoch(const Open& open);
   bool outlived(const RecordMetadata& record) const;
   void take_back_sequence(const Open& open);
   std::unexpected<SendError> refuse(SendError error) {

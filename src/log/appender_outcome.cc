@@ -87,6 +87,11 @@ SendResult<void> Appender::flush() {
   return std::unexpected(SendError::lost_leadership);
 }
 
+RecordMetadata Appender::commit_of_earlier_epoch(const Open& open) {
+  unconfirmed_.push_back(open.metadata);
+  return open.metadata;
+}
+
 void Appender::note_sent(const RecordMetadata& record) {
   std::ignore = check_entry();
   if (record.epoch == epoch_)
