@@ -69,7 +69,7 @@ struct ConsumerOptions {
 // returned. Nor may a callback end the consumer.
 //
 // What a callback throws comes out of that poll or unsubscribe, once the rebalance is complete: what was revoked is
-// given up, what was granted is open, a member that was expelled has joined again, as if nothing had been thrown. Where
+// given up, what was granted is open, a member that was expelled has joined again, or tries to at the next poll, as if nothing had been thrown. Where
 // several throw, it is what the first threw. Records, and errors that last, come with the next poll.
 struct RebalanceListener {
   using Callback = std::function<void(std::span<const TopicPartition>)>;
@@ -180,7 +180,8 @@ class Consumer {
   // internal ones, which begin with "__".
   Status subscribe_pattern(std::string_view expression, RebalanceListener listener = {});
   // Commits (with enable_auto_commit), gives all partitions back, and leaves the group.
-  // Errors: no_keeper, timed_out, invalid_argument (within a callback of a listener). Throws what a callback throws.
+  // Errors: no_keeper, timed_out, invalid_argument (within a callback of a listener). Throws what a callback throws;
+  // while another exception unwinds, that is logged instead, and nothing is committed automatically.
   Status unsubscribe();
 
   // Moves the group's positions, wherever a transaction may have put them, to where this consumer is, or to the

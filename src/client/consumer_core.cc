@@ -42,9 +42,7 @@ ConsumerCore::ConsumerCore(const Log& log, ConsumerOptions options, shm::OwnedSl
 
 ConsumerCore::~ConsumerCore() {
   if (log_->is_mine()) {
-    // While an exception unwinds, what the last poll brought cannot be taken for handled.
-    const bool unwinds = std::uncaught_exceptions() > exceptions_at_open_;
-    if (membership_ && options_.enable_auto_commit && !unwinds) std::ignore = commit();
+    if (membership_ && options_.enable_auto_commit && !unwinds()) std::ignore = commit();
     return;
   }
   slot_.abandon();

@@ -79,6 +79,9 @@ class ConsumerCore {
   void hold_back();
   void adapt(std::size_t records);
 
+  // While an exception unwinds, what the last poll brought cannot be taken for handled.
+  bool unwinds() const { return std::uncaught_exceptions() > exceptions_at_open_; }
+
   // consumer_group.cc
   Status check_member() const;
   Status check_no_callback(std::string_view call) const;
@@ -86,7 +89,7 @@ class ConsumerCore {
   Status rebalance();
   Status open_granted();
   void tell(const RebalanceListener::Callback& callback, const std::vector<TopicPartition>& partitions);
-  void rethrow();
+  void rethrow(const Status& beside);
   // Whether this poll is to see to what is granted and not open, or to joining again; or is to be refused.
   bool must_open() const {
     return unopened_ && (in_callback_ || open_again_ns_ == 0 || monotonic_ns() >= open_again_ns_);

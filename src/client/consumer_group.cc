@@ -81,14 +81,14 @@ Status ConsumerCore::unsubscribe() {
   if (auto mine = log_->check_mine(); !mine) return mine;
   if (auto outside = check_no_callback("unsubscribe"); !outside) return outside;
   if (!membership_) return {};
-  if (options_.enable_auto_commit) std::ignore = commit();
+  if (options_.enable_auto_commit && !unwinds()) std::ignore = commit();
   const std::vector<TopicPartition> revoked = assignment_;
   tell(listener_.revoked, revoked);
   drop(revoked);
   auto left = membership_->leave();
   membership_.reset();
   subscribed_ = unopened_ = false;
-  rethrow();
+  rethrow(left);
   return left;
 }
 
@@ -123,14 +123,20 @@ void ConsumerCore::tell(const RebalanceListener::Callback& callback,
   in_callback_ = false;
 }
 
-void ConsumerCore::rethrow() {
-  if (thrown_) std::rethrow_exception(std::exchange(thrown_, nullptr));
+// `beside`: what would have been returned.
+void ConsumerCore::rethrow(const Status& beside) {
+  if (!thrown_) return;
+  if (!beside) logger().error("group '{}': {}", options_.group_id, beside.error().message);
+  const std::exception_ptr thrown = std::exchange(thrown_, nullptr);
+  if (!unwinds()) std::rethrow_exception(thrown);
+  logger().error("group '{}': a callback of the rebalance listener threw while another exception unwinds",
+                 options_.group_id);
 }
 
 Status ConsumerCore::handle_news() {
   if (auto outside = check_no_callback("poll"); !outside) return outside;
   Status handled = rebalance();
-  rethrow();
+  rethrow(handled);
   return handled;
 }
 

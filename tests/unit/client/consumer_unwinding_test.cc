@@ -12,6 +12,11 @@ using ::testing::ElementsAre;
 
 class UnwindingTest : public GroupTest {
  protected:
+  struct AtEnd {
+    std::function<void()> act;
+    ~AtEnd() { act(); }
+  };
+
   static void read_one(Consumer& reader) {
     poll_until({&reader}, [](const Got& g) { return count(g) == 1; });
   }
@@ -61,14 +66,27 @@ TEST_F(UnwindingTest, AConsumerThatEndsBehindACaughtExceptionCommits) {
   EXPECT_EQ(at->offset, Offset(1));
 }
 
+TEST_F(UnwindingTest, OneThatLeavesWhileAnExceptionUnwindsCommitsNothingAndItsListenersThrowIsNoSecondOne) {
+  create("orders", small());
+  send("orders", "not handled");
+  const auto handle = [&] {
+    Consumer reader =
+        member("billing", "orders", {.auto_commit_interval = std::chrono::hours(1)},
+               {.revoked = [](std::span<const TopicPartition>) { throw std::logic_error("in revoked"); }});
+    const AtEnd leaving{[&] { EXPECT_TRUE(reader.unsubscribe()); }};
+    read_one(reader);
+    throw std::runtime_error("the record cannot be handled");
+  };
+  EXPECT_THROW(handle(), std::runtime_error);
+  Consumer next = member("billing", "orders");
+  const Got got = poll_until({&next}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("not handled"));
+}
+
 // As whoever tidies up after a failure may read a topic for it.
 TEST_F(UnwindingTest, AConsumerThatBeganWhileAnExceptionUnwoundCommits) {
   create("orders", small());
   send("orders", "a");
-  struct AtEnd {
-    std::function<void()> act;
-    ~AtEnd() { act(); }
-  };
   const auto fail_and_tidy_up = [&] {
     const AtEnd tidying{[&] { const Consumer reader = reader_of_one(); }};
     throw std::runtime_error("something else went wrong");
