@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -272,19 +273,17 @@ void Daemon::apply_reloaded(const Config& next) {
 // --- Answers -------------------------------------------------------------------------------------
 
 Status Daemon::start_http() {
-  auto listens = with_threads("the web server", [this]() -> Status {
-    auto started = monitor::HttpServer::start({.host = config_.http.listen.host,
-                                               .port = config_.http.listen.port,
-                                               .allow_remote = config_.http.allow_remote},
-                                              answers());
-    if (!started) {
+  auto started = monitor::HttpServer::start({.host = config_.http.listen.host,
+                                             .port = config_.http.listen.port,
+                                             .allow_remote = config_.http.allow_remote},
+                                            answers());
+  if (!started) {
+    // EAGAIN: no thread could be made, and the error names what helps.
+    if (started.error().os_errno != EAGAIN)
       started.error().message += "; set http.listen to an address of this host and a port that is free";
-      return std::unexpected(started.error());
-    }
-    http_ = std::move(*started);
-    return {};
-  });
-  if (!listens) return listens;
+    return std::unexpected(started.error());
+  }
+  http_ = std::move(*started);
   logger().info("metrics and dashboard on http://{}/",
                 to_string(Endpoint{config_.http.listen.host, http_->port()}));
   return {};

@@ -8,19 +8,25 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/descriptor.h"
 #include "base/random.h"
 #include "base/result.h"
+#include "base/threads.h"
 
 namespace ringtail::monitor {
 namespace {
@@ -29,6 +35,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr std::size_t kThreads = 8;
+constexpr const char* kThreadName = "ringtail-http";
 constexpr std::size_t kMaxBody = 4096;  // nobody has anything to send
 constexpr std::size_t kMaxRequest = 64 << 10;
 constexpr milliseconds kSilence{1'000};  // browsers connect in case they have something to ask
@@ -106,15 +113,70 @@ void send_page(httplib::Response& response) {
 // When the connection was accepted that this thread has taken up; it may have waited for a thread.
 thread_local steady_clock::time_point accepted_at;
 
-class ConnectionQueue final : public httplib::ThreadPool {
+// Serves connections in the order in which they came. httplib's own queue makes its threads once the server
+// runs, where nobody can be told that there are none to be had.
+class ConnectionQueue final : public httplib::TaskQueue {
  public:
-  ConnectionQueue() : ThreadPool(kThreads) {}
-  void enqueue(std::function<void()> serve) override {
-    ThreadPool::enqueue([serve = std::move(serve), now = steady_clock::now()] {
-      accepted_at = now;
-      serve();
-    });
+  ConnectionQueue() = default;
+  ConnectionQueue(const ConnectionQueue&) = delete;
+  ConnectionQueue& operator=(const ConnectionQueue&) = delete;
+  ~ConnectionQueue() override { end(); }
+
+  // To be called once. Errors: as thread_error; then it is only to be destroyed.
+  Status start() {
+    threads_.reserve(kThreads);
+    while (threads_.size() < kThreads) {
+      auto thread = start_thread("the web server", [this] { run(); });
+      if (!thread) return std::unexpected(thread.error());
+      threads_.push_back(std::move(*thread));
+    }
+    return {};
   }
+  void enqueue(std::function<void()> serve) override {
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_.push_back({.serve = std::move(serve), .accepted = steady_clock::now()});
+    }
+    wake_.notify_one();
+  }
+  void shutdown() override { end(); }
+
+ private:
+  struct Waiting {
+    std::function<void()> serve;
+    steady_clock::time_point accepted;
+  };
+
+  void run() {
+    ::pthread_setname_np(::pthread_self(), kThreadName);
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return ended_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      const Waiting next = std::move(waiting_.front());
+      waiting_.pop_front();
+      lock.unlock();
+      accepted_at = next.accepted;
+      next.serve();
+      lock.lock();
+    }
+  }
+  // Waits until all that were accepted have been served.
+  void end() {
+    {
+      const std::lock_guard lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    for (auto& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Waiting> waiting_;
+  bool ended_ = false;
+  std::vector<std::thread> threads_;
 };
 
 // A connection as httplib reads and writes it, which ends it when it cannot. Its request has to have come in
@@ -197,13 +259,21 @@ class Connection final : public httplib::Stream {
 class BoundedServer final : public httplib::Server {
  public:
   explicit BoundedServer(milliseconds request_time) : request_time_(request_time) {
-    new_task_queue = [] { return new ConnectionQueue; };
+    new_task_queue = [this] { return queue_.release(); };  // httplib deletes it
+  }
+  BoundedServer(const BoundedServer&) = delete;
+  BoundedServer& operator=(const BoundedServer&) = delete;
+  // A server that never ran keeps its socket when it stops.
+  ~BoundedServer() override {
+    if (queue_ && svr_sock_ != INVALID_SOCKET) ::close(svr_sock_);
   }
 
-  // To be called before it listens. Errors: system.
+  // To be called before it listens. Errors: as system_error and thread_error.
   Status prepare() {
     end_ = Descriptor(::eventfd(0, EFD_CLOEXEC));
-    return end_ ? Status() : fail_errno(errno, "cannot make an event");
+    if (!end_) return fail_errno(errno, "cannot make an event");
+    queue_ = std::make_unique<ConnectionQueue>();
+    return queue_->start();
   }
   // Lets no client be waited for any more, and stops.
   void end() {
@@ -221,6 +291,7 @@ class BoundedServer final : public httplib::Server {
 
   milliseconds request_time_;
   Descriptor end_;
+  std::unique_ptr<ConnectionQueue> queue_;  // until the server runs
 };
 
 }  // namespace
@@ -249,10 +320,12 @@ class HttpServer::Impl {
     const int os_errno = errno;
     if (port_ < 0)
       return fail_errno(os_errno, fmt::format("cannot listen on {} port {}", options_.host, options_.port));
-    thread_ = std::thread([this] {
-      ::pthread_setname_np(::pthread_self(), "ringtail-http");  // its workers inherit the name
+    auto thread = start_thread("the web server", [this] {
+      ::pthread_setname_np(::pthread_self(), kThreadName);
       server_.listen_after_bind();
     });
+    if (!thread) return std::unexpected(thread.error());
+    thread_ = std::move(*thread);
     // A server that is stopped before it runs would run on.
     while (!server_.is_running()) std::this_thread::yield();
     return {};

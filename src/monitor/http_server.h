@@ -42,7 +42,7 @@ class HttpServer {
  public:
   // Returns once connections are accepted. Errors: invalid_argument (the address is not loopback, and
   // allow_remote is not set), system (the host has no address), as system_error (somebody else listens there,
-  // or no descriptors are left). Blocks while the host's name is looked up.
+  // or no descriptors are left), as thread_error. Blocks while the host's name is looked up.
   static Result<std::unique_ptr<HttpServer>> start(const HttpOptions& options, HttpAnswers answers);
   ~HttpServer();
   HttpServer(const HttpServer&) = delete;

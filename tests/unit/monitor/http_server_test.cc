@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/descriptor.h"
+#include "support/thread_shortage.h"
 
 namespace ringtail::monitor {
 namespace {
@@ -124,6 +125,21 @@ TEST_F(HttpServerTest, AHostThatDoesNotResolveIsAnErrorWithTheResolversReason) {
   const auto started = HttpServer::start({.host = host, .allow_remote = true}, answers());
   ASSERT_FALSE(started);
   EXPECT_THAT(started.error().message, AllOf(HasSubstr(host), HasSubstr(": Name or service not known")));
+}
+
+TEST_F(HttpServerTest, WhereNoThreadCanBeMadeIsAnErrorAndThePortStaysFree) {
+  const HttpOptions options{.port = server_->port()};
+  server_.reset();
+  {
+    const ringtail::testing::ThreadShortage shortage;
+    const auto refused = HttpServer::start(options, answers());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::system);
+    EXPECT_EQ(refused.error().os_errno, EAGAIN);
+    EXPECT_THAT(refused.error().message, HasSubstr("cannot start a thread for the web server: "));
+  }
+  start(options, answers());
+  EXPECT_EQ(get("/healthz").status, 200);
 }
 
 TEST_F(HttpServerTest, EndsWhileSomebodyIsConnected) {
