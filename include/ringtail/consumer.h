@@ -57,7 +57,8 @@ struct ConsumerOptions {
   // what was not comes again. Without, a position moves when a commit is asked for.
   bool enable_auto_commit = true;
   std::chrono::milliseconds auto_commit_interval{5'000};  // at least 1, if enable_auto_commit
-  // A member that does not poll for this long is taken for stuck, and its partitions go to others. At least 1.
+  // A member that does not poll for this long is taken for stuck, and its partitions go to others. At least 1; of
+  // both intervals, what is longer than 2^32 - 1 ms (49.7 days), as milliseconds::max() is, is taken for that.
   std::chrono::milliseconds max_poll_interval{300'000};
 };
 
@@ -69,8 +70,10 @@ struct ConsumerOptions {
 // returned. Nor may a callback end the consumer.
 //
 // What a callback throws comes out of that poll or unsubscribe, once the rebalance is complete: what was revoked is
-// given up, what was granted is open, a member that was expelled has joined again, or tries to at the next poll, as if nothing had been thrown. Where
-// several throw, it is what the first threw. Records, and errors that last, come with the next poll.
+// given up, what was granted is open, a member that was expelled has joined again, or tries to at the next poll, as if
+// nothing had been thrown. Where several throw, it is what the first threw. Records, and errors that last, come with
+// the next poll; an error beside what is thrown is logged. So is what a callback throws, where a destructor calls poll
+// or unsubscribe while another exception unwinds.
 struct RebalanceListener {
   using Callback = std::function<void(std::span<const TopicPartition>)>;
   Callback assigned = {};  // owned from now on; positions are set, seek may change them
@@ -137,14 +140,15 @@ class Consumer {
   const std::vector<TopicPartition>& assignment() const;
 
   // Sets the offset of the next record. Whoever seeks beyond a claim that is still open is not held up by it, and does
-  // not get its record. Errors: not_found (not assigned), offset_out_of_range
-  // (only with Reset::none), corrupt, storage_failed.
+  // not get its record. Errors: not_found (not assigned), offset_out_of_range (only with Reset::none), closed (the
+  // topic was deleted), no_keeper, corrupt, storage_failed.
   Status seek(const TopicPartition& partition, Offset offset);
   // To where the log starts or ends, whatever auto_offset_reset says, and though that moves on meanwhile. Errors: as
   // seek, but offset_out_of_range only on a follower's host whose high watermark is still before its log's start.
   Status seek_to_beginning(const TopicPartition& partition);
   Status seek_to_end(const TopicPartition& partition);
-  // To the first record with a timestamp of at least `timestamp_ns`, or the end when there is none.
+  // To the first record with a timestamp of at least `timestamp_ns`, or the end when there is none. Errors: as
+  // seek_to_beginning.
   Status seek_to_time(const TopicPartition& partition, std::int64_t timestamp_ns);
   // The offset of the next record.
   Result<Offset> position(const TopicPartition& partition) const;
@@ -174,6 +178,7 @@ class Consumer {
   // does not exist (yet) gives none. Blocks until the coordinator has answered.
   // Errors: invalid_argument (no group id, partitions assigned by hand, malformed expression, within a callback
   // of a listener), no_keeper, timed_out, inconsistent_assignor, limit_exceeded (128 groups; 2047 bytes of names).
+  // With no topics it is unsubscribe, and throws what a callback throws.
   Status subscribe(std::span<const std::string> topics, RebalanceListener listener = {});
   Status subscribe(std::string_view topic, RebalanceListener listener = {});
   // To all topics, present and to come, whose whole name matches a POSIX extended regular expression; not to
@@ -186,7 +191,8 @@ class Consumer {
 
   // Moves the group's positions, wherever a transaction may have put them, to where this consumer is, or to the
   // offsets given: behind everything that polls have returned. Visible to every process of this host on return, and so
-  // survives all of them; on disk some 100 ms later. Lock-free; about 20 ns for each partition that has moved.
+  // survives all of them; on disk some 100 ms later. Lock-free; about 20 ns for each partition that has moved. Once
+  // group_metadata() was called, it also looks, for each one assigned, whether a transaction has moved its position.
   // Errors: stale_generation: partitions are no longer this member's; those commits do not count, the others
   // do. invalid_argument (not a member).
   Status commit_async();

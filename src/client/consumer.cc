@@ -30,8 +30,8 @@ Status check(const ConsumerOptions& options) {
                             options.auto_commit_interval.count()));
   if (options.max_poll_interval.count() <= 0)
     return fail(Code::invalid_argument,
-                fmt::format("max_poll_interval is {} ms, it must be at least 1; for ever is "
-                            "milliseconds::max()",
+                fmt::format("max_poll_interval is {} ms, it must be at least 1; the longest "
+                            "is 49.7 days, which is what milliseconds::max() gives",
                             options.max_poll_interval.count()));
   return {};
 }

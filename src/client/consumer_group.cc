@@ -1,4 +1,5 @@
 // The consumer as a member of a group.
+#include <cxxabi.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,6 +22,16 @@ namespace {
 constexpr std::int64_t kLongestSliceNs = 1'000'000'000;
 constexpr std::int64_t kOpenAgainNs = 100'000'000;
 constexpr std::size_t kMostMoved = 8;
+
+std::string what_of(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::exception& exception) {
+    return exception.what();
+  } catch (...) {
+    return "something that is no std::exception";
+  }
+}
 
 }  // namespace
 
@@ -113,9 +124,13 @@ void ConsumerCore::tell(const RebalanceListener::Callback& callback,
   const bool unopened = std::exchange(unopened_, true);  // a poll within comes to handle_news, and is refused
   try {
     callback(partitions);
+  } catch (const abi::__forced_unwind&) {  // the thread is being cancelled, or ends itself
+    in_callback_ = false;
+    throw;  // unopened_ stays: should another thread poll, it goes on with the rebalance
   } catch (...) {
     if (thrown_)
-      logger().error("group '{}': another callback of the rebalance listener threw, too", options_.group_id);
+      logger().error("group '{}': another callback of the rebalance listener threw, too: {}",
+                     options_.group_id, what_of(std::current_exception()));
     else
       thrown_ = std::current_exception();
   }
@@ -129,8 +144,8 @@ void ConsumerCore::rethrow(const Status& beside) {
   if (!beside) logger().error("group '{}': {}", options_.group_id, beside.error().message);
   const std::exception_ptr thrown = std::exchange(thrown_, nullptr);
   if (!unwinds()) std::rethrow_exception(thrown);
-  logger().error("group '{}': a callback of the rebalance listener threw while another exception unwinds",
-                 options_.group_id);
+  logger().error("group '{}': a callback of the rebalance listener threw while another exception unwinds: {}",
+                 options_.group_id, what_of(thrown));
 }
 
 Status ConsumerCore::handle_news() {

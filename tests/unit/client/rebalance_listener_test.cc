@@ -10,6 +10,7 @@
 namespace ringtail {
 namespace {
 
+using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::Field;
@@ -56,10 +57,9 @@ class RebalanceListenerTest : public GroupTest {
   static void expect_refused(const std::vector<Error>& answers) {
     EXPECT_THAT(answers, SizeIs(6));
     EXPECT_THAT(answers, Each(Field("code", &Error::code, Code::invalid_argument)));
-    // Of assign, the last, the subscription is in the way already.
-    for (std::size_t i = 0; i + 1 < answers.size(); ++i) {
-      EXPECT_THAT(answers[i].message, HasSubstr("within a callback"));
-      EXPECT_THAT(answers[i].message, HasSubstr("once the poll or unsubscribe"));
+    for (const Error& answer : answers) {
+      EXPECT_THAT(answer.message, HasSubstr("within a callback"));
+      EXPECT_THAT(answer.message, HasSubstr("once the poll or unsubscribe"));
     }
   }
 };
@@ -120,9 +120,11 @@ TEST_F(RebalanceListenerTest, TheListenerThatTriedToBeReplacedHearsOfTheNextChan
                       },
                   .revoked = [&](std::span<const TopicPartition>) { heard.emplace_back("revoked"); }});
   wait_assigned({&*first}, {2});
+  EXPECT_THAT(heard, Contains("still here"));
+  heard.clear();  // both partitions may have come at once, or one after the other
   Consumer second = member("billing", "orders");
   wait_assigned({&*first, &second}, {1, 1});
-  EXPECT_THAT(heard, ElementsAre("assigned", "still here", "revoked"));
+  EXPECT_THAT(heard, ElementsAre("revoked"));
 }
 
 TEST_F(RebalanceListenerTest, WithinACallbackItSeeksPausesCommitsAndAsks) {
