@@ -13,8 +13,6 @@ namespace ringtail::replication {
 
 namespace {
 
-constexpr double kNsInSecond = 1e9;
-
 Status check_file(const std::string& path, std::string_view what) {
   if (path.empty() || ::access(path.c_str(), R_OK) == 0) return {};
   return fail_errno(errno, fmt::format("cannot read the {} '{}'", what, path));
@@ -80,7 +78,8 @@ CoordinatorHealth EtcdSession::health() const {
   const std::lock_guard lock(mutex_);
   CoordinatorHealth health = health_;
   if (contact_ns_ != 0)
-    health.seconds_since_contact = static_cast<double>(boottime_ns() - contact_ns_) / kNsInSecond;
+    health.seconds_since_contact =
+        std::chrono::duration<double>(std::chrono::nanoseconds(boottime_ns() - contact_ns_)).count();
   return health;
 }
 
