@@ -220,8 +220,8 @@ class Producer {
   // invalid_argument (no transaction, an open claim, or add_offsets has failed, or acks=none has
   // hidden that a record was refused), no_keeper.
   Status commit();
-  // Undoes it. Waits until that is visible. What it has sent keeps its numbers: send that again without one, for a number
-  // that was sent before is answered by its record, aborted or not. Errors: fenced, timed_out, invalid_argument, no_keeper.
+  // Undoes it. Waits until that is visible. The numbers of what it has sent come once more: what is sent again under
+  // them is appended. Errors: fenced, timed_out, invalid_argument, no_keeper.
   Status abort();
 
   // Of producers that number their records: the next number in a partition. On a replicated topic the log is asked

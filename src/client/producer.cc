@@ -125,12 +125,15 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
     direct_ = nullptr;  // the next send comes by take_up_new_partitions
   });
   if (numbers_) appender->set_stamp(share_->has_id() ? &share_->stamp() : &own_stamp_);
-  if (share_->has_id()) appender->set_next_sequence(share_->next_sequence(*ref));
+  const Numbering before = share_->has_id() ? share_->numbering(*ref) : Numbering{};
+  appender->set_next_sequence(before.next);
   appenders_.push_back(std::move(*appender));
   enlisted_.push_back(0);
   // One with an id of its own has sent nothing; what others have sent under a given id, the log knows.
   const bool given = !share_->has_id() && options_.producer_id != 0;
-  numbered_.push_back({.epoch = given ? Numbered::kNeverRecalled : ref->epoch()});
+  numbered_.push_back({.epoch = given || before.unknown ? Numbered::kNeverRecalled : ref->epoch(),
+                       .first = before.first,
+                       .transaction = before.transaction});
   return {};
 }
 
@@ -166,8 +169,13 @@ ProducerCore::~ProducerCore() {
   abort_claim();
   for (log::Appender& appender : appenders_) appender.release_exclusive();
   if (!share_->has_id()) return;
-  for (const log::Appender& appender : appenders_)
-    share_->next_sequence(appender.partition()) = appender.next_sequence();
+  for (const log::Appender& appender : appenders_) {
+    const Numbered& numbered = numbered_of(appender);
+    share_->numbering(appender.partition()) = {.next = appender.next_sequence(),
+                                               .first = numbered.first,
+                                               .transaction = numbered.transaction,
+                                               .unknown = numbered.epoch == Numbered::kNeverRecalled};
+  }
 }
 
 std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appender* appender) {
@@ -192,7 +200,7 @@ std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
 }
 
 // Before the first append of a transaction to a partition.
-std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
+std::optional<SendError> ProducerCore::enlist(log::Appender& appender) {
   const std::uint64_t transaction = share_->transaction();
   if (transaction == 0) return SendError::no_transaction;
   std::uint64_t& enlisted = enlisted_[appender.partition().partition.value()];
@@ -201,6 +209,7 @@ std::optional<SendError> ProducerCore::enlist(const log::Appender& appender) {
   if (appender.partition().entry().exclusive.load(std::memory_order_relaxed) != 0)
     return SendError::held_exclusively;
   if (auto error = share_->enlist(appender.partition().index)) return error;
+  if (auto error = begin_numbers(appender)) return error;
   enlisted = transaction;
   return std::nullopt;
 }

@@ -43,8 +43,8 @@ class ProducerCore {
   Status abort() { return share_->abort(); }
   std::uint64_t next_sequence(PartitionId partition);
 
-  // The transaction of a refusal that nobody was told of is aborted.
-  void forget_refusal() { refused_ = false; }
+  // The transaction that is open ends as if nothing had been sent in it: its numbers come once more.
+  void on_abort();
   // Whether sends and claims may go the direct way; to be asked when one that shares opens or ends a claim.
   void choose_path();
   std::uint64_t topic_id() const { return appenders_.front().partition().topic_id; }
@@ -87,6 +87,7 @@ class ProducerCore {
     return recall_again(appender, epoch);
   }
   std::optional<SendError> recall_again(log::Appender& appender, LeaderEpoch epoch);
+  std::optional<SendError> begin_numbers(log::Appender& appender);
   Status recall_given(log::Appender& appender);
   Status read_back(log::Appender& appender);
   // `append` under the epoch in which the numbers are known.
@@ -97,7 +98,7 @@ class ProducerCore {
     to.expect_epoch(std::nullopt);
     return appended;
   }
-  std::optional<SendError> enlist(const log::Appender& appender);
+  std::optional<SendError> enlist(log::Appender& appender);
   SendResult<RecordMetadata> after_append(log::Appender& appender, SendResult<RecordMetadata> appended);
   std::unexpected<SendError> refuse(SendError error, const log::Appender* appender = nullptr);
 
@@ -124,6 +125,8 @@ class ProducerCore {
     LeaderEpoch epoch{0};  // under which `sent` and the next number are what the log says
     bool known = true;     // otherwise the next number is whatever it is given
     Offset known_until = log::SentRecords::kUnknown;  // in the log, it has read or sent
+    std::uint64_t first = 0;                          // as in Numbering
+    std::uint32_t transaction = 0;
 
     void note(std::uint64_t sequence, const RecordMetadata& metadata) {
       sent.note(sequence, metadata);

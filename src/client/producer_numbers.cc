@@ -82,14 +82,40 @@ Status ProducerCore::read_back(log::Appender& appender) {
   const bool given = !share_->has_id() && options_.producer_id != 0;
   const bool unknown = numbered.epoch == Numbered::kNeverRecalled;
   if (!given && !unknown && appender.next_sequence() == 0) return {};  // it has sent nothing
-  const log::Stamp& stamp = share_->has_id() ? share_->stamp() : own_stamp_;
-  const auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), stamp,
-                                             options_.max_block, numbered.known_until);
+  log::Stamp stamp = share_->has_id() ? share_->stamp() : own_stamp_;
+  stamp.transaction = numbered.transaction;
+  auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), stamp, numbered.first,
+                                       options_.max_block, numbered.known_until);
   if (!recalled) return std::unexpected(recalled.error());
+  if (share_->has_id()) recalled->next = std::max(numbered.first, recalled->next.value_or(0));
   numbered.known = recalled->next.has_value();
   numbered.known_until = recalled->known_until;
   if (recalled->next) appender.set_next_sequence(*recalled->next);
   return {};
+}
+
+// Before the first append of a transaction. What became of one in the transaction before is asked while it is known
+// which that was.
+std::optional<SendError> ProducerCore::begin_numbers(log::Appender& appender) {
+  Numbered& numbered = numbered_of(appender);
+  const std::uint32_t transaction = share_->stamp().transaction;
+  if (numbered.transaction == transaction) return std::nullopt;  // the producer before this one has begun
+  if (auto error = recall(appender, appender.partition().epoch())) return error;
+  numbered.first = appender.next_sequence();
+  numbered.transaction = transaction;
+  return std::nullopt;
+}
+
+void ProducerCore::on_abort() {
+  refused_ = false;  // that of an append in it, if nobody was told
+  for (log::Appender& appender : appenders_) {
+    Numbered& numbered = numbered_of(appender);
+    if (numbered.transaction != share_->stamp().transaction) continue;
+    appender.set_next_sequence(numbered.first);
+    numbered.sent.forget_from(numbered.first);
+    numbered.transaction = 0;
+    numbered.epoch = appender.partition().epoch();  // whatever became of its appends, they do not count
+  }
 }
 
 // What was sent before stands in the log under the epoch in which it has been found there.

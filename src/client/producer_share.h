@@ -22,6 +22,16 @@ namespace ringtail {
 
 class ProducerCore;
 
+// Where the numbers of a transactional id's records stand in a partition.
+struct Numbering {
+  std::uint64_t next = 0;
+  // Of the last transaction that has records there, unless it was aborted (0): what it began with. From there on only
+  // its records count.
+  std::uint64_t first = 0;
+  std::uint32_t transaction = 0;
+  bool unknown = false;  // nobody could tell what became of the last append
+};
+
 // Thread safety: one thread at a time, for all of its producers together. Lifetime: of the last of them,
 // whose end aborts the transaction that is still open.
 class ProducerShare {
@@ -70,8 +80,8 @@ class ProducerShare {
   Status abort();
   Error fenced_error() const;
   // A producer for a partition numbers its records on from where the one before has ended.
-  std::uint64_t& next_sequence(const log::PartitionRef& of) {
-    return next_sequences_[{of.topic_id, of.partition.value()}];
+  Numbering& numbering(const log::PartitionRef& of) {
+    return numberings_[{of.topic_id, of.partition.value()}];
   }
 
  private:
@@ -102,7 +112,8 @@ class ProducerShare {
   bool in_transaction_ = false;
   // Why the transaction that is open can only be aborted, if so.
   const char* must_abort_ = nullptr;
-  std::map<std::pair<std::uint64_t, std::uint32_t>, std::uint64_t> next_sequences_;  // by topic, partition
+  // By topic and partition, of producers that have ended.
+  std::map<std::pair<std::uint64_t, std::uint32_t>, Numbering> numberings_;
 };
 
 }  // namespace ringtail

@@ -234,7 +234,10 @@ Status ProducerShare::commit() {
 Status ProducerShare::abort() {
   if (auto open = check_transaction(); !open) return open;
   if (claimer_ != nullptr) claimer_->abort_claim();
-  for (ProducerCore* producer : producers_) producer->forget_refusal();
+  for (ProducerCore* producer : producers_) producer->on_abort();
+  for (auto& [of, numbering] : numberings_)
+    if (numbering.transaction == stamp_.transaction)
+      numbering = {.next = numbering.first, .first = numbering.first};
   const std::uint32_t number = shm::transaction_number(word_);
   std::uint64_t expected = word_;
   // SYNC: against the coordinator's abort, which does as well.

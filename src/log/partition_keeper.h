@@ -151,6 +151,7 @@ class PartitionKeeper {
   Result<bool> lead(const RoleRequest& request);
   Result<bool> follow(RoleRequest& request);
   Status cut_log(const LogPoint& cut, bool restart);
+  void raise_watermark_to_start();
   Status cut_files(const LogPoint& cut, bool restart);
   Status restart_ring(const LogPoint& at);
 

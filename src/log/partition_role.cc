@@ -243,6 +243,14 @@ Result<bool> PartitionKeeper::store_epochs(EpochList epochs) {
   return true;
 }
 
+// After a reboot, or where the log was begun anew at the leader's start, the watermark may stand before the first record
+// that there is. What is gone was confirmed: retention asks for that. Only while no replicator raises it.
+void PartitionKeeper::raise_watermark_to_start() {
+  const std::uint64_t start = entry_.log_start_position.load(memory_order_relaxed);
+  if (entry_.high_watermark.load(memory_order_relaxed) < start)
+    shm::set_high_watermark(entry_, start, entry_.log_start_offset.load(memory_order_relaxed));
+}
+
 // Durable before the first record of the epoch: the list of epochs. False: see store_epochs.
 Result<bool> PartitionKeeper::lead(const RoleRequest& request) {
   const LogPoint end = end_point();
@@ -254,6 +262,7 @@ Result<bool> PartitionKeeper::lead(const RoleRequest& request) {
     return stored;
   if (entry_.high_watermark.load(memory_order_relaxed) > end.position.value())
     shm::set_high_watermark(entry_, end.position.value(), end.offset.value());
+  raise_watermark_to_start();
   entry_.lease_deadline_ns.store(request.lease_deadline_ns, memory_order_release);  // SYNC: as in step_role
   settled_ = false;
   // Ahead of the first claim that succeeds: should this process die in between, what stands behind `end` is no longer of
@@ -274,6 +283,7 @@ Result<bool> PartitionKeeper::follow(RoleRequest& request) {
   if (auto stored = store_epochs(request.epochs); !stored || !*stored) return stored;
   replica_ = std::make_shared<ReplicaWriter>(partition_);
   replica_->enter(&current().ring(), request.epoch, end_point());
+  raise_watermark_to_start();
   publish_role(ReplicaRole::follower, request.epoch, request.leader_node);
   logger().info("{}: follows node {} in epoch {}, from offset {} on", name(), request.leader_node,
                 request.epoch.value(), end_point().offset.value());

@@ -251,12 +251,13 @@ void SegmentWriter::replace_finished(std::size_t count, std::span<const SegmentI
   segments_.insert(segments_.begin(), replacements.begin(), replacements.end());
 }
 
-Result<unsigned> SegmentWriter::enforce_retention(std::int64_t now_ns) {
+Result<unsigned> SegmentWriter::enforce_retention(std::int64_t now_ns, Position confirmed) {
   unsigned deleted = 0;
   if (!config_.removes()) return deleted;
   std::uint64_t bytes = disk_bytes();
   while (segments_.size() > 1) {
     const SegmentInfo& front = segments_.front();
+    if (front.end_position > confirmed) break;
     const bool too_old = older_than(front.max_timestamp_ns, now_ns, config_.retention_ms);
     const bool too_much = config_.retention_bytes >= 0 &&
                           bytes - front.file_bytes >= static_cast<std::uint64_t>(config_.retention_bytes);

@@ -110,9 +110,9 @@ class SegmentWriter {
 
   // Deletes finished segments from the front: those whose records are all older than retention.ms at
   // `now_ns`, and those without which at least retention.bytes remain; none where cleanup.policy lacks
-  // delete. Returns how many. Blocks.
+  // delete, and none with a record above `confirmed`. Returns how many. Blocks.
   // Errors: permission_denied, read_only, system.
-  Result<unsigned> enforce_retention(std::int64_t now_ns);
+  Result<unsigned> enforce_retention(std::int64_t now_ns, Position confirmed = Position(~std::uint64_t{0}));
 
   // Takes note that the first `count` segments, all of them finished, have been replaced on disk.
   void replace_finished(std::size_t count, std::span<const SegmentInfo> replacements);

@@ -68,9 +68,15 @@ void SentRecords::forget_all(Offset begin) {
   records_.clear();
 }
 
+void SentRecords::forget_from(std::uint64_t first) {
+  for (Sent& sent : records_)
+    if (sent.sequence >= first) sent = {};
+  if (next_farther_back_) next_farther_back_ = std::min(*next_farther_back_, first);
+}
+
 Result<SentRecords::Recalled> SentRecords::recall(const PartitionRef& partition, std::uint32_t slot,
-                                                  const Stamp& stamp, std::chrono::milliseconds patience,
-                                                  Offset known_until) {
+                                                  const Stamp& stamp, std::uint64_t first,
+                                                  std::chrono::milliseconds patience, Offset known_until) {
   auto reader = PartitionReader::open_for_shipping(partition, slot, kReadAheadBytes);
   if (!reader) return std::unexpected(reader.error());
   const auto end = (*reader)->log_end();
@@ -80,6 +86,7 @@ Result<SentRecords::Recalled> SentRecords::recall(const PartitionRef& partition,
   std::optional<std::uint64_t> next = next_farther_back_;
   (*reader)->set_on_stamped([&](const format::Extension& of, const RecordMetadata& metadata) {
     if (of.producer_id != stamp.producer_id || of.producer_epoch != stamp.producer_epoch) return;
+    if (of.transaction != stamp.transaction && of.sequence >= first) return;
     note(of.sequence, metadata);
     next = std::max(next.value_or(0), of.sequence + 1);
   });

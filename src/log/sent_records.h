@@ -48,6 +48,9 @@ class SentRecords {
   void note_batch(std::uint64_t first, std::span<const ProducerRecord> records, const RecordMetadata& last,
                   bool append_time);
 
+  // Those that have `first` and what comes behind it do not count.
+  void forget_from(std::uint64_t first);
+
   static constexpr Offset kUnknown{~std::uint64_t{0}};
 
   struct Recalled {
@@ -56,11 +59,13 @@ class SentRecords {
   };
   // Forgets all, and reads what the log has of the stamp's producer and epoch near its end and since `known_until`,
   // up to which the caller has read or sent before (kUnknown: nowhere); records that are not replicated yet are among
-  // it. Of what stands farther back, the last number that was noted counts. Waits up to `patience` for claims under
+  // it. Of what stands farther back, the last number that was noted counts. Of other transactions than the stamp's only
+  // numbers below `first` do: what those from there on were, an abort has undone. Waits up to `patience` for claims under
   // way. Takes a reader entry for `slot` meanwhile. Blocks: tens of ms from memory; files are read if the ring does
   // not reach as far. Errors: as PartitionReader::poll, and timed_out.
   Result<Recalled> recall(const PartitionRef& partition, std::uint32_t slot, const Stamp& stamp,
-                          std::chrono::milliseconds patience, Offset known_until = kUnknown);
+                          std::uint64_t first, std::chrono::milliseconds patience,
+                          Offset known_until = kUnknown);
 
  private:
   struct Sent {

@@ -215,6 +215,36 @@ TEST_F(IdempotenceOfUnknownTest, OfATransactionalIdTheRecordsOfThisProducerCount
   ASSERT_TRUE(p.commit());
 }
 
+// What the log has of aborted ones it has under numbers that come once more.
+TEST_F(IdempotenceOfUnknownTest, OfATransactionalIdAbortedRecordsDoNotCount) {
+  create("t");
+  Producer p = producer("t", {.max_block = seconds(1), .transactional_id = "billing"});
+  ASSERT_TRUE(p.begin());
+  send(p, "a", 0);
+  give_up_next(p);  // what became of it is asked when the next one begins
+  EXPECT_EQ(failed_send(p, "b", 1), SendError::timed_out);
+  ASSERT_TRUE(p.commit());
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(p.begin());
+    for (std::uint64_t sequence = 2; sequence < 6; ++sequence) send(p, "aborted", sequence);
+    if (i == 1) {
+      give_up_next(p);
+      EXPECT_EQ(failed_send(p, "aborted", 6), SendError::timed_out);
+    }
+    ASSERT_TRUE(p.abort());
+    EXPECT_EQ(p.next_sequence(kFirst), 2U);
+  }
+  ASSERT_TRUE(p.begin());
+  give_up_next(p);
+  EXPECT_EQ(failed_send(p, "c", 2), SendError::timed_out);
+  EXPECT_EQ(p.next_sequence(kFirst), 3U);
+  const RecordMetadata c = send(p, "c", 2);
+  EXPECT_EQ(send(p, "d", 3).offset, c.offset + 1);
+  ASSERT_TRUE(p.commit());
+  Consumer reader = consumer("t", {.isolation_level = IsolationLevel::read_committed});
+  EXPECT_THAT(take(reader, 4), ElementsAre("a", "b", "c", "d"));
+}
+
 // --- When the leader changes ---------------------------------------------------------------------
 
 TEST_F(IdempotenceOfEpochsTest, WhatTheLogLostIsAppendedByTheRetry) {

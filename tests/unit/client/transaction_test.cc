@@ -408,5 +408,40 @@ TEST_F(TransactionTest, ARepeatedNumberIsNoSecondRecord) {
   EXPECT_THAT(drain(reader), IsEmpty());
 }
 
+// Of what was aborted nothing counts: what is sent again under the same numbers is appended.
+TEST_F(TransactionTest, TheNumbersOfAnAbortedTransactionComeOnceMore) {
+  create("out", small());
+  Producer writer = transactional("t", "out");
+  const PartitionId first(0);
+  const auto send = [&](std::string_view value, std::uint64_t sequence) {
+    const auto sent = writer.send({.value = value, .sequence = sequence});
+    EXPECT_TRUE(sent) << to_string(writer.error());
+    return sent ? sent->offset : Offset(0);
+  };
+  expect(writer.begin());
+  const Offset of_a = send("a", 0);
+  expect(writer.commit());
+  expect(writer.begin());
+  send("b", 1);
+  send("c", 2);
+  auto claim = writer.try_claim(1);
+  ASSERT_TRUE(claim);
+  *claim->value().data() = std::byte{'d'};
+  ASSERT_TRUE(claim->commit());
+  EXPECT_EQ(writer.next_sequence(first), 4U);
+  expect(writer.abort());
+  EXPECT_EQ(writer.next_sequence(first), 1U);
+  expect(writer.begin());
+  EXPECT_EQ(send("a", 0), of_a) << "that one was committed";
+  EXPECT_EQ(writer.send({.value = "c", .sequence = 2}).error(), SendError::out_of_order_sequence);
+  const Offset of_b = send("b", 1);
+  send("c", 2);
+  EXPECT_EQ(send("b", 1), of_b);
+  expect(writer.commit());
+  Consumer reader = committed_reader("out");
+  EXPECT_THAT(take(reader, 3), ElementsAre("a", "b", "c"));
+  EXPECT_THAT(drain(reader), IsEmpty());
+}
+
 }  // namespace
 }  // namespace ringtail

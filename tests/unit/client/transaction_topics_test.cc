@@ -291,6 +291,37 @@ TEST_F(TransactionTopicsTest, ATopicHasOneProducerAndItsNumbersGoOn) {
   EXPECT_THAT(take(of_b, 2), ElementsAre("1", "2"));
 }
 
+TEST_F(TransactionTopicsTest, AnAbortTakesBackTheNumbersOfAProducerThatHasEnded) {
+  Producer a = transactional("t", "a");
+  std::optional<Producer> b = other(a, "b");
+  const PartitionId first(0);
+  expect(a.begin());
+  ASSERT_TRUE(b->send({.value = "1", .partition = first}));
+  expect(a.commit());
+  expect(a.begin());
+  ASSERT_TRUE(b->send({.value = "no", .partition = first}));
+  b.reset();
+  b = other(a, "b");
+  ASSERT_TRUE(b->send({.value = "no", .partition = first, .sequence = 2}));
+  b.reset();
+  expect(a.abort());
+  b = other(a, "b");
+  EXPECT_EQ(b->next_sequence(first), 1U);
+  expect(a.begin());
+  ASSERT_TRUE(b->send({.value = "no", .partition = first, .sequence = 1}));
+  b.reset();
+  b = other(a, "b");
+  ASSERT_TRUE(b->send({.value = "no", .partition = first}));
+  expect(a.abort());
+  EXPECT_EQ(b->next_sequence(first), 1U);
+  expect(a.begin());
+  ASSERT_TRUE(b->send({.value = "2", .partition = first, .sequence = 1}));
+  expect(a.commit());
+  Consumer of_b = committed_reader("b");
+  EXPECT_THAT(take(of_b, 2), ElementsAre("1", "2"));
+  EXPECT_THAT(drain(of_b), IsEmpty());
+}
+
 // --- Without a transactional id ------------------------------------------------------------------
 
 TEST_F(TransactionTopicsTest, PlainProducersShareASlot) {

@@ -117,6 +117,46 @@ TEST(ReplicatedOnDisk, CutsOffWhatIsOnlyInFiles) {
   EXPECT_EQ(a.records(), b.records());
 }
 
+// A follower may have none of it.
+TEST(ReplicatedOnDisk, RetentionLeavesWhatIsNotConfirmed) {
+  ReplicaHost host(Storage::disk);
+  host.config().retention_bytes = 1 << 20;
+  host.restart_keeper();
+  host.lead(1);
+  auto producer = host.new_producer();
+  host.append(*producer, "one ", 12'000);
+  host.turn_until_durable();
+  const std::int64_t later_ns = monotonic_ns() + 3'600'000'000'000;
+  host.keeper().tick(later_ns);
+  EXPECT_EQ(host.entry().log_start_position.load(), 0U);
+  host.set_watermark(host.end());
+  host.keeper().tick(2 * later_ns);
+  EXPECT_GT(host.entry().log_start_position.load(), 0U);
+  EXPECT_FALSE(host.failed());
+}
+
+// What it does not have any more is nothing that a reader could wait for.
+TEST(ReplicatedInMemory, ALogThatIsBegunAnewBeginsAtItsWatermark) {
+  ReplicaHost a(Storage::memory);
+  ReplicaHost b(Storage::memory);
+  a.lead(1);
+  auto producer = a.new_producer();
+  a.append(*producer, "one ", 50);
+  b.follow(a, 1);
+  b.fetch_from(a);
+  a.append(*producer, "more ", 3'000);
+  b.follow(a, 1);
+  EXPECT_GT(b.entry().log_start_position.load(), 0U);
+  EXPECT_EQ(b.entry().high_watermark.load(), b.entry().log_start_position.load());
+  EXPECT_EQ(b.entry().high_watermark_offset.load(), b.entry().log_start_offset.load());
+  auto reader = b.new_reader();
+  EXPECT_TRUE(b.records_of(*reader).empty());
+  b.fetch_from(a);
+  a.set_watermark(a.end());
+  b.set_watermark(b.end());
+  EXPECT_EQ(b.records_of(*reader), b.records());
+}
+
 // The ring was replaced, for a claim in it was given up, and another producer stands still there, too, when the log
 // is to be cut off: the files are cut when they have all that the ring holds.
 TEST_P(Replicated, AProducerThatStandsStillInAnEarlierRingDoesNotHoldUpTheCut) {

@@ -22,7 +22,7 @@ TEST(SentRecordsTest, WhatHasLeftAMemoryTopicsRingIsNotRecalledAndNoError) {
   host.entry().log_start_offset.store(0);
   host.entry().log_start_position.store(0);
   SentRecords records;
-  const auto recalled = records.recall(host.ref(), 402, kStamp, kPatience);
+  const auto recalled = records.recall(host.ref(), 402, kStamp, 0, kPatience);
   ASSERT_TRUE(recalled) << to_string(recalled.error());
   EXPECT_EQ(recalled->next, sent);
   EXPECT_NE(records.find(sent - 1), nullptr);
@@ -41,7 +41,7 @@ TEST(SentRecordsTest, WhoWaitsForEverWaitsForAClaimUnderWay) {
     EXPECT_TRUE((*producer)->commit(*claim));
   });
   SentRecords records;
-  const auto recalled = records.recall(host.ref(), 402, kStamp, std::chrono::milliseconds::max());
+  const auto recalled = records.recall(host.ref(), 402, kStamp, 0, std::chrono::milliseconds::max());
   later.join();
   ASSERT_TRUE(recalled) << to_string(recalled.error());
   EXPECT_EQ(recalled->next, 1u);
