@@ -265,8 +265,7 @@ void PartitionKeeper::enforce_retention() {
   // What a compaction is about to replace must not be deleted: it would come back. And what is above the high watermark
   // may be what another host still has to get (kNoWatermark is above everything).
   const Position confirmed(entry_.high_watermark.load(memory_order_relaxed));
-  auto deleted =
-      compacting_ ? Result<unsigned>(0u) : writer_->enforce_retention(wall_clock_ns(), confirmed);
+  auto deleted = compacting_ ? Result<unsigned>(0u) : writer_->enforce_retention(wall_clock_ns(), confirmed);
   if (!deleted) logger().warn("{}: cannot delete old segments: {}", name(), to_string(deleted.error()));
   entry_.log_start_position.store(writer_->log_start_position().value(), memory_order_relaxed);
   entry_.log_start_offset.store(writer_->log_start_offset().value(), memory_order_relaxed);
