@@ -87,7 +87,8 @@ Status ProducerCore::read_back(log::Appender& appender) {
   auto recalled = numbered.sent.recall(appender.partition(), share_->slot().index(), stamp, numbered.first,
                                        options_.max_block, numbered.known_until);
   if (!recalled) return std::unexpected(recalled.error());
-  if (share_->has_id()) recalled->next = std::max(numbered.first, recalled->next.value_or(0));
+  // Nobody else appends under a transactional id, so what this one knows was sent was, wherever it stands now.
+  if (share_->has_id()) recalled->next = std::max(appender.next_sequence(), recalled->next.value_or(0));
   numbered.known = recalled->next.has_value();
   numbered.known_until = recalled->known_until;
   if (recalled->next) appender.set_next_sequence(*recalled->next);

@@ -263,8 +263,9 @@ void PartitionKeeper::publish_memory_start() {
 
 void PartitionKeeper::enforce_retention() {
   // What a compaction is about to replace must not be deleted: it would come back. And what is above the high watermark
-  // may be what another host still has to get (kNoWatermark is above everything).
-  const Position confirmed(entry_.high_watermark.load(memory_order_relaxed));
+  // may be what another host still has to get. Behind a reboot, the first call comes ahead of begin_replicated.
+  const std::uint64_t watermark = entry_.high_watermark.load(memory_order_relaxed);
+  const Position confirmed(replicated_ && watermark == shm::kNoWatermark ? 0 : watermark);
   auto deleted = compacting_ ? Result<unsigned>(0u) : writer_->enforce_retention(wall_clock_ns(), confirmed);
   if (!deleted) logger().warn("{}: cannot delete old segments: {}", name(), to_string(deleted.error()));
   entry_.log_start_position.store(writer_->log_start_position().value(), memory_order_relaxed);

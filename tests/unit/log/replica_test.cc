@@ -129,6 +129,9 @@ TEST(ReplicatedOnDisk, RetentionLeavesWhatIsNotConfirmed) {
   const std::int64_t later_ns = monotonic_ns() + 3'600'000'000'000;
   host.keeper().tick(later_ns);
   EXPECT_EQ(host.entry().log_start_position.load(), 0U);
+  host.reboot();
+  EXPECT_EQ(host.entry().log_start_position.load(), 0U);
+  host.lead(2);
   host.set_watermark(host.end());
   host.keeper().tick(2 * later_ns);
   EXPECT_GT(host.entry().log_start_position.load(), 0U);
