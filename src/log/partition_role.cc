@@ -244,7 +244,8 @@ Result<bool> PartitionKeeper::store_epochs(EpochList epochs) {
 }
 
 // After a reboot, or where the log was begun anew at the leader's start, the watermark may stand before the first record
-// that there is. What is gone was confirmed: retention asks for that. Only while no replicator raises it.
+// that there is. What is gone from files was confirmed, for retention asks for that; what a memory topic's ring has
+// overwritten nobody can read any more. Only while no replicator raises it.
 void PartitionKeeper::raise_watermark_to_start() {
   const std::uint64_t start = entry_.log_start_position.load(memory_order_relaxed);
   if (entry_.high_watermark.load(memory_order_relaxed) < start)
