@@ -210,11 +210,12 @@ bool RingKeeper::is_given_up(std::uint32_t slot) const {
   return shm::is_same_claim(entry.op.load(memory_order_acquire), entry.given_up.load(memory_order_relaxed));
 }
 
-// Whether the claimed frame, with `room` bytes up to where claims end, is that of a living try_claim: resolved
-// by its owner, later. One that a keeper has seized is not, whoever made it: its owner cannot resolve it.
-bool RingKeeper::is_live_open(const std::byte* frame, std::uint64_t room) const {
-  const std::uint64_t state = format::load_state_word(frame, memory_order_acquire);  // SYNC: see scan
-  if (room < format::kFrameHeaderBytes || format::word_is_seized(state)) return false;
+// Whether the frame whose state was `word`, with `room` bytes up to where claims end, is that of a living try_claim:
+// resolved by its owner, later. One that a keeper has seized is not, whoever made it: its owner cannot resolve it. Nor
+// is one whose word claims nothing, whatever owner it names: some process wrote where it must not.
+bool RingKeeper::is_live_open(const std::byte* frame, std::uint64_t word, std::uint64_t room) const {
+  if (format::word_length(word) >= 0 || room < format::kFrameHeaderBytes || format::word_is_seized(word))
+    return false;
   const std::uint32_t owner = format::load_header(frame).crc32c;
   return shm::is_active_owner(*control_, owner) && !is_given_up(shm::owner_slot(owner));
 }
@@ -266,7 +267,7 @@ Result<bool> RingKeeper::fill_term(std::uint64_t term) {
       at += format::word_extent(word);
       continue;
     }
-    if (format::word_length(word) < 0 && is_live_open(data + at, limit - at)) {
+    if (is_live_open(data + at, word, limit - at)) {
       if (format::claimed_bytes(word) > limit - at) return corrupt_term(term, "holds an impossible claim");
       next = Offset(format::load_header(data + at).offset) + 1;
       at += format::claimed_bytes(word);
@@ -332,7 +333,7 @@ std::uint64_t RingKeeper::end_of_hole(const std::byte* data, std::uint64_t at, s
       untouched += format::kFrameAlignment;
     if (untouched < at) {
       at = untouched;
-    } else if (!format::word_is_resolved(word) && !is_live_open(data + at, limit - at)) {
+    } else if (!format::word_is_resolved(word) && !is_live_open(data + at, word, limit - at)) {
       // A word of no length at all is nobody's claim; some process wrote where it must not.
       const std::uint64_t bytes =
           std::max<std::uint64_t>(format::claimed_bytes(word), format::kFrameAlignment);

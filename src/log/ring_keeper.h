@@ -89,7 +89,7 @@ class RingKeeper {
   void settle_filler(std::byte* frame, std::uint32_t extent, Offset offset, std::uint32_t records) const;
   Status check_word(std::uint64_t word, std::uint64_t room) const;
   bool is_given_up(std::uint32_t slot) const;
-  bool is_live_open(const std::byte* frame, std::uint64_t room) const;
+  bool is_live_open(const std::byte* frame, std::uint64_t word, std::uint64_t room) const;
   // How far the claims of a term are to be accounted for: bytes, the offset there, and whether that is
   // where they end or only where they could.
   struct Bounds {

@@ -1,10 +1,13 @@
 // A process that may write the shared memory of a log, and writes nonsense there: what the others do may fail,
 // but none of them dies of it, or spins for ever.
 //
-// RINGTAIL_SEED repeats a run; RINGTAIL_SCRIBBLE_SECONDS makes it longer.
+// RINGTAIL_SEED repeats a run; RINGTAIL_SCRIBBLE_SECONDS makes it longer; RINGTAIL_SCRIBBLE_ON keeps it to the
+// regions whose names it contains ("frames, ring header").
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -233,8 +236,10 @@ class Target {
   // A few of them, so that others stay whole and something goes on.
   std::vector<Region> choose(std::mt19937_64& random) const {
     std::vector<Region> chosen = regions_;
+    if (const char* names = std::getenv("RINGTAIL_SCRIBBLE_ON"))
+      std::erase_if(chosen, [names](const Region& region) { return !std::strstr(names, region.name); });
     std::ranges::shuffle(chosen, random);
-    chosen.resize(1 + random() % 6);
+    chosen.resize(std::min(chosen.size(), 1 + random() % 6));
     return chosen;
   }
 
@@ -250,7 +255,7 @@ class Target {
 };
 
 std::uint64_t nonsense(std::uint64_t was, std::mt19937_64& random) {
-  switch (random() % 9) {
+  switch (random() % 10) {
     case 0: return random();
     case 1: return 0;
     case 2: return ~std::uint64_t{0};
@@ -259,6 +264,7 @@ std::uint64_t nonsense(std::uint64_t was, std::mt19937_64& random) {
     case 5: return random() % 1024;
     case 6: return was << 32 | was >> 32;
     case 7: return (was & 0xffffffff00000000) | (random() & 0xffffffff);
+    case 8: return was & 0xffffffff00000000;
     default: return random() % (std::uint64_t{1} << 20) << random() % 44;
   }
 }

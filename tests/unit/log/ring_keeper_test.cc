@@ -124,6 +124,20 @@ TEST_F(RingKeeperTest, RepairEndsAtAWordThatHasNoLength) {
   EXPECT_EQ(keeper.repaired_records(), 1u);
 }
 
+// The frame of a try_claim whose owner lives: its state word is nobody's claim now, whoever the frame names.
+TEST_F(RingKeeperTest, RepairEndsAtAWordThatHasNoLengthInTheFrameOfAnOpenClaim) {
+  const Ring ring = make_ring();
+  HandClaim claim(ring, new_slot(), 64);
+  claim.open();
+  commit(ring, 64);
+  format::state_word(claim.frame()).store(std::uint64_t{1} << 32);
+  RingKeeper keeper = keeper_of(open_ring());
+  keeper.begin_inquiry();
+  const auto complete = keeper.step_inquiry(monitor_);
+  ASSERT_FALSE(complete);
+  EXPECT_EQ(complete.error().code, Code::corrupt);
+}
+
 TEST_F(RingKeeperTest, ARingEndsOnlyWhereClaimsCan) {
   const Ring ring = make_ring();
   const Position from(3 * kTestTerm);
