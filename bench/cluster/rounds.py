@@ -209,10 +209,11 @@ class Bench(measure.Bench):
     # --- Measurements ---
 
     def throughput(self):
+        # Beside the follower's daemon, so that the leader's has the CPU that the TCP stream's sender has.
         def replicated(storage):
             with self.topic(f"through-{storage}", storage=storage, **IN_MEMORY) as topic:
                 return self.run_load("saturate", topic, self.args.seconds, VALUE_BYTES, self.hosts.log_dir(2),
-                                     self.daemons(), raw_name=f"saturate-{storage}")
+                                     self.daemons(), raw_name=f"saturate-{storage}", cpu=self.follower_cpu)
         (tcp, memory), probe = self.probed(self.stream, lambda: replicated("memory"))
         self.figures["throughput_disk"].add(replicated("disk")["bytes_per_second"] / MIB)
         self.add_rates(tcp, memory, probe, ("tcp", "throughput_memory", "throughput"))

@@ -149,6 +149,7 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_ring(std::size_t max_
   position_ = position;
   offset_ = offset;
   frames.bytes = {begin, frame_};
+  frames.is_final = is_memory();  // whose keeper computes no checksums
   frames.end = {position_, offset_};
   tell_place();
   return frames;
@@ -193,6 +194,7 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_doubt(std::size_t max
     return frames;
   }
   frames.bytes = copied_;
+  frames.is_final = true;
   frames.end = {position_, offset_};
   tell_place();
   return frames;
@@ -211,6 +213,7 @@ Result<PartitionReader::Frames> PartitionReader::frames_in_files() {
                 fmt::format("topic '{}' partition {}: compaction has moved what stood at position {}",
                             source_.topic, source_.partition.value(), position_.value()));
   frames.bytes = read->bytes;
+  frames.is_final = true;
   for (std::size_t at = 0; at < read->bytes.size();) {
     const std::byte* const frame = read->bytes.data() + at;
     const format::FrameHeader header = format::load_header(frame);

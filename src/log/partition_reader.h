@@ -57,7 +57,8 @@ class PartitionReader {
   Result<std::size_t> poll(std::span<Record> out, bool distant = false);
 
   // Whole frames of every kind, next to each other, as they stand in the ring or in a file, valid until the
-  // next call; their checksums may be missing where they come from the ring. Empty when there is nothing yet.
+  // next call; their checksums may be missing where they come from the ring, and the keeper of a disk topic completes
+  // them there: unless `is_final`, bytes may change meanwhile. Empty when there is nothing yet.
   // `may_block`: files may be read; without, a reader that has fallen out of the ring gives nothing, and is
   // `behind`. For readers that ship. Errors: as poll; unsupported where compaction has moved frames.
   struct Frames {
@@ -65,6 +66,7 @@ class PartitionReader {
     LogPoint at;
     LogPoint end;
     bool behind = false;
+    bool is_final = false;
   };
   Result<Frames> poll_frames(std::size_t max_bytes, bool may_block);
   // Frames that stand in a file alone, as they stand there: see SegmentReader::read_unchecked. Nothing where

@@ -39,6 +39,7 @@ class Connection final : public Link, public std::enable_shared_from_this<Connec
   NodeId peer() const override { return peer_; }
   std::uint64_t peer_incarnation() const override { return peer_incarnation_; }
   void send(const MessageHeader& header, std::span<const std::byte> body) override;
+  void send_in_place(const MessageHeader& header, std::span<const std::byte> body) override;
   bool takes_unchecked() const override;
   void send_unchecked(const MessageHeader& header, io::FileBytes body) override;
   std::size_t queued() const override { return queued_; }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 
@@ -64,6 +65,7 @@ Connection::Connection(AsioNetwork& network, tcp::socket socket, NodeId expected
   if (const auto endpoint = socket_.remote_endpoint(ignored); !ignored)
     from_ = endpoint.address().to_string();
   ignored = socket_.set_option(tcp::no_delay(true), ignored);
+  ignored = socket_.non_blocking(true, ignored);  // for send_in_place; what is asynchronous is so anyway
   if (network.tls() != nullptr)
     tls_ = std::make_unique<asio::ssl::stream<tcp::socket&>>(socket_, *network.tls());
 }
@@ -92,6 +94,27 @@ void Connection::send(const MessageHeader& header, std::span<const std::byte> bo
   queued_ += to.bytes.size() - before;
   said_ns_ = monotonic_ns();
   if (sending_.bytes.empty()) flush();
+}
+
+void Connection::send_in_place(const MessageHeader& header, std::span<const std::byte> body) {
+  if (!open_) return;
+  const bool plain = !tls_ && network_->options().compression == Compression::none;
+  if (!plain || !sending_.bytes.empty()) return send(header, body);
+  const MessageHeader complete = complete_header(header, body);
+  const auto encoded = std::as_bytes(std::span(&complete, 1));
+  const std::array<asio::const_buffer, 2> parts{asio::buffer(encoded.data(), encoded.size()),
+                                                asio::buffer(body.data(), body.size())};
+  error_code error;  // of a connection that is down the rest finds out, behind this call
+  const std::size_t taken = socket_.write_some(parts, error);
+  said_ns_ = monotonic_ns();
+  if (taken == encoded.size() + body.size()) return;
+  Outgoing& to = last();
+  const auto left_of_header = encoded.subspan(std::min(taken, encoded.size()));
+  const auto left_of_body = body.subspan(std::max(taken, encoded.size()) - encoded.size());
+  to.bytes.insert(to.bytes.end(), left_of_header.begin(), left_of_header.end());
+  to.bytes.insert(to.bytes.end(), left_of_body.begin(), left_of_body.end());
+  queued_ += to.bytes.size();
+  flush();
 }
 
 bool Connection::takes_unchecked() const {

@@ -16,7 +16,7 @@ using std::memory_order_relaxed;
 
 namespace {
 
-constexpr std::size_t kChunkBytes = 128 << 10;
+constexpr std::size_t kChunkBytes = 256 << 10;
 constexpr std::size_t kReadAheadBytes = 4 << 20;
 constexpr std::size_t kRoundBytes = 4 << 20;  // that the head takes before it looks at anything else
 constexpr std::size_t kFetchBytes = 1 << 20;  // for a follower that reads files, at a time
@@ -205,8 +205,12 @@ void LeadingPartition::send_unchecked(NodeId node, Stream& stream, io::FileBytes
 }
 
 void LeadingPartition::send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes,
-                                   const LogPoint& end) {
-  context_.network->link(node)->send(frames_header(stream), bytes);
+                                   const LogPoint& end, bool is_final) {
+  Link* const link = context_.network->link(node);
+  if (is_final)
+    link->send_in_place(frames_header(stream), bytes);
+  else
+    link->send(frames_header(stream), bytes);
   context_.bytes_shipped += bytes.size();
   shipped_ |= !bytes.empty();
   stream.sent = end;
@@ -269,7 +273,7 @@ bool LeadingPartition::pump_head() {
     for (auto& [node, stream] : streams_) {
       if (!stream.is_at(frames->at) || !may_send(node, stream)) continue;
       stream.reader.reset();  // it would hold the ring of a memory topic where it stands
-      send_frames(node, stream, frames->bytes, frames->end);
+      send_frames(node, stream, frames->bytes, frames->end, frames->is_final);
     }
   }
   if (progress) on_synced();
@@ -305,7 +309,7 @@ bool LeadingPartition::pump_behind(NodeId node, Stream& stream) {
       return true;
     }
     if (frames->bytes.empty()) break;
-    send_frames(node, stream, frames->bytes, frames->end);
+    send_frames(node, stream, frames->bytes, frames->end, frames->is_final);
     progress = true;
   }
   // The head ships to it from here on.
@@ -337,7 +341,7 @@ bool LeadingPartition::send_ahead(NodeId node, Stream& stream) {
     Fetched piece = std::move(stream.ahead.front());
     stream.ahead.pop_front();
     if (!piece.unchecked.empty()) send_unchecked(node, stream, std::move(piece.unchecked), piece.end);
-    if (!piece.bytes.empty()) send_frames(node, stream, piece.bytes, piece.end);
+    if (!piece.bytes.empty()) send_frames(node, stream, piece.bytes, piece.end, true);
     progress = true;
     if (!piece.error) continue;
     tell_trouble(node, *piece.error);
@@ -463,7 +467,7 @@ void LeadingPartition::update_watermark() {
 void LeadingPartition::tell_watermark() {
   for (auto& [node, stream] : streams_) {
     if (stream.told || !stream.streaming) continue;
-    if (context_.network->link(node) != nullptr) send_frames(node, stream, {}, stream.sent);
+    if (context_.network->link(node) != nullptr) send_frames(node, stream, {}, stream.sent, true);
   }
 }
 

@@ -130,7 +130,8 @@ class LeadingPartition {
   bool may_send(NodeId node, const Stream& stream) const;
   bool may_fetch(NodeId node) const;
   MessageHeader frames_header(const Stream& stream) const;
-  void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end);
+  void send_frames(NodeId node, Stream& stream, std::span<const std::byte> bytes, const log::LogPoint& end,
+                   bool is_final);
   void send_unchecked(NodeId node, Stream& stream, io::FileBytes bytes, const log::LogPoint& end);
   bool pump_head();
   bool must_wait() const;

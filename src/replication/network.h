@@ -48,6 +48,9 @@ class Link {
   virtual std::uint64_t peer_incarnation() const = 0;
   // Queues a message; it is on its way when this returns, or waits for those before it. Copies the body.
   virtual void send(const MessageHeader& header, std::span<const std::byte> body = {}) = 0;
+  // The same for a body that nobody changes until this returns: what the kernel takes at once goes from where it
+  // stands, and only the rest is copied.
+  virtual void send_in_place(const MessageHeader& header, std::span<const std::byte> body) = 0;
   // Whether send_unchecked may be used: nothing is compressed.
   virtual bool takes_unchecked() const = 0;
   // The same with a body that is not copied, and which the receiver has to check: kUnchecked.

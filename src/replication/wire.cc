@@ -97,6 +97,13 @@ void append_message(std::vector<std::byte>& out, MessageHeader header, std::span
   std::memcpy(out.data() + begin, &header, sizeof header);
 }
 
+MessageHeader complete_header(MessageHeader header, std::span<const std::byte> body) {
+  header.compression = Compression::none;
+  header.body_bytes = header.raw_bytes = static_cast<std::uint32_t>(body.size());
+  header.crc32c = checksum(header, body);
+  return header;
+}
+
 std::vector<std::byte> encode_unchecked(MessageHeader header, std::size_t body_bytes) {
   header.flags |= kUnchecked;
   header.body_bytes = header.raw_bytes = static_cast<std::uint32_t>(body_bytes);

@@ -97,6 +97,9 @@ struct Message {
 void append_message(std::vector<std::byte>& out, MessageHeader header, std::span<const std::byte> body,
                     Compression compression = Compression::none);
 
+// The header of a message whose body follows it as it is, and must not change until it is sent.
+MessageHeader complete_header(MessageHeader header, std::span<const std::byte> body);
+
 // The header of a message whose body of `body_bytes` follows it unchecked.
 std::vector<std::byte> encode_unchecked(MessageHeader header, std::size_t body_bytes);
 

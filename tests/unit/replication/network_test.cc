@@ -110,6 +110,30 @@ class NetworkTest : public ::testing::Test {
     run_until([&] { return link.queued() == 0; });
   }
 
+  // From one to two, whose kernel has no room for all of it before two reads. What they came from is another
+  // message's as soon as they are sent.
+  void send_in_place(Node& one, Node& two) {
+    run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+    Link& link = *one.network->link(NodeId(2));
+    std::string body;
+    std::vector<std::string> expected;
+    for (std::size_t i = 0; i < 120; ++i) {
+      const std::size_t bytes = i % 7 == 0 ? i : 1 + i * 5'000;
+      body.assign(bytes, static_cast<char>('A' + i % 50));
+      if (bytes > 0) body.back() = '.';
+      expected.push_back(body);
+      if (i % 4 == 3)
+        link.send({.type = MessageType::frames}, bytes_of(body));
+      else
+        link.send_in_place({.type = MessageType::frames}, bytes_of(body));
+      if (i == 59) run_until([&] { return two.received.size() == expected.size(); });
+    }
+    EXPECT_GT(link.queued(), 1u << 20);
+    run_until([&] { return two.received.size() == expected.size(); });
+    EXPECT_TRUE(two.received == expected);
+    run_until([&] { return link.queued() == 0; });
+  }
+
   asio::io_context context_;
   std::vector<std::unique_ptr<Node>> nodes_;
 };
@@ -154,6 +178,57 @@ TEST_F(NetworkTest, FilesComeInOrderBetweenTheOthers) {
   Node& two = start(options(2));
   introduce(one, two);
   send_files(one, two);
+}
+
+TEST_F(NetworkTest, WhatIsSentInPlaceComesInOrderBetweenTheOthers) {
+  Node& one = start(options(1));
+  Node& two = start(options(2));
+  introduce(one, two);
+  send_in_place(one, two);
+}
+
+TEST_F(NetworkTest, WhatIsSentInPlaceMayBeCompressed) {
+  NetworkOptions compressed = options(1);
+  compressed.compression = Compression::lz4;
+  Node& one = start(compressed);
+  Node& two = start(options(2));
+  introduce(one, two);
+  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+  const std::string body(200'000, 'x');
+  Link& link = *one.network->link(NodeId(2));
+  link.send_in_place({.type = MessageType::frames}, bytes_of(body));
+  EXPECT_LT(link.queued(), body.size() / 10);
+  run_until([&] { return !two.received.empty(); });
+  EXPECT_EQ(two.received[0], body);
+}
+
+TEST_F(NetworkTest, WhatTheKernelTakesAtOnceIsNotQueued) {
+  Node& one = start(options(1));
+  Node& two = start(options(2));
+  introduce(one, two);
+  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+  Link& link = *one.network->link(NodeId(2));
+  run_until([&] { return link.queued() == 0; });
+  for (int i = 0; i < 3; ++i) link.send_in_place({.type = MessageType::frames}, bytes_of("at once"));
+  EXPECT_EQ(link.queued(), 0u);
+  run_until([&] { return two.received.size() == 3; });
+}
+
+// A caller who goes through his streams must not find them changed: who is gone is learnt of later.
+TEST_F(NetworkTest, SendingInPlaceToWhoIsGoneEndsTheConnectionLater) {
+  Node& one = start(options(1));
+  Node& two = start(options(2));
+  introduce(one, two);
+  run_until([&] { return one.up.size() == 1 && two.up.size() == 1; });
+  Link& link = *one.network->link(NodeId(2));
+  run_until([&] { return link.queued() == 0; });
+  two.network.reset();
+  for (int i = 0; i < 50 && one.down.empty(); ++i) {
+    link.send_in_place({.type = MessageType::frames}, bytes_of("into the void"));
+    ASSERT_TRUE(one.down.empty());
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  run_until([&] { return !one.down.empty(); });
 }
 
 TEST_F(NetworkTest, BothSidesLearnThatTheOthersDaemonIsGoneWhileItsHostAnswers) {
@@ -333,6 +408,13 @@ TEST_F(NetworkTls, FilesComeInOrderBetweenTheOthers) {
   Node& two = start(with(2, "ca.pem", "server"));
   introduce(one, two);
   send_files(one, two);
+}
+
+TEST_F(NetworkTls, WhatIsSentInPlaceComesInOrderBetweenTheOthers) {
+  Node& one = start(with(1, "ca.pem", "client"));
+  Node& two = start(with(2, "ca.pem", "server"));
+  introduce(one, two);
+  send_in_place(one, two);
 }
 
 TEST_F(NetworkTls, WhoIsOfAnotherAuthorityOrSpeaksPlainlyIsNotLetIn) {

@@ -28,6 +28,7 @@ class SilentLink : public Link {
   NodeId peer() const override { return peer_; }
   std::uint64_t peer_incarnation() const override { return 1; }
   void send(const MessageHeader&, std::span<const std::byte>) override {}
+  void send_in_place(const MessageHeader&, std::span<const std::byte>) override {}
   bool takes_unchecked() const override { return false; }
   void send_unchecked(const MessageHeader&, io::FileBytes) override {}
   std::size_t queued() const override { return 0; }
