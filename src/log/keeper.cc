@@ -235,10 +235,12 @@ void Keeper::drop_vanished(const std::vector<TopicEntry>& topics) {
   }
 }
 
+// What a keeper before this one has left. The entries of partitions that are open are theirs, whatever stands in them.
 std::optional<std::uint32_t> Keeper::find_entry(std::uint64_t topic_id, PartitionId partition) const {
   for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
     const shm::Partition& entry = control_.partition(i);
-    if (entry.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::free) &&
+    if (!partitions_.contains(i) &&
+        entry.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::free) &&
         entry.topic_id.load(memory_order_relaxed) == topic_id &&
         entry.partition.load(memory_order_relaxed) == partition.value())
       return i;
@@ -249,7 +251,9 @@ std::optional<std::uint32_t> Keeper::find_entry(std::uint64_t topic_id, Partitio
 std::optional<std::uint32_t> Keeper::allocate_entry(std::uint64_t topic_id, PartitionId partition) const {
   for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
     shm::Partition& entry = control_.partition(i);
-    if (entry.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::free)) continue;
+    if (partitions_.contains(i) ||
+        entry.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::free))
+      continue;
     entry.topic_id.store(topic_id, memory_order_relaxed);
     entry.partition.store(partition.value(), memory_order_relaxed);
     entry.ring_generation.store(0, memory_order_relaxed);
@@ -287,16 +291,15 @@ std::optional<std::uint32_t> Keeper::find_open(std::uint64_t topic_id, Partition
 }
 
 void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config) {
-  auto index = find_open(topic.topic_id, partition);
-  if (!index) index = find_entry(topic.topic_id, partition);
-  if (index) {
-    if (auto known = partitions_.find(*index); known != partitions_.end()) {
-      if (known->second.overrides == topic.overrides) return;
-      known->second.overrides = topic.overrides;
-      known->second.keeper->update_config(config);
-      return;
-    }
-  } else if (index = allocate_entry(topic.topic_id, partition); !index) {
+  if (const auto open = find_open(topic.topic_id, partition)) {
+    Entry& known = partitions_.at(*open);
+    if (std::exchange(known.overrides, topic.overrides) != topic.overrides)
+      known.keeper->update_config(config);
+    return;
+  }
+  auto index = find_entry(topic.topic_id, partition);
+  if (!index) index = allocate_entry(topic.topic_id, partition);
+  if (!index) {
     logger().error("{}-{}: all {} partitions of the control segment are taken; delete topics to make room",
                    topic.name, partition.value(), shm::kMaxPartitions);
     return;
@@ -333,10 +336,8 @@ void Keeper::refuse_roles() {
 
 void Keeper::dispatch_roles() {
   for (AskedRole& a : take_asked_roles()) {
-    const auto index = find_entry(a.topic_id, a.partition);
-    const auto known = index ? partitions_.find(*index) : partitions_.end();
-    if (known != partitions_.end()) {
-      known->second.keeper->request_role(std::move(a.request));
+    if (const auto index = find_open(a.topic_id, a.partition)) {
+      partitions_.at(*index).keeper->request_role(std::move(a.request));
     } else if (a.request.done) {
       a.request.done(fail(Code::not_found, fmt::format("no such partition here: {} of topic {:016x}",
                                                        a.partition.value(), a.topic_id)));

@@ -1,5 +1,7 @@
 #include "log/partition_keeper.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <thread>
 
@@ -77,7 +79,7 @@ std::uint64_t PartitionKeeper::flush(std::int64_t now_ns) {
       }
       if (run->bytes == 0) break;
       if (unsynced_since_ns_ == 0) unsynced_since_ns_ = now_ns;
-      writer_->append(*run);
+      if (!write(*run)) return walked;
       walked += run->bytes;
     }
   }
@@ -90,6 +92,21 @@ std::uint64_t PartitionKeeper::flush(std::int64_t now_ns) {
   want_segment(now_ns);
   if (writer_->failure()) fail_with(*writer_->failure());
   return walked;
+}
+
+// False: it does not follow what was written before, and the partition has failed.
+bool PartitionKeeper::write(const FrameRun& run) {
+  if (run.position != writer_->end_position() || run.first_offset != writer_->end_offset()) {
+    fail_with({Code::corrupt, 0,
+               fmt::format(
+                   "ring generation {} goes on at position {}, offset {}, behind {}, {}: some process wrote "
+                   "where it must not",
+                   draining().ring().generation(), run.position.value(), run.first_offset.value(),
+                   writer_->end_position().value(), writer_->end_offset().value())});
+    return false;
+  }
+  writer_->append(run);
+  return true;
 }
 
 bool PartitionKeeper::sync_is_due(std::int64_t now_ns) const {

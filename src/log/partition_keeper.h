@@ -96,7 +96,7 @@ class PartitionKeeper {
   Status open_files(const RecoveryOptions& options, std::optional<LogPoint> restart = {});
   Status make_first_ring(Position base, Offset offset);
   void adopt(Ring ring, Position frontier, Offset offset);
-  void adopt_remaining(std::vector<Ring>& rings, std::size_t from);
+  Status adopt_remaining(std::vector<Ring>& rings, std::size_t from);
   RingSpec spec() const;
   void publish_config();
   void remove_ring_files() const;
@@ -108,6 +108,7 @@ class PartitionKeeper {
   std::string name() const;
   std::uint64_t flush(std::int64_t now_ns);
   bool prepare_copy();
+  bool write(const FrameRun& run);
   bool sync_is_due(std::int64_t now_ns) const;
   void publish_durable();
   bool drop_drained_ring();

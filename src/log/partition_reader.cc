@@ -196,6 +196,10 @@ bool PartitionReader::left_ring() const {
 bool PartitionReader::next_term() {
   // SYNC: pairs with the release CAS in Ring::rotate. Before that the next term may hold an old lap.
   if (ring_->header().active_term.load(memory_order_acquire) <= term_) return false;
+  // A ring is not walked round, whatever number another process has left there.
+  const std::uint64_t head = ring_->header().head.load(memory_order_relaxed);
+  if (position_.value() - head >= ring_->ring_bytes()) [[unlikely]]
+    return false;
   ++term_;
   frame_ = ring_->term_data(term_);
   term_end_ = frame_ + ring_->term_bytes();

@@ -170,7 +170,7 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
       logger().info("{}: {} bytes behind position {} are still in the ring and will be flushed", name(),
                     tail - end, end.value());
     adopt(std::move(oldest), end, next_offset);
-    adopt_remaining(rings, first + 1);
+    if (auto adopted = adopt_remaining(rings, first + 1); !adopted) return adopted;
   }
   use_as_source(draining());
   publish_durable();
@@ -199,7 +199,7 @@ Status PartitionKeeper::open_files(const RecoveryOptions& options, std::optional
 
 Status PartitionKeeper::recover_memory(std::vector<Ring> rings) {
   if (rings.empty()) return make_first_ring(Position(0), Offset(0));
-  adopt_remaining(rings, 0);
+  if (auto adopted = adopt_remaining(rings, 0); !adopted) return adopted;
   look_anew_ = true;
   publish_memory_start();
   return {};
@@ -229,12 +229,20 @@ void PartitionKeeper::adopt(Ring ring, Position frontier, Offset offset) {
   rings_.emplace_back(std::move(ring), *context_.control, partition_.index, frontier, offset);
 }
 
-void PartitionKeeper::adopt_remaining(std::vector<Ring>& rings, std::size_t from) {
+Status PartitionKeeper::adopt_remaining(std::vector<Ring>& rings, std::size_t from) {
   for (std::size_t i = from; i < rings.size(); ++i) {
     const Position head(rings[i].header().head.load(memory_order_relaxed));
     const auto offset = rings[i].offset_at(head);
-    adopt(std::move(rings[i]), head, offset.value_or(Offset(0)));
+    if (!offset)
+      return fail(
+          Code::corrupt,
+          fmt::format(
+              "ring generation {}: its head, {}, is where no term begins: some process wrote where it "
+              "must not",
+              rings[i].generation(), head.value()));
+    adopt(std::move(rings[i]), head, *offset);
   }
+  return {};
 }
 
 void PartitionKeeper::remove_ring_files() const {

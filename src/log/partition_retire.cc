@@ -77,7 +77,7 @@ bool PartitionKeeper::walk_to_end() {
     if (!run) fail_with(run.error());
     if (!run) return false;
     if (run->bytes == 0) return true;
-    if (is_disk()) writer_->append(*run);
+    if (is_disk() && !write(*run)) return false;
   }
 }
 

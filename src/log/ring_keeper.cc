@@ -56,6 +56,8 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
   std::uint64_t term = ring_.term_of(frontier_);
   // SYNC: pairs with the release CAS in Ring::rotate. A term not opened yet may hold an old lap's bytes.
   if (ring_.header().active_term.load(memory_order_acquire) < term) return run;
+  if (term - ring_.term_of(oldest_) >= ring_.term_count()) [[unlikely]]
+    return corrupt_term(term, "is said to be there beside all those before it");
   // What the owner of such a ring commits behind its end is no record.
   if (ring_.scribbled() == Scribbled::by_owner) [[unlikely]]
     if (const auto end = ring_.decided_end())
@@ -75,6 +77,7 @@ Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
     if (type == FrameType::aborted && ring_.scribbled() == Scribbled::by_claimer) [[unlikely]] {
       const auto told = ring_.scribbled_records(run.position + run.bytes, extent, run.next_offset);
       if (!told) break;
+      if (*told > kRecordsMask) return corrupt_term(term, "holds an impossible number of records");
       records = *told;
     } else if (const auto offset = load<std::uint64_t>(frame, offsetof(format::FrameHeader, offset));
                offset != run.next_offset.value()) [[unlikely]] {
@@ -144,7 +147,7 @@ void RingKeeper::skip_to_term_of_head() {
   if (head <= frontier_) return;
   const auto offset = ring_.offset_at(head);
   if (!offset) return;
-  frontier_ = head;
+  frontier_ = oldest_ = head;
   offset_ = *offset;
 }
 
@@ -384,6 +387,7 @@ RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonit
   // SYNC: readers that pin below `end` from here on see the new head and leave; those that did
   // before are seen below. Pairs with the pin and look of PartitionReader (ring.pml, HEAD).
   header.head.exchange(end.value(), std::memory_order_seq_cst);
+  oldest_ = std::max(oldest_, end);
   // Of a memory topic nobody has scanned that far: producers may use up what becomes clean here before the keeper's
   // next round, and the ring ends no more than a ring's length behind the frontier (can_end_at).
   skip_to_term_of_head();

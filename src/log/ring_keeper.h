@@ -24,7 +24,8 @@ class RingKeeper {
         control_(&control),
         partition_(partition),
         frontier_(frontier),
-        offset_(offset) {}
+        offset_(offset),
+        oldest_(frontier) {}
 
   Ring& ring() { return ring_; }
   const Ring& ring() const { return ring_; }
@@ -114,6 +115,7 @@ class RingKeeper {
   std::uint32_t partition_;
   Position frontier_;
   Offset offset_;
+  Position oldest_;  // where the ring's contents begin at the earliest, by what this keeper has seen and done
   std::byte* copy_ = nullptr;
   Inquiry inquiry_;
   std::uint64_t repaired_records_ = 0;

@@ -65,6 +65,32 @@ TEST_F(KeeperTroubleTest, OneThatFollowsAndGetsNoThreadLeavesTheRoleToOthersAndT
   EXPECT_TRUE(second.core()->keeps());
 }
 
+// --- A control segment that says otherwise --------------------------------------------------------
+
+TEST_F(KeeperTroubleTest, WhatItHasOpenIsNotWhatAnEntrySays) {
+  create("files");
+  create("memory", {{"storage", "memory"}});
+  const shm::Control& control = log_->core()->control();
+  shm::Partition* files = nullptr;
+  shm::Partition* memory = nullptr;
+  for (std::uint32_t i = 0; i < shm::kMaxPartitions; ++i) {
+    shm::Partition& entry = control.partition(i);
+    if (entry.state.load() != static_cast<std::uint32_t>(shm::PartitionState::active)) continue;
+    (entry.storage.load() == static_cast<std::uint8_t>(Storage::memory) ? memory : files) = &entry;
+  }
+  ASSERT_TRUE(files != nullptr && memory != nullptr);
+  memory->topic_id.store(files->topic_id.load());
+  memory->partition.store(1);
+  ASSERT_TRUE(admin().create_partitions("files", 2));
+  Producer p = producer("files");
+  for (int i = 0; i < 4; ++i) std::ignore = p.send("v");  // to both in turn
+  ASSERT_TRUE(p.send({.value = "v", .partition = PartitionId(0)}));
+  create("more");
+  Producer more = producer("more");
+  ASSERT_TRUE(more.send("v"));
+  EXPECT_TRUE(more.flush());
+}
+
 // --- A CPU that there is not ---------------------------------------------------------------------
 
 // Hands on what the library says, on the thread that says it.

@@ -149,6 +149,59 @@ TEST_F(LeftAlone, AFrameWithoutLengthBeforeTheClaimIsNoEndlessWay) {
   EXPECT_EQ((*producer)->commit(*claim).error(), SendError::claim_expired);
 }
 
+// --- A ring without end --------------------------------------------------------------------------
+
+// From `from` on, in the first term, there are pads, one in each term, that use up no offset, and no term is said to be
+// the last.
+void fill_with_pads(const Ring& ring, Position from, Offset next) {
+  const auto pad = [&](Position at, Position end) {
+    format::write_filler(ring.at(at), format::FrameType::pad, static_cast<std::uint32_t>(end - at), next, 0);
+  };
+  pad(from, ring.term_start(1));
+  for (std::uint64_t term = 1; term <= ring.term_count(); ++term)
+    pad(ring.term_start(term), ring.term_start(term + 1));
+  ring.header().active_term.store(std::uint64_t{1} << 62);
+}
+
+class RingOfPads : public PartitionScene {
+ protected:
+  void open_with_a_record(Storage storage) {
+    config_.storage = storage;
+    open_keeper();
+    ASSERT_TRUE((*new_producer())->append({.value = "8 bytes."}));
+  }
+  void fill() { fill_with_pads(open_ring(), Position(40), Offset(1)); }
+};
+
+TEST_F(RingOfPads, AReaderGoesRoundItOnce) {
+  open_with_a_record(Storage::memory);
+  auto reader = new_reader();
+  std::array<Record, 4> records;
+  ASSERT_EQ(*reader->poll(records), 1u);
+  fill();
+  EXPECT_EQ(*reader->poll(records), 0u);
+  EXPECT_EQ(*reader->poll(records), 0u);
+}
+
+TEST_F(RingOfPads, AndSoDoesOneThatShips) {
+  open_with_a_record(Storage::memory);
+  auto reader =
+      PartitionReader::open_for_shipping(ref_, 401, 4096, LogPoint{Position(40), Offset(1)}).value();
+  fill();
+  std::uint64_t bytes = 0;
+  for (int round = 0; round < 100; ++round) bytes += reader->poll_frames(1 << 20, false).value().bytes.size();
+  EXPECT_LE(bytes, 5 * kTestTerm);
+}
+
+TEST_F(RingOfPads, AKeeperThatFlushesItSaysCorrupt) {
+  open_with_a_record(Storage::disk);
+  turn_until_durable(Offset(1));
+  fill();
+  keeper_->flush_blocking();
+  ASSERT_TRUE(failed());
+  EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt));
+}
+
 // --- Readers -------------------------------------------------------------------------------------
 
 class ScribbledReader : public PartitionScene {
@@ -229,6 +282,36 @@ TEST_F(ScribbledReader, AnEndThatNoRingCanHaveFailsThePartition) {
     std::filesystem::remove(ring_path(dir_.path(), ref_.topic, ref_.partition));
     entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
   }
+}
+
+// The next term is said to be there, a block of it full, and all before it recycled.
+TEST_F(RingOfPads, WhatDoesNotFollowTheFilesIsNotWrittenBehindThem) {
+  open_with_a_record(Storage::disk);
+  turn_until_durable(Offset(1));
+  const Ring ring = open_ring();
+  const Position next = ring.term_start(1);
+  ring.line(1).base_offset.store(1);
+  format::write_filler(ring.at(next), format::FrameType::pad, 4096, Offset(1), 0);
+  ring.line(1).tail.store(make_tail(0, 0, 4096));
+  ring.header().active_term.store(1);
+  ring.header().head.store(next.value());
+  turn_until([&] { return failed(); });
+  EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt));
+}
+
+TEST_F(ScribbledReader, AKeeperDoesNotBeginWithinATerm) {
+  open_keeper();
+  kill_keeper();
+  const Ring ring = open_ring();
+  ring.header().head.store(4 * kTestTerm - 4);
+  ring.header().active_term.store(3);
+  ring.line(3).tail.store(make_tail(0, 0, kTestTerm));
+  ring.header().sealed_position.store(4 * kTestTerm);
+  ring.header().state.store(static_cast<std::uint32_t>(RingState::sealed));
+  entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  open_keeper();
+  ASSERT_TRUE(failed());
+  EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt));
 }
 
 TEST_F(ScribbledReader, ARoleThatTheKeeperNeverTookIsNothingToGoBy) {
