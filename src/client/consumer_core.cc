@@ -7,6 +7,7 @@
 #include <chrono>
 #include <thread>
 #include <tuple>
+#include <utility>
 
 #include "base/bounded_time.h"
 #include "base/clock.h"
@@ -31,6 +32,7 @@ constexpr unsigned kPausesForOne = 2;
 constexpr unsigned kPausesForRecord = 8;
 constexpr unsigned kDistantPauses = 4;         // from here on it keeps its distance
 constexpr std::int64_t kYieldNs = 10'000'000;  // then it sleeps for a moment
+constexpr std::int64_t kInVainNs = 1'000'000;  // see ConsumerCore::sleep
 
 }  // namespace
 
@@ -118,6 +120,7 @@ void ConsumerCore::assignment_changed() {
     readers_.push_back(assigned.reader.get());
     assigned_of_.push_back(i);
   }
+  promised_.assign(readers_.size(), std::nullopt);
   next_ = 0;
   many_moved_ = true;
 }
@@ -321,7 +324,9 @@ void ConsumerCore::yield(std::int64_t now_ns) {
   slept_ns_ = monotonic_ns();
 }
 
-// Sleeps until a producer commits to one of the partitions, wake(), a change in the group, or the deadline.
+// Sleeps until a producer commits to one of the partitions, wake(), a change in the group, or the deadline. A reader
+// that has data keeps it from that, but if it had some where it stands before the last look: where words of a ring were
+// written over, that may be so for ever. Then this looks again after a while.
 void ConsumerCore::sleep(std::int64_t deadline_ns) {
   waiters_.clear();
   waiters_.push_back({&wake_, wake_seen_});
@@ -342,8 +347,14 @@ void ConsumerCore::sleep(std::int64_t deadline_ns) {
     if (sure_from_ns_ == 0 || (hot & shm::kDataWaiter) == 0) sure_from_ns_ = now + shm::kVisibleNs;
     if (now < sure_from_ns_) deadline_ns = std::min(deadline_ns, sure_from_ns_);
   }
-  for (const log::PartitionReader* reader : readers_)
-    if (reader->has_data()) return;
+  bool in_vain = false;
+  for (std::size_t i = 0; i < readers_.size(); ++i) {
+    if (!readers_[i]->has_data()) continue;
+    const log::LogPoint place = readers_[i]->place();
+    if (std::exchange(promised_[i], place) != place) return;
+    in_vain = true;
+  }
+  if (in_vain) deadline_ns = std::min(deadline_ns, monotonic_ns() + kInVainNs);
   shm::futex_wait_any(waiters_, deadline_ns);
 }
 

@@ -119,6 +119,8 @@ class ConsumerCore {
   std::uint32_t wake_seen_ = 0;
   std::uint64_t missed_before_ = 0;  // by partitions no longer assigned
   std::vector<shm::FutexWaiter> waiters_;
+  // As readers_: where each stood when it last kept this one from sleeping.
+  std::vector<std::optional<log::LogPoint>> promised_;
   std::uint32_t empty_looks_ = 0;  // since there were records
   // From when on a look finds what an exclusive producer had committed when it was told to wake this one; 0: not told.
   std::int64_t sure_from_ns_ = 0;

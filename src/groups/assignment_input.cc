@@ -76,12 +76,14 @@ Result<std::vector<std::string>> resolve_subscription(const std::string& subscri
 }
 
 AssignmentInput load_assignment_input(const shm::Control& control, std::uint32_t group,
-                                      const std::vector<log::TopicEntry>& topics) {
+                                      const std::vector<log::TopicEntry>& topics,
+                                      const std::set<std::uint32_t>* members) {
   AssignmentInput input;
   std::set<std::string> subscribed;
   std::map<std::uint32_t, std::size_t> member_of_owner;
   const auto slots = static_cast<std::uint32_t>(control.slots().size());
   for (std::uint32_t slot = 0; slot < slots; ++slot) {
+    if (members != nullptr && !members->contains(slot)) continue;
     const shm::Member& member = control.member(slot);
     if (member.group.load(memory_order_acquire) != group + 1 ||  // SYNC: pairs with the coordinator's store
         member.status.load(memory_order_relaxed) != static_cast<std::uint32_t>(shm::MemberStatus::joined))

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,9 @@ Result<std::vector<std::string>> resolve_subscription(const std::string& subscri
 // leads to a proposal that the coordinator refuses or asks for again. Blocks on the catalog.
 // Errors: of the catalog.
 Result<AssignmentInput> load_assignment_input(const log::Attachment& attachment, std::uint32_t group);
+// Of the coordinator, who knows the group's members by himself: their slots. Others may have written that they are.
 AssignmentInput load_assignment_input(const shm::Control& control, std::uint32_t group,
-                                      const std::vector<log::TopicEntry>& topics);
+                                      const std::vector<log::TopicEntry>& topics,
+                                      const std::set<std::uint32_t>* members = nullptr);
 
 }  // namespace ringtail::groups

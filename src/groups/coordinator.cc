@@ -29,7 +29,8 @@ constexpr std::int64_t kRetryNs = 100 * kMillisecond;
 }  // namespace
 
 void Coordinator::stop() {
-  stop_.store(true, memory_order_release);  // SYNC: pairs with the loads in run and wait_for_keeper
+  // SYNC: pairs with the loads in run, wait_for_keeper and InternalTopic::restore
+  stop_.store(true, memory_order_release);
   control_.wake_coordinator();
 }
 
@@ -38,7 +39,7 @@ void Coordinator::run() {
   if (!wait_for_keeper()) return;
   while (!stop_.load(memory_order_acquire)) {  // SYNC: pairs with stop
     auto taken = take_up();
-    if (taken) break;
+    if (taken || stop_.load(memory_order_acquire)) break;  // SYNC: as above
     announce_trouble(taken.error());
     shm::futex_wait(table_.wake, table_.wake.load(memory_order_relaxed), monotonic_ns() + kRetryNs);
   }
@@ -251,7 +252,8 @@ void Coordinator::round(std::int64_t now_ns) {
 void Coordinator::rest(std::int64_t now_ns) {
   std::int64_t until_ns = now_ns + kIdleRestNs;
   if (!members_.empty()) until_ns = watch_due_ns_;
-  if (!groups_.empty()) until_ns = std::min(until_ns, persist_due_ns_);
+  // What waits for a sync is persisted no earlier, however long ago that was due.
+  if (!groups_.empty() && confirmations_.empty()) until_ns = std::min(until_ns, persist_due_ns_);
   if (transactions_.is_watching()) until_ns = std::min(until_ns, now_ns + kWatchPeriodNs);
   if (transactions_.is_busy()) until_ns = std::min(until_ns, now_ns + kBusyRestNs);
   table_.asleep.store(1,

@@ -41,8 +41,8 @@ class Coordinator {
         control_(attachment.control()),
         table_(attachment.control().groups()),
         options_(options),
-        offsets_(attachment, kOffsetsTopic),
-        transactions_(attachment, offsets_) {}
+        offsets_(attachment, kOffsetsTopic, &stop_),
+        transactions_(attachment, offsets_, &stop_) {}
 
   // Waits for this process's keeper, restores positions after a reboot, then works until stop(), and then
   // makes all positions persistent. Blocks meanwhile.
@@ -61,6 +61,11 @@ class Coordinator {
     std::int64_t max_poll_interval_ns = 0;
     std::int64_t auto_commit_interval_ns = 0;
     std::int64_t commit_due_ns = 0;
+  };
+  // That what was committed up to a ticket has come to the disk.
+  struct Confirmation {
+    std::uint32_t group;
+    std::uint32_t ticket;
   };
   // A proposal that a member's own assignor is to make.
   struct Proposal {
@@ -119,6 +124,8 @@ class Coordinator {
   Status prepare(std::uint32_t group, const std::string& topic);
   void persist(std::int64_t now_ns);
   void confirm_commits();
+  void give_up_commits(const Error& failure);
+  void refuse_commits(const std::vector<Confirmation>& asked, const Error& error);
   std::string name_in_topic(std::uint64_t topic_id) const;
   void announce_trouble(const Error& error);
   void note_trouble(std::uint32_t group, const Error& error);
@@ -129,9 +136,9 @@ class Coordinator {
   const shm::Control& control_;
   shm::GroupTableLayout& table_;
   CoordinatorOptions options_;
+  std::atomic<bool> stop_{false};
   InternalTopic offsets_;
   Transactions transactions_;
-  std::atomic<bool> stop_{false};
 
   std::map<std::uint32_t, Group> groups_;    // by index
   std::map<std::uint32_t, Member> members_;  // by slot
@@ -139,12 +146,9 @@ class Coordinator {
   std::uint32_t catalog_seen_ = 0;
   bool topics_known_ = false;
 
-  struct Confirmation {
-    std::uint32_t group;
-    std::uint32_t ticket;
-  };
   std::vector<Confirmation> confirmations_;  // for commits that were appended, once they are synced
   bool end_known_ = false;                   // what a coordinator before us appended is waited for, too
+  bool refused_ = false;                     // the last attempt came to nothing, and not for want of space
   std::int64_t persist_due_ns_ = 0;
   std::int64_t watch_due_ns_ = 0;
   std::int64_t expire_due_ns_ = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "base/clock.h"
 #include "groups/json_fields.h"
@@ -17,6 +18,7 @@ using std::memory_order_acquire;
 namespace {
 
 constexpr std::int64_t kPatienceNs = 10'000'000'000;  // for a claim that was under way, or its repair
+constexpr std::chrono::milliseconds kLookAgainAfter{1};
 constexpr std::size_t kReadAheadBytes = 1 << 20;
 
 // What another release has written, and nobody has replaced since.
@@ -61,7 +63,7 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
   if (!topic) return std::unexpected(topic.error());
   auto slot = shm::OwnedSlot::acquire(attachment_.control(), attachment_.locks(), shm::SlotRole::coordinator);
   if (!slot) return std::unexpected(slot.error());
-  auto ref = attachment_.find_partition(*topic, PartitionId(0));
+  auto ref = attachment_.find_partition(*topic, PartitionId(0), kNoPatience);
   if (!ref) return std::unexpected(ref.error());
   auto reader = log::PartitionReader::open(*ref, slot->index(), kReadAheadBytes);
   if (!reader) return std::unexpected(reader.error());
@@ -71,6 +73,8 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
   std::vector<Record> records(1024);
   std::int64_t progress_ns = monotonic_ns();
   while ((*reader)->offset() < end->offset) {
+    if (stop_ != nullptr && stop_->load(memory_order_acquire))  // SYNC: pairs with Coordinator::stop
+      return fail(Code::closed, fmt::format("topic '{}' was not read to its end: stopped", name_));
     const Offset before = (*reader)->offset();
     auto polled = (*reader)->poll(records);
     if (!polled) return std::unexpected(polled.error());
@@ -80,6 +84,8 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
     else if (now_ns - progress_ns > kPatienceNs)
       return fail(Code::timed_out, fmt::format("topic '{}' does not go on at offset {}, though its end is {}",
                                                name_, before.value(), end->offset.value()));
+    else
+      std::this_thread::sleep_for(kLookAgainAfter);
     for (const Record& record : std::span(records).first(*polled))
       if (!foreign.take(record)) take(record);
   }
@@ -99,7 +105,7 @@ Status InternalTopic::open() {
       if (auto applied = attachment_.apply_catalog(); !applied) return applied;
   }
   if (!topic) return std::unexpected(topic.error());
-  auto ref = attachment_.find_partition(*topic, PartitionId(0));
+  auto ref = attachment_.find_partition(*topic, PartitionId(0), kNoPatience);
   if (!ref) return std::unexpected(ref.error());
   if (auto failure = log::Attachment::failure_of(ref->entry())) return std::unexpected(*failure);
   auto slot = shm::OwnedSlot::acquire(attachment_.control(), attachment_.locks(), shm::SlotRole::coordinator);

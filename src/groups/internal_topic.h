@@ -2,6 +2,8 @@
 // so of each key the latest record counts.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <span>
@@ -13,6 +15,9 @@
 
 namespace ringtail::groups {
 
+// For an entry that is said to be opened: the coordinator's own keeper has opened what it asks for.
+inline constexpr std::chrono::nanoseconds kNoPatience{0};
+
 struct KeyValue {
   std::string key;
   std::optional<std::string> value;  // none: deleted
@@ -21,11 +26,13 @@ struct KeyValue {
 // Thread safety: one thread at a time. Process safety: only the coordinator appends.
 class InternalTopic {
  public:
-  // The attachment must outlive it.
-  InternalTopic(log::Attachment& attachment, std::string_view name) : attachment_(attachment), name_(name) {}
+  // The attachment must outlive it, and so must `stop`, where restore is to end once that is set.
+  InternalTopic(log::Attachment& attachment, std::string_view name, const std::atomic<bool>* stop = nullptr)
+      : attachment_(attachment), name_(name), stop_(stop) {}
 
   // Hands every record that there is to `take`, in order; none when there is no such topic. Blocks.
-  // Errors: of reading; incompatible_layout, when a record that nothing has replaced is of another version.
+  // Errors: of reading; timed_out; closed, when it was stopped; incompatible_layout, when a record that nothing has
+  // replaced is of another version.
   Status restore(const std::function<void(const Record&)>& take);
 
   // Appends, without waiting for the disk or for space; makes the topic when it is missing.
@@ -54,6 +61,7 @@ class InternalTopic {
 
   log::Attachment& attachment_;
   std::string name_;
+  const std::atomic<bool>* stop_;
   shm::OwnedSlot slot_;
   WallClock clock_;
   std::optional<log::Appender> appender_;

@@ -11,6 +11,7 @@
 #include "base/logger.h"
 #include "base/random.h"
 #include "groups/assignment_input.h"
+#include "groups/offsets_topic.h"
 #include "groups/tenure.h"
 #include "shm/futex.h"
 
@@ -118,6 +119,16 @@ Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& 
   return post(attachment, member, limit);
 }
 
+namespace {
+
+// Why no position comes to the disk before a keeper opens its topic anew, if so.
+std::optional<Error> failure_of_positions(const log::Attachment& attachment) {
+  const auto topic = attachment.catalog().load_topic(kOffsetsTopic);
+  return topic ? attachment.find_failure(*topic, PartitionId(0)) : std::nullopt;
+}
+
+}  // namespace
+
 Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
                        std::chrono::nanoseconds timeout) {
   const shm::Control& control = attachment.control();
@@ -138,6 +149,9 @@ Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
         return std::unexpected(log::nobody_keeps(attachment.dir()));
       return fail(Code::timed_out, "the commit is visible on this host, but not persistent yet");
     }
+    // What else is in the way may pass.
+    if (entry.trouble_code.load(memory_order_relaxed) != 0)
+      if (auto failure = failure_of_positions(attachment)) return std::unexpected(*failure);
     shm::futex_wait(entry.commits_done, done, std::min(deadline_ns, now_ns + kSliceNs));
   }
 }
@@ -236,6 +250,7 @@ std::uint32_t Membership::generation() const {
 Result<Changes> Membership::look() {
   // SYNC: read before all else, so that a bump after this brings us back; pairs with the coordinator's.
   attention_seen_ = member_->attention.load(memory_order_acquire);
+  topics_listed_ = false;
   Changes changes;
   if (!joined_) return changes;
   if (member_->status.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::MemberStatus::expelled)) {
@@ -316,9 +331,11 @@ Result<Tenancy*> Membership::take(std::uint32_t index, const Standing& standing)
 // Nothing when no topic has that id.
 Result<std::optional<std::string>> Membership::name_of(std::uint64_t topic_id) {
   auto known = topic_names_.find(topic_id);
-  if (known == topic_names_.end()) {
+  // Once a look: of what is granted later, there will be news.
+  if (known == topic_names_.end() && !topics_listed_) {
     auto topics = attachment_.catalog().list_topics();
     if (!topics) return std::unexpected(topics.error());
+    topics_listed_ = true;
     for (log::TopicEntry& topic : *topics) topic_names_[topic.topic_id] = std::move(topic.name);
     known = topic_names_.find(topic_id);
   }

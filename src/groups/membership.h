@@ -142,6 +142,7 @@ class Membership {
   bool joined_ = false;
   std::list<Tenancy> held_;
   std::map<std::uint64_t, std::string> topic_names_;
+  bool topics_listed_ = false;  // in this look
 };
 
 // Posts a request in the member entry of `slot` and waits for the coordinator's answer: for `patience`, whoever keeps

@@ -149,7 +149,7 @@ void Coordinator::persist(std::int64_t now_ns) {
     const std::uint32_t wanted = shared.commits_wanted.load(std::memory_order_seq_cst);
     if (wanted != shared.commits_done.load(memory_order_relaxed)) asked.push_back({index, wanted});
   }
-  if (now_ns < persist_due_ns_ && asked.empty() && !stopping) return;
+  if (now_ns < persist_due_ns_ && (asked.empty() || refused_) && !stopping) return;
   persist_due_ns_ = now_ns + options_.persist_interval_ms * kMillisecond;
   const std::int64_t clock_ns = wall_clock_ns();
   struct Dirty {
@@ -194,12 +194,7 @@ void Coordinator::persist(std::int64_t now_ns) {
     }
   }
   if (!changed.empty()) {
-    auto appended = offsets_.append(changed);
-    if (!appended) {
-      announce_trouble(appended.error());
-      for (const Confirmation& one : asked) note_trouble(one.group, appended.error());
-      return;
-    }
+    if (auto appended = offsets_.append(changed); !appended) return refuse_commits(asked, appended.error());
     for (const Dirty& one : dirty) {
       one.entry->persisted.store(one.offset, memory_order_relaxed);
       one.entry->persisted_metadata.store(one.metadata, memory_order_relaxed);
@@ -207,14 +202,11 @@ void Coordinator::persist(std::int64_t now_ns) {
     }
   }
   if (!asked.empty() && !end_known_) {
-    if (auto included = offsets_.include_others(); !included) {
-      announce_trouble(included.error());
-      for (const Confirmation& one : asked) note_trouble(one.group, included.error());
-      return;
-    }
+    if (auto included = offsets_.include_others(); !included) return refuse_commits(asked, included.error());
     end_known_ = true;
   }
   announced_trouble_.clear();
+  refused_ = false;
   transactions_.note_written(left);
   std::erase_if(asked, [&](const Confirmation& one) { return left_groups.contains(one.group); });
   confirmations_ = std::move(asked);
@@ -225,10 +217,7 @@ void Coordinator::persist(std::int64_t now_ns) {
 void Coordinator::confirm_commits() {
   if (confirmations_.empty()) return;
   if (!offsets_.is_synced()) {
-    if (auto failure = offsets_.failure()) {
-      announce_trouble(*failure);
-      for (const Confirmation& one : confirmations_) note_trouble(one.group, *failure);
-    }
+    if (auto failure = offsets_.failure()) give_up_commits(*failure);
     return;
   }
   for (const Confirmation& one : std::exchange(confirmations_, {})) {
@@ -237,6 +226,25 @@ void Coordinator::confirm_commits() {
     shm::Group& shared = table_.groups[one.group];
     shared.commits_done.store(one.ticket, memory_order_release);  // SYNC: pairs with persist_commits
     shm::futex_wake_all(shared.commits_done);
+  }
+}
+
+// What was appended may not have come to the disk, nor ever come: it is written anew once that can be.
+void Coordinator::give_up_commits(const Error& failure) {
+  for (const auto& [index, group] : groups_)
+    for (const auto& [key, at] : group.entries)
+      table_.partitions[at].persisted.store(shm::kNoOffset, memory_order_relaxed);
+  refuse_commits(std::exchange(confirmations_, {}), failure);
+}
+
+// Tells those who wait why. What they wait for is tried again: it may be mended in their time.
+void Coordinator::refuse_commits(const std::vector<Confirmation>& asked, const Error& error) {
+  refused_ = error.code != Code::timed_out;
+  announce_trouble(error);
+  for (const Confirmation& one : asked) {
+    if (!groups_.contains(one.group)) continue;
+    note_trouble(one.group, error);
+    shm::futex_wake_all(table_.groups[one.group].commits_done);  // to have a look
   }
 }
 

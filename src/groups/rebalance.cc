@@ -21,7 +21,7 @@ void Coordinator::unbalance(Group& group) {
 
 void Coordinator::rebalance(std::uint32_t index) {
   Group& group = groups_[index];
-  const AssignmentInput input = load_assignment_input(control_, index, topics_);
+  const AssignmentInput input = load_assignment_input(control_, index, topics_, &group.members);
   if (input.members.empty()) {
     install(index, input, {});
     return;

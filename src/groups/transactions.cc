@@ -362,7 +362,8 @@ Result<log::PartitionRef> Transactions::find_ref(std::uint32_t index) const {
   if (!topics) return std::unexpected(topics.error());
   const auto topic = std::ranges::find(*topics, topic_id, &log::TopicEntry::topic_id);
   if (topic == topics->end()) return fail(Code::closed, "the topic was deleted");
-  return attachment_.find_partition(*topic, PartitionId(partition.partition.load(memory_order_relaxed)));
+  return attachment_.find_partition(*topic, PartitionId(partition.partition.load(memory_order_relaxed)),
+                                    kNoPatience);
 }
 
 Result<log::Appender*> Transactions::appender(std::uint32_t index) {

@@ -15,6 +15,7 @@
 //   {"partition":n,"topic_id":"<hex>"}                 ->  {}: the partition has transactions
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -37,11 +38,12 @@ struct Decision;
 // Thread safety: the coordinator's thread. Process safety: only while holding the keeper's role.
 class Transactions {
  public:
-  // Both must outlive it. `offsets` is where the caller has positions persisted.
-  Transactions(log::Attachment& attachment, InternalTopic& offsets)
+  // All must outlive it. `offsets` is where the caller has positions persisted; once `stop` is set, restore and
+  // take_up end early.
+  Transactions(log::Attachment& attachment, InternalTopic& offsets, const std::atomic<bool>* stop = nullptr)
       : attachment_(attachment),
         control_(attachment.control()),
-        topic_(attachment, kTransactionsTopic),
+        topic_(attachment, kTransactionsTopic, stop),
         offsets_(offsets) {}
 
   // After a reboot: ends what was open. Returns the positions of transactions that were decided; the caller

@@ -248,7 +248,7 @@ Result<std::vector<StoredOffset>> Transactions::restore() {
   for (const log::TopicEntry& topic : *topics)
     for (std::uint32_t p = 0; p < topic.partitions; ++p)
       if (transactional.contains({topic.topic_id, p})) {
-        auto ref = attachment_.find_partition(topic, PartitionId(p));
+        auto ref = attachment_.find_partition(topic, PartitionId(p), kNoPatience);
         if (!ref) return std::unexpected(ref.error());
         index_of[{topic.topic_id, p}] = ref->index;
         left_open_[ref->index] = topic.topic_id;

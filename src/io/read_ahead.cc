@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -21,6 +22,9 @@ constexpr std::size_t kLeastBytes = 64 * 1024;
 
 constexpr std::uint64_t block_down(std::uint64_t offset) { return offset & ~(kBlockBytes - 1); }
 constexpr std::uint64_t block_up(std::uint64_t offset) { return block_down(offset + kBlockBytes - 1); }
+
+// No file reaches farther, whatever limit is said to hold.
+constexpr std::uint64_t kMostOffset = block_down(std::numeric_limits<std::int64_t>::max());
 
 }  // namespace
 
@@ -52,6 +56,7 @@ Status ReadAhead::reserve(std::size_t bytes) {
 }
 
 Result<std::span<const std::byte>> ReadAhead::peek(std::size_t at_least, std::uint64_t limit) {
+  limit = std::min(limit, kMostOffset);
   const std::uint64_t left = limit > begin_ ? limit - begin_ : 0;
   const std::uint64_t wanted = std::min<std::uint64_t>(std::max<std::size_t>(at_least, 1), left);
   const std::uint64_t needed = begin_ + wanted;

@@ -105,13 +105,16 @@ std::optional<SendError> Appender::adopt_alone() {
       ring_.header().active_term.load(memory_order_acquire);  // SYNC: pairs with open_alone
   TermLine& line = ring_.line(term);
   const std::uint64_t tail = line.fenced.load(memory_order_relaxed);
-  if (tail_bytes(tail) > ring_.term_bytes() || tail_lap(tail) != ring_.lap(term)) return SendError::corrupt;
+  const std::uint64_t used = tail_bytes(tail);
+  // Unless it is full, a term has room for a pad.
+  const bool possible = used <= ring_.usable_term_bytes() || used == ring_.term_bytes();
+  if (!possible || tail_lap(tail) != ring_.lap(term)) return SendError::corrupt;
   line_ = &line;
   term_ = term;
   term_data_ = ring_.term_data(term);
   start_ = ring_.term_start(term).value();
   usable_ = ring_.usable_term_bytes();
-  alone_.used = tail_bytes(tail);
+  alone_.used = used;
   alone_.base = line.base_offset.load(memory_order_relaxed);
   alone_.next = alone_.base + tail_records(tail);
   alone_.lap = ring_.lap(term);

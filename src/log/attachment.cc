@@ -13,8 +13,7 @@ using std::memory_order_relaxed;
 namespace {
 
 constexpr std::int64_t kSliceNs = 50'000'000;
-// How long a keeper may take to answer before somebody is told so. Recovery of a large log takes seconds.
-constexpr std::int64_t kKeeperPatienceNs = 60'000'000'000;
+constexpr std::int64_t kKeeperPatienceNs = std::chrono::nanoseconds(kKeeperPatience).count();
 
 }  // namespace
 
@@ -67,14 +66,15 @@ std::optional<std::uint32_t> Attachment::find_entry(std::uint64_t topic_id, Part
   return std::nullopt;
 }
 
-Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, PartitionId partition) const {
+Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, PartitionId partition,
+                                                std::chrono::nanoseconds patience) const {
   if (partition.value() >= topic.partitions)
     return fail(Code::not_found, fmt::format("topic '{}' has no partition {}; it has {}", topic.name,
                                              partition.value(), topic.partitions));
   for (int attempt = 0; attempt < 2; ++attempt) {
     if (auto index = find_entry(topic.topic_id, partition)) {
       const shm::Partition& entry = control_.partition(*index);
-      const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
+      const std::int64_t deadline_ns = monotonic_ns() + patience.count();
       // SYNC: pairs with the keeper's release stores of state.
       while (entry.state.load(memory_order_acquire) ==
                  static_cast<std::uint32_t>(shm::PartitionState::opening) &&
@@ -101,6 +101,11 @@ Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, Partiti
       fmt::format("topic '{}' partition {} could not be opened: the log has room for {} partitions; or its "
                   "keeper cannot read the catalog, and then its log names the file",
                   topic.name, partition.value(), shm::kMaxPartitions));
+}
+
+std::optional<Error> Attachment::find_failure(const TopicEntry& topic, PartitionId partition) const {
+  const auto index = find_entry(topic.topic_id, partition);
+  return index ? failure_of(control_.partition(*index)) : std::nullopt;
 }
 
 std::optional<Error> Attachment::failure_of(const shm::Partition& entry) {

@@ -2,6 +2,7 @@
 // find a partition there.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
 #include <mutex>
 #include <optional>
@@ -14,6 +15,9 @@
 #include "shm/control.h"
 
 namespace ringtail::log {
+
+// How long a keeper may take to answer before somebody is told so. Recovery of a large log takes seconds.
+inline constexpr std::chrono::seconds kKeeperPatience{60};
 
 // Thread safety: all members may be called from any thread. Process safety: any number of processes.
 class Attachment {
@@ -30,9 +34,11 @@ class Attachment {
   shm::ByteLockFile& locks() { return locks_; }
   const std::filesystem::path& dir() const { return catalog_.dir(); }
 
-  // The partition's place in shared memory, once a keeper has opened it. Blocks until then.
+  // The partition's place in shared memory, once a keeper has opened it. Blocks until then; of one that is being
+  // opened still after `patience`, it is the place as it is.
   // Errors: not_found, no_keeper, and why the keeper could not open it.
-  Result<PartitionRef> find_partition(const TopicEntry& topic, PartitionId partition) const;
+  Result<PartitionRef> find_partition(const TopicEntry& topic, PartitionId partition,
+                                      std::chrono::nanoseconds patience = kKeeperPatience) const;
 
   // Tells the keeper that the catalog on disk has changed, and waits until it has acted on it.
   // Errors: no_keeper when none does in time.
@@ -40,6 +46,8 @@ class Attachment {
 
   // The failure that a partition's entry tells of, if any.
   static std::optional<Error> failure_of(const shm::Partition& entry);
+  // The same of a partition, as far as it has an entry. Does not block.
+  std::optional<Error> find_failure(const TopicEntry& topic, PartitionId partition) const;
 
   // Why this process's own keeper came to nothing, as long as nobody keeps the log: an answer to those who would wait
   // for it.

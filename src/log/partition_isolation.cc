@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "log/partition_reader.h"
 
@@ -84,14 +85,19 @@ Result<Offset> PartitionReader::last_stable_offset() {
   if (!opened) return std::unexpected(opened.error());
   PartitionReader& ahead = **opened;
   if (auto placed = ahead.place(here(), skip_below_); !placed) return std::unexpected(placed.error());
+  const auto reached = [&ahead] {
+    return std::tuple(ahead.offset(), ahead.position_, ahead.scout_ ? ahead.scout_->position() : Position(0));
+  };
   std::array<Record, 256> records;
-  while (ahead.offset_ < end->offset) {
+  for (auto farthest = reached(); ahead.offset_ < end->offset;) {
     auto polled = ahead.poll(records);
     if (!polled) return std::unexpected(polled.error());
     if (*polled > 0) continue;
     // What was appended since may decide it, but the end would move on forever.
     if (ahead.undecided_ && ahead.scout_->position() >= end->position) break;
-    if (!ahead.has_data()) break;
+    // The rest is not committed yet, or the end is none that a reader comes to.
+    if (reached() <= farthest) break;
+    farthest = reached();
   }
   return std::min(ahead.offset(), end->offset);
 }

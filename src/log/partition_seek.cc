@@ -207,17 +207,26 @@ void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted
 
 // The start may pass what is looked at, or what was found.
 Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
+  // Of a memory topic, the ring's head tells, too: what is told of the start comes behind it.
+  const auto start_now = [this]() -> Result<LogPoint> {
+    if (is_memory())
+      return LogPoint{Position(current_.header().head.load(memory_order_relaxed)), log_start()};
+    auto in_files = start_in_files();
+    if (!in_files) return std::unexpected(in_files.error());
+    return LogPoint{Position(0), *in_files};
+  };
   const std::uint64_t missed = missed_;  // by the search: nobody's loss
+  // Of a memory topic once more, for a retired ring may be gone, of which its start tells nothing.
+  int unmoved = is_memory() ? -1 : 0;
   for (int moves = 0;; ++moves) {
-    auto start = is_memory() ? Result<Offset>(log_start()) : start_in_files();
+    auto start = start_now();
     if (!start) return std::unexpected(start.error());
     auto sought = find_time(timestamp_ns);
     missed_ = missed;
     if (!is_outside(sought) || moves == kMostMoves) return sought;
-    if (is_memory()) continue;
-    auto now = start_in_files();
+    auto now = start_now();
     if (!now) return std::unexpected(now.error());
-    if (*now == *start) return sought;  // the log ends before it
+    if (*now == *start && ++unmoved > 0) return sought;  // the log ends before it, or it is no start
   }
 }
 

@@ -22,7 +22,21 @@ void ReplicaWriter::take(const Ring* ring, LeaderEpoch epoch, const LogPoint& en
   ring_ = ring;
   epoch_ = epoch;
   end_ = end;
-  if (ring_ != nullptr) term_ = ring_->header().active_term.load(memory_order_relaxed);
+  has_place_ = ring_ != nullptr && find_term();
+}
+
+// Other processes can write what tells of the end: its term is the one that it lies in, whichever is said to be active.
+bool ReplicaWriter::find_term() {
+  const auto told = ring_->exact_end();
+  if (!told || told->position != end_.position || end_.position < ring_->first_position() ||
+      end_.position.value() % format::kFrameAlignment != 0)
+    return false;
+  term_ = ring_->term_of(end_.position);
+  // Where the term before is full, this one may not be open yet.
+  if (end_.position == ring_->term_start(term_) &&
+      ring_->header().active_term.load(memory_order_relaxed) < term_)
+    --term_;
+  return true;
 }
 
 LogPoint ReplicaWriter::end() const {
@@ -36,6 +50,11 @@ Result<std::uint64_t> ReplicaWriter::append(LeaderEpoch epoch, Position at,
   if (ring_ == nullptr || epoch != epoch_)
     return fail(Code::fenced, fmt::format("{}-{}: not followed in epoch {}", partition_.topic,
                                           partition_.partition.value(), epoch.value()));
+  if (!has_place_)
+    return fail(Code::corrupt,
+                fmt::format("{}-{}: what its ring says of its end is impossible: some process wrote where it "
+                            "must not",
+                            partition_.topic, partition_.partition.value()));
   if (at != end_.position)
     return fail(
         Code::offset_out_of_range,
@@ -99,7 +118,8 @@ Result<ReplicaWriter::Chunk> ReplicaWriter::measure(std::span<const std::byte> f
 
 void ReplicaWriter::publish(std::span<const std::byte> frames, const Chunk& chunk) {
   TermLine& line = ring_->line(term_);
-  std::byte* const to = ring_->at(end_.position);
+  const std::uint64_t begin = end_.position - ring_->term_start(term_);
+  std::byte* const to = ring_->term_data(term_) + begin;
   constexpr std::size_t word_bytes = sizeof(std::uint64_t);
   std::memcpy(to + word_bytes, frames.data() + word_bytes, frames.size() - word_bytes);
   std::uint64_t word;
@@ -108,7 +128,6 @@ void ReplicaWriter::publish(std::span<const std::byte> frames, const Chunk& chun
   format::state_word(to).store(word, memory_order_release);
 
   const std::uint64_t base_offset = line.base_offset.load(memory_order_relaxed);
-  const std::uint64_t begin = end_.position - ring_->term_start(term_);
   const std::uint64_t lap = ring_->lap(term_);
   end_ = {end_.position + chunk.bytes, chunk.next_offset};
   if (begin + chunk.bytes == ring_->term_bytes())

@@ -26,7 +26,8 @@ class ReplicaWriter {
   // Appends the first of `frames`, as many as the ring has room for now, and returns their bytes. `frames` are
   // whole and stand at `at`, where the log ends. Nothing is durable on return. Does not block.
   // Errors: fenced (this host does not follow in `epoch`, or not any more), offset_out_of_range (the log does
-  // not end at `at`), corrupt (these are no frames that could stand there; then nothing was appended).
+  // not end at `at`), corrupt (these are no frames that could stand there, or another process has written over what
+  // tells where the ring ends; then nothing was appended).
   Result<std::uint64_t> append(LeaderEpoch epoch, Position at, std::span<const std::byte> frames);
 
   // Where the log ends.
@@ -51,6 +52,7 @@ class ReplicaWriter {
   std::unique_lock<std::mutex> hold() const { return std::unique_lock(mutex_); }
   void take(const Ring* ring, LeaderEpoch epoch, const LogPoint& end);
 
+  bool find_term();
   Result<Chunk> measure(std::span<const std::byte> frames) const;
   void publish(std::span<const std::byte> frames, const Chunk& chunk);
   bool open_next_term();
@@ -60,6 +62,7 @@ class ReplicaWriter {
   const Ring* ring_ = nullptr;
   LeaderEpoch epoch_{0};
   LogPoint end_;
+  bool has_place_ = false;  // the ring can end at end_, which lies in term_ or is its end
   std::uint64_t term_ = 0;
 };
 

@@ -225,18 +225,21 @@ Position Ring::frame_limit() const {
   return may_be_padded ? term_start(term + 1) : term_start(term) + tail_bytes(tail);
 }
 
-// The end of claims in the active term; nothing while only its tripper knows it, or when a lap went by.
+// The end of claims in the active term; nothing while only its tripper knows it, when a lap went by, or when it is said
+// to be where none can be.
 std::optional<Ring::End> Ring::end_of(std::uint64_t term) const {
   const TermLine& l = line(term);
   // SYNC: pairs with the opener's CAS of the tail: base_offset belongs to this lap.
   const std::uint64_t tail = claimed_tail(term);
   const Offset base(l.base_offset.load(memory_order_relaxed));
   if (tail_lap(tail) != lap(term)) return std::nullopt;
-  if (tail_bytes(tail) <= usable_term_bytes() || is_filled_alone())
-    return End{term_start(term) + tail_bytes(tail), base + tail_records(tail)};
+  const End claimed{term_start(term) + tail_bytes(tail), base + tail_records(tail)};
+  if (tail_bytes(tail) <= usable_term_bytes()) return claimed;
+  // His tail counts the pad, too.
+  if (is_filled_alone()) return tail_bytes(tail) <= term_bytes_ ? std::optional(claimed) : std::nullopt;
   // SYNC: pairs with the tripper's release store.
   const std::uint64_t end = l.end.load(memory_order_acquire);
-  if (tail_lap(end) != lap(term)) return std::nullopt;
+  if (tail_lap(end) != lap(term) || tail_bytes(end) > usable_term_bytes()) return std::nullopt;
   // Claims end there; the pad that follows reaches to the next term.
   return End{term_start(term) + tail_bytes(end), base + tail_records(end)};
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <utility>
 
 #include <fmt/format.h>
@@ -25,6 +26,8 @@ namespace {
 
 // How often a search begins anew because retention or compaction changed the files meanwhile.
 constexpr int kListingAttempts = 8;
+// Behind all that files can hold; its place in one can still be told.
+constexpr Position kMostPosition(std::numeric_limits<std::int64_t>::max());
 
 struct Segment {
   std::filesystem::path path;
@@ -209,7 +212,9 @@ Result<SegmentFrames> SegmentReader::Impl::read(Position at, Position durable_li
   }
   std::uint64_t wanted = format::kFrameHeaderBytes;
   while (position_ < durable_limit) {
-    const auto bytes = read_ahead_.peek(wanted, format::file_offset(segment_->base(), durable_limit));
+    // What is durable is said in memory that other processes can write to.
+    const Position limit = std::min(durable_limit, kMostPosition);
+    const auto bytes = read_ahead_.peek(wanted, format::file_offset(segment_->base(), limit));
     if (!bytes) return std::unexpected(bytes.error());
     std::size_t whole = 0;
     FrameFault fault = FrameFault::none;

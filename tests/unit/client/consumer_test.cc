@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <ctime>
 #include <set>
 
+#include "client/log_core.h"
+#include "log/ring.h"
 #include "unit/client/client_test_support.h"
 
 namespace ringtail {
@@ -348,6 +351,54 @@ TEST_F(ConsumerTest, RetentionPassesItToo) {
   const auto refused = strict.poll(milliseconds(0));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, Code::offset_out_of_range);
+}
+
+// --- Words that another process has written over -------------------------------------------------
+
+// There seems to be something to read for ever.
+class ScribbledRing : public ConsumerTest {
+ protected:
+  log::Ring ring() {
+    const LogCore& core = *log_->core();
+    const auto at = core.find_partition(core.catalog().load_topic("t").value(), PartitionId(0)).value();
+    return log::Ring::open(log::ring_path(at.shm_dir, at.topic, at.partition), false).value();
+  }
+  static std::chrono::nanoseconds cpu() {
+    timespec used{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+  }
+  static void expect_sleep(Consumer& c) {
+    const auto before = cpu();
+    for (int i = 0; i < 5; ++i) {
+      const auto polled = c.poll(milliseconds(100));
+      ASSERT_TRUE(polled) << to_string(polled.error());
+      EXPECT_TRUE(polled->empty());
+    }
+    EXPECT_LT(cpu() - before, milliseconds(250));
+  }
+};
+
+TEST_F(ScribbledRing, OneWhoseHeadIsBehindItsEndIsWaitedForAsleep) {
+  create("t");
+  Producer p = producer("t");
+  send(p, 1);
+  Consumer c = consumer("t");
+  ASSERT_THAT(take(c, 1), ElementsAre("0"));
+  ring().header().head.store(std::uint64_t{1} << 63);
+  expect_sleep(c);
+}
+
+TEST_F(ScribbledRing, OneThatIsSealedAndEndsBeforeItsBeginIsWaitedForAsleep) {
+  create("t");
+  Producer p = producer("t");
+  send(p, 1);
+  Consumer c = consumer("t");
+  ASSERT_THAT(take(c, 1), ElementsAre("0"));
+  const log::Ring sealed = ring();
+  sealed.header().next_position.store(0);
+  sealed.header().state.store(static_cast<std::uint32_t>(log::RingState::sealed));
+  expect_sleep(c);
 }
 
 // --- Ends ----------------------------------------------------------------------------------------

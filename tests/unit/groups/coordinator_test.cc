@@ -1,5 +1,6 @@
 // The coordinator: what it keeps, forgets, refuses, and what the next one makes of it.
 #include "unit/groups/groups_test_support.h"
+#include "unit/groups/log_capture.h"
 
 namespace ringtail::groups {
 namespace {
@@ -220,6 +221,57 @@ TEST_F(CoordinatorTest, ASecondCoordinatorGoesOnWhereTheFirstStopped) {
   EXPECT_TRUE((*second)->persist(seconds(60)));
 }
 
+// --- Syncs that do not come ----------------------------------------------------------------------
+
+class UnsyncedTest : public CoordinatorTest {
+ protected:
+  // A commit stands in the ring of positions, waited for, and nobody syncs it.
+  void commit_unsynced() {
+    create("orders");
+    seat_ = join("billing", "orders");
+    settle({seat_.get()}, {1});
+    Tenancy& tenancy = (*seat_)->held().front();
+    ASSERT_TRUE((*seat_)->commit(tenancy, Offset(5)));
+    ASSERT_TRUE((*seat_)->persist(seconds(60)));
+    stop_keeper();
+    ASSERT_TRUE((*seat_)->commit(tenancy, Offset(6)));
+    ASSERT_FALSE((*seat_)->persist(milliseconds(1)));
+    wait([&] { return table().partitions[tenancy.entry].persisted.load() == 6; });
+  }
+
+  std::unique_ptr<Seat> seat_;
+};
+
+TEST_F(UnsyncedTest, TheCoordinatorWaitsAsleep) {
+  ASSERT_NO_FATAL_FAILURE(commit_unsynced());
+  std::this_thread::sleep_for(milliseconds(200));  // what nobody waits for would be due by then
+  const std::int64_t begin_ns = monotonic_ns();
+  const std::uint32_t before = control().header().keeper_wake.load();  // which each of its rounds bumps
+  std::this_thread::sleep_for(milliseconds(500));
+  const std::uint32_t rounds = control().header().keeper_wake.load() - before;
+  EXPECT_LT(rounds, (monotonic_ns() - begin_ns) / 1'000'000);
+  start_keeper();
+  EXPECT_TRUE((*seat_)->persist(seconds(60)));
+}
+
+TEST_F(UnsyncedTest, WhoWaitsIsToldWhyItCannotCome) {
+  ASSERT_NO_FATAL_FAILURE(commit_unsynced());
+  shm::Partition& positions = ref(kOffsetsTopic).entry();
+  positions.failure_code.store(static_cast<std::uint32_t>(Code::storage_failed));
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  positions.hot.fetch_add(shm::kHotVersion);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const Status persisted = (*seat_)->persist(std::chrono::hours(1));
+    ASSERT_FALSE(persisted);
+    EXPECT_EQ(persisted.error().code, Code::storage_failed) << to_string(persisted.error());
+  }
+  start_keeper();  // which opens it anew
+  wait([&] { return positions.state.load() == static_cast<std::uint32_t>(shm::PartitionState::active); });
+  const Status persisted = (*seat_)->persist(seconds(60));
+  EXPECT_TRUE(persisted) << to_string(persisted.error());
+  EXPECT_EQ(table().groups[*find_group(control(), "billing")].trouble_code.load(), 0u);
+}
+
 // --- What other processes may have written into the table ---------------------------------------------
 
 TEST_F(CoordinatorTest, AnOwnerWhoIsNoMemberIsGrantedNothing) {
@@ -269,6 +321,59 @@ TEST_F(CoordinatorTest, NoExpressionKeepsTheCoordinatorBusyOrTooDeep) {
   settle({seat.get()}, {1});
   ASSERT_TRUE((*seat)->join({.topics = {}, .pattern = "a{40,80}"}));
   settle({seat.get()}, {1});
+}
+
+TEST_F(CoordinatorTest, WhoOnlyWritesThatHeIsAMemberIsAssignedNothing) {
+  create("orders", 2);
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {2});
+  auto other = sit("billing");
+  const std::uint32_t index = *find_group(control(), "billing");
+  const shm::Group& group = table().groups[index];
+  shm::Member& said = control().member(other->slot.index());
+  said.subscription.store("orders");
+  said.status.store(static_cast<std::uint32_t>(shm::MemberStatus::joined));
+  said.group.store(index + 1);
+  const std::uint32_t before = group.generation.load();
+  ASSERT_TRUE((*seat)->join({.topics = {"orders"}, .pattern = {}}));  // which balances the group anew
+  wait([&] { return group.generation.load() != before; });
+  std::this_thread::sleep_for(milliseconds(100));  // many rounds
+  wait([&] { return group.state.load() == static_cast<std::uint32_t>(shm::GroupState::stable); });
+  EXPECT_EQ(group.generation.load(), before + 1);
+  settle({seat.get()}, {2});
+}
+
+TEST_F(CoordinatorTest, APartitionThatIsSaidToBeOpenedHoldsUpNobody) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  stop_coordinator();
+  shm::Partition& positions = ref(kOffsetsTopic).entry();
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  start_coordinator();
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(6)));
+  EXPECT_FALSE((*seat)->persist(milliseconds(1)));
+  auto first = join("shipping", "orders");
+  auto second = join("selling", "orders");  // asked behind the round in which the first was answered
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  EXPECT_TRUE((*seat)->persist(seconds(60)));
+}
+
+TEST_F(CoordinatorTest, AnEndThatIsNeverReachedIsWaitedForAsleepAndNotBeyondTheCoordinatorsOwn) {
+  create("orders");
+  commit("billing", "orders", 5);
+  stop_coordinator();
+  ring_of(kOffsetsTopic).line(0).base_offset.fetch_add(1);
+  table().ready.store(0);  // as after a reboot
+  const LogCapture said;
+  start_coordinator();
+  std::this_thread::sleep_for(milliseconds(500));
+  EXPECT_LT(cpu_of_coordinator(), milliseconds(250));
+  EXPECT_EQ(table().ready.load(), 0u);
+  stop_coordinator();
+  EXPECT_THAT(said.text(), ::testing::Not(HasSubstr("does not go on")));  // which takes it its whole patience
 }
 
 TEST_F(CoordinatorTest, ARemovalThatWasCutShortLeavesAnEmptyGroup) {

@@ -2,7 +2,10 @@
 // and members without consumers around them.
 #pragma once
 
+#include <pthread.h>
+
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -21,6 +24,7 @@
 #include "groups/membership.h"
 #include "groups/tenure.h"
 #include "log/keeper.h"
+#include "log/ring.h"
 #include "unit/base/scratch_dir.h"
 #include "unit/shm/shm_test_support.h"
 
@@ -51,13 +55,19 @@ class GroupsTest : public ::testing::Test {
   }
   // The keeper and the coordinator. Ends as LogCore does: what is committed is on disk then.
   void start(CoordinatorOptions options = {}) {
-    keeper_.emplace(control(), attachment_->locks(), attachment_->catalog(), attachment_->place(),
-                    log::KeeperOptions{.io = IoBackend::pwrite});
-    keeper_thread_ = std::thread([this] { EXPECT_TRUE(keeper_->run()); });
+    start_keeper();
     start_coordinator(options);
   }
   void stop() {
     stop_coordinator();
+    stop_keeper();
+  }
+  void start_keeper() {
+    keeper_.emplace(control(), attachment_->locks(), attachment_->catalog(), attachment_->place(),
+                    log::KeeperOptions{.io = IoBackend::pwrite});
+    keeper_thread_ = std::thread([this] { EXPECT_TRUE(keeper_->run()); });
+  }
+  void stop_keeper() {
     if (!keeper_) return;
     keeper_->stop();
     keeper_thread_.join();
@@ -72,6 +82,14 @@ class GroupsTest : public ::testing::Test {
     coordinator_->stop();
     coordinator_thread_.join();
     coordinator_.reset();
+  }
+  // How long the coordinator has been at work on a CPU.
+  std::chrono::nanoseconds cpu_of_coordinator() {
+    clockid_t clock{};
+    timespec used{};
+    EXPECT_EQ(::pthread_getcpuclockid(coordinator_thread_.native_handle(), &clock), 0);
+    EXPECT_EQ(::clock_gettime(clock, &used), 0);
+    return seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
   }
   // As after a reboot: shared memory is empty.
   void reboot(CoordinatorOptions options = {}) {
@@ -94,6 +112,17 @@ class GroupsTest : public ::testing::Test {
   }
   std::uint64_t topic_id(const std::string& topic) const {
     return attachment_->catalog().load_topic(topic).value().topic_id;
+  }
+
+  // A topic's first partition.
+  log::PartitionRef ref(std::string_view topic) const {
+    return attachment_->find_partition(attachment_->catalog().load_topic(topic).value(), PartitionId(0))
+        .value();
+  }
+  // Its ring, as another process may write to it.
+  log::Ring ring_of(std::string_view topic) const {
+    const log::PartitionRef at = ref(topic);
+    return log::Ring::open(log::ring_path(at.shm_dir, at.topic, at.partition), false).value();
   }
 
   // A slot with a membership on it.

@@ -2,6 +2,11 @@
 // lost a partition.
 #include "groups/membership.h"
 
+#include <limits.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <array>
 #include <fstream>
 #include <stdexcept>
 
@@ -288,6 +293,64 @@ TEST_F(MembershipTest, WhoGoesWithoutAWordGivesEverythingBack) {
   stop_coordinator();
   seat->membership.reset();
   EXPECT_EQ(load_standing(entry(index)).owner(), 0u);
+}
+
+// --- What others may have written into the table -------------------------------------------------
+
+// How often the files of a directory are opened.
+class Opens {
+ public:
+  explicit Opens(const std::filesystem::path& dir) : watch_(::inotify_init1(IN_NONBLOCK)) {
+    // With the closes: of several equal events in a row, the kernel tells one.
+    EXPECT_GE(::inotify_add_watch(watch_, dir.c_str(), IN_OPEN | IN_CLOSE), 0);
+  }
+  Opens(const Opens&) = delete;
+  Opens& operator=(const Opens&) = delete;
+  ~Opens() { ::close(watch_); }
+
+  // Since the last call.
+  int count() {
+    int opens = 0;
+    alignas(inotify_event) std::array<char, 64 * (sizeof(inotify_event) + NAME_MAX + 1)> events;
+    for (;;) {
+      const ssize_t got = ::read(watch_, events.data(), events.size());
+      if (got <= 0) return opens;
+      for (std::size_t at = 0; at < static_cast<std::size_t>(got);) {
+        const auto* const event = reinterpret_cast<const inotify_event*>(events.data() + at);
+        if ((event->mask & IN_OPEN) != 0 && event->len > 0) ++opens;
+        at += sizeof(inotify_event) + event->len;
+      }
+    }
+  }
+
+ private:
+  int watch_;
+};
+
+TEST_F(MembershipTest, TopicsThatThereAreNotAreLookedForOnceALook) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  stop_coordinator();
+  constexpr std::uint32_t kUnknown = 200;
+  const std::uint32_t used = table().entries_used.load();
+  const std::uint32_t me = seat->slot.index() + 1;
+  for (std::uint32_t i = used; i < used + kUnknown; ++i) {
+    entry(i).topic_id.store(i + 1);
+    entry(i).partition.store(0);
+    change_owner(entry(i), me);
+    table().assignments[i].store(shm::assignment_word(*find_group(control(), "billing"), me));
+  }
+  table().entries_used.store(used + kUnknown);
+  Opens opens(dir_ / "log" / "topics" / "orders");
+  for (int look = 0; look < 2; ++look) {
+    const auto changes = (*seat)->look();
+    ASSERT_TRUE(changes) << to_string(changes.error());
+    EXPECT_THAT(changes->granted, IsEmpty());
+    const int opened = opens.count();
+    EXPECT_GT(opened, 0);
+    EXPECT_LT(opened, 10);
+  }
 }
 
 // --- Nobody there --------------------------------------------------------------------------------

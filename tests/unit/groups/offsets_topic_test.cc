@@ -2,7 +2,10 @@
 // harm.
 #include "groups/offsets_topic.h"
 
+#include <atomic>
+#include <ctime>
 #include <random>
+#include <thread>
 
 #include "unit/groups/groups_test_support.h"
 #include "unit/groups/log_capture.h"
@@ -306,6 +309,30 @@ TEST_F(OffsetsTopicTest, TheCoordinatorIsNotReadyWhileARecordIsOfAnotherVersion)
   EXPECT_EQ(table().ready.load(), 0u);
   stop();
   EXPECT_THAT(said.text(), HasSubstr("offset 0 has version 2"));
+}
+
+// Another process has written over where its ring's offsets begin.
+TEST_F(OffsetsTopicTest, AnEndThatIsNeverReachedIsWaitedForAsleepUntilThatIsStopped) {
+  create("orders");
+  append(std::vector{encode_offset(position("billing", "orders", 5))});
+  wait([&] { return ref(kOffsetsTopic).entry().durable_offset.load() == 1; });
+  ring_of(kOffsetsTopic).line(0).base_offset.fetch_add(1);
+  std::atomic<bool> stop{false};
+  InternalTopic topic(*attachment_, kOffsetsTopic, &stop);
+  int taken = 0;
+  Status restored;
+  timespec cpu{};
+  std::thread restoring([&] {
+    restored = topic.restore([&](const Record&) { ++taken; });
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
+  });
+  std::this_thread::sleep_for(milliseconds(500));
+  stop.store(true);
+  restoring.join();
+  ASSERT_FALSE(restored);
+  EXPECT_EQ(restored.error().code, Code::closed) << to_string(restored.error());
+  EXPECT_EQ(taken, 1);
+  EXPECT_LT(seconds(cpu.tv_sec) + std::chrono::nanoseconds(cpu.tv_nsec), milliseconds(250));
 }
 
 TEST_F(OffsetsTopicTest, PositionsInATopicThatIsGoneAreLeftOut) {

@@ -31,10 +31,6 @@ class TransactionsTest : public GroupsTest {
   Status enlist(const shm::OwnedSlot& slot, const std::string& number) {
     return ask_coordinator(*attachment_, slot, shm::GroupRequest::enlist, "", number);
   }
-  log::PartitionRef ref(const std::string& topic) const {
-    return attachment_->find_partition(attachment_->catalog().load_topic(topic).value(), PartitionId(0))
-        .value();
-  }
   bool is_transactional(const std::string& topic) const {
     return ref(topic).entry().transactional.load() != 0;
   }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <limits>
 #include <thread>
 
 #include "unit/io/io_test_support.h"
@@ -92,6 +93,28 @@ TEST_P(ReadAheadTest, GivesNothingAtTheLimit) {
   ASSERT_TRUE(start(reader, "a", 100));
   for (const std::uint64_t limit : {0u, 99u, 100u}) EXPECT_TRUE(reader.peek(1, limit)->empty());
   EXPECT_EQ(reader.peek(1000, 101)->size(), 1u);
+}
+
+// It may come of a word that another process wrote over: where a place in a file is counted from, it goes round to 0 when
+// rounded up.
+TEST_P(ReadAheadTest, NoLimitIsTooFar) {
+  constexpr std::uint64_t kLargest = std::numeric_limits<std::uint64_t>::max();
+  AlignedBytes content = make_file("a", 3 * kLeastBuffer + 5);
+  for (const std::uint64_t limit : {std::uint64_t{1} << 63, kLargest - 4'096, kLargest - 903, kLargest}) {
+    ReadAhead reader(kLeastBuffer, GetParam());
+    ASSERT_TRUE(start(reader, "a", kBlock));
+    while (reader.offset() < content.size()) {
+      const auto bytes = reader.peek(1'000, limit);
+      ASSERT_TRUE(bytes.has_value()) << bytes.error().message;
+      ASSERT_FALSE(bytes->empty());
+      ASSERT_LE(bytes->size(), content.size() - reader.offset());
+      ASSERT_TRUE(equal(*bytes, content.part(reader.offset(), bytes->size())));
+      reader.consume(bytes->size());
+    }
+    const auto behind = reader.peek(1'000, limit);
+    ASSERT_TRUE(behind.has_value()) << behind.error().message;
+    EXPECT_TRUE(behind->empty());
+  }
 }
 
 // Another limit lets it read on; the block in which the first one lay is not read again under what was handed out.

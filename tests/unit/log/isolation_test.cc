@@ -218,6 +218,53 @@ TEST_F(Isolation, WhatWasOverwrittenIsMissedAndNothingWaitsForIt) {
   EXPECT_EQ(reader->offset(), Offset(3'001));
 }
 
+// Of one look, a scout passes so many markers and no more.
+TEST_F(Isolation, TheLastStableOffsetIsFoundBehindManyMarkers) {
+  config_.term_bytes = 1 << 20;
+  open_keeper();
+  auto writer = new_transactor(7);
+  auto other = new_transactor(8);
+  auto reader = new_committed_reader();
+  begin(*writer);
+  send(*writer->producer->appender, "t");
+  for (int i = 0; i < 10'000; ++i) {
+    begin(*other);
+    end(*other, MarkerKind::abort);
+  }
+  EXPECT_EQ(*reader->last_stable_offset(), Offset(0));
+  end(*writer, MarkerKind::commit);
+  EXPECT_EQ(*reader->last_stable_offset(), Offset(10'002));
+}
+
+// Another process has written that the ring is sealed, and that there is more in it.
+TEST_F(Isolation, TheLastStableOffsetOfARingThatSaysItIsSealedIsWhereItsRecordsEnd) {
+  open_keeper();
+  auto plain = new_producer();
+  auto reader = new_reader();
+  send(*plain->appender, "p");
+  EXPECT_THAT(values_of(*reader), ElementsAre("p"));
+  const Ring ring = open_ring();
+  ring.header().sealed_offset.store(std::uint64_t{1} << 63);
+  ring.header().next_position.store(0);
+  ring.header().state.store(static_cast<std::uint32_t>(RingState::sealed));
+  EXPECT_EQ(*reader->last_stable_offset(), Offset(1));
+}
+
+// Or that nothing of it is there any more, and the term has more offsets.
+TEST_F(Isolation, TheLastStableOffsetOfARingThatSaysItIsRecycledIsWhereItsFilesEnd) {
+  config_.storage = Storage::disk;
+  open_keeper();
+  auto plain = new_producer();
+  auto reader = new_reader();
+  send(*plain->appender, "p");
+  turn_until_durable(Offset(1));
+  EXPECT_THAT(values_of(*reader), ElementsAre("p"));
+  const Ring ring = open_ring();
+  ring.header().head.store(std::uint64_t{1} << 63);
+  ring.line(0).base_offset.store(1'000);
+  EXPECT_EQ(*reader->last_stable_offset(), Offset(1));
+}
+
 TEST_F(Isolation, AControlFrameThatIsNoMarkerIsCorrupt) {
   open_keeper();
   auto writer = new_transactor(7);

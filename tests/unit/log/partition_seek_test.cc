@@ -161,6 +161,25 @@ TEST_F(Seeking, ToATimeBehindTheLastRecordIsTheEnd) {
   expect_rest(*reader, Offset(100));
 }
 
+// Another process has written over the start that is told.
+TEST_F(Seeking, ToATimeIsNoEndlessWayThoughTheStartIsBehindTheEnd) {
+  config_.storage = Storage::memory;
+  open_keeper();
+  auto producer = new_producer();
+  const Stamp stamp{.producer_id = 7, .producer_epoch = 1};
+  (*producer)->set_stamp(&stamp);
+  append(*producer, 100);
+  auto reader = new_reader();
+  std::uint64_t passed = 0;
+  reader->set_on_stamped([&](const auto&, const auto&) { ++passed; });
+  entry().log_start_offset.store(std::uint64_t{1} << 63);
+  const Status sought = reader->seek_to_time(time_of(99));
+  ASSERT_FALSE(sought);
+  EXPECT_EQ(sought.error().code, Code::offset_out_of_range);
+  EXPECT_GE(passed, 100u);
+  EXPECT_LE(passed, 1'000u);
+}
+
 TEST_F(Seeking, OutsideTheLogNamesItsLimits) {
   open_keeper();
   auto producer = new_producer();

@@ -211,6 +211,26 @@ TEST_P(Replicated, AProducerThatStandsStillInARotationKeepsTheRing) {
   expect_same(a_, b_);
 }
 
+// The next one is not open yet when it follows anew.
+TEST_P(Replicated, AFollowerGoesOnBehindATermThatIsFull) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  b_.follow(a_, 1);
+  a_.append(*producer, "r", 300);
+  {
+    auto from = PartitionReader::open_for_shipping(a_.ref(), 401, 256 << 10, LogPoint{});
+    ASSERT_TRUE(from) << to_string(from.error());
+    const auto frames = (*from)->poll_frames(kTestTerm, true);
+    ASSERT_TRUE(frames) << to_string(frames.error());
+    ASSERT_GE(frames->bytes.size(), kTestTerm);
+    ASSERT_TRUE(b_.outcome().writer->append(LeaderEpoch(1), Position(0), frames->bytes.first(kTestTerm)));
+  }
+  ASSERT_EQ(b_.end().position, Position(kTestTerm));
+  ASSERT_EQ(b_.ring().header().active_term.load(), 0u);
+  follow_and_expect_same(b_, a_, 1);
+  EXPECT_EQ(b_.ring().header().active_term.load(), 1u);
+}
+
 TEST_P(Replicated, TheNextKeeperFindsWhatTheDeadOneWasShipped) {
   a_.lead(1);
   auto producer = a_.new_producer();
