@@ -232,8 +232,8 @@ const log::TopicEntry* Coordinator::topic_of(std::uint64_t topic_id) const {
 
 void Coordinator::round(std::int64_t now_ns) {
   refresh_topics();
-  transactions_.round(
-      now_ns);  // ahead of the requests: some wait for an end, and whoever still does keeps it busy
+  // Ahead of the requests: some wait for an end, and whoever still does keeps it busy.
+  transactions_.round(now_ns);
   answer_requests(now_ns);
   watch_members(now_ns);
   std::vector<std::uint32_t> indexes;
