@@ -166,7 +166,7 @@ class Admin {
   // Names in alphabetical order.
   Result<std::vector<std::string>> list_topics() const;
 
-  // Errors: not_found.
+  // Does not wait for a partition that the keeper is opening: `failure` tells of it (would_block). Errors: not_found.
   Result<TopicDescription> describe_topic(std::string_view name) const;
 
   // The keeper, if there is one, then producers and consumers by pid, role and time of opening. A moment's
@@ -198,9 +198,10 @@ class Admin {
   Result<GroupDescription> describe_group(std::string_view id) const;
 
   // Sets the group's positions in a topic, in one partition of it where that is given; an offset outside
-  // the log becomes its start or end. Returns what changes; with `dry_run` nothing does.
-  // Durable on return. Errors: not_found (group, topic, partition), group_not_empty (it has members),
-  // limit_exceeded, no_keeper, timed_out.
+  // the log becomes its start or end, which in a topic with replicas is the high watermark. Returns what changes; with
+  // `dry_run` nothing does. Durable on return. Errors: not_found (group, topic, partition), group_not_empty (it has
+  // members, or a transaction is about to move a position), limit_exceeded, no_keeper, timed_out, and why it is not
+  // known where a partition ends.
   Result<std::vector<OffsetChange>> reset_group_offsets(std::string_view id, std::string_view topic,
                                                         std::optional<PartitionId> partition,
                                                         OffsetReset reset, bool dry_run);

@@ -37,7 +37,8 @@ struct ProducerOptions {
   bool durable = false;          // also wait until this host has synced the record; in a transaction, the
                                  // commit waits, once for all
   Partitioner partitioner = {};  // default: XXH3 of the key modulo partitions; round-robin without key
-  // Bound of every wait: for space, durability, replicas, and the note of a partition's first transaction.
+  // Bound of every wait: for space, durability, replicas, the transactional_id, and the note of a partition's first
+  // transaction.
   std::chrono::milliseconds max_block{60'000};
   // Numbers the records of each partition, so that a repeated send of the same number is no second record
   // (ProducerRecord::sequence).
@@ -156,10 +157,11 @@ class Claim {
 // (on.full=block with a full ring; acks=all; durable).
 class Producer {
  public:
-  // With a producer_id it reads the end of each partition. Waits while a ring is replaced, and for an exclusive
-  // producer's partitions, at most max_block each time. Errors: not_found, limit_exceeded (all slots taken), closed,
-  // no_keeper, held_exclusively, timed_out, unsupported, invalid_argument, with a transactional_id fenced (another
-  // has taken it while this one was opened), and with a producer_id those of reading.
+  // With a producer_id it reads the end of each partition. Waits while a ring is replaced, for an exclusive producer's
+  // partitions, and until what the last holder of a transactional_id left open is aborted, at most max_block each time.
+  // Errors: not_found, limit_exceeded (all slots taken), closed, no_keeper, held_exclusively, timed_out, unsupported,
+  // invalid_argument, with a transactional_id fenced (another has taken it while this one was opened), and with a
+  // producer_id those of reading.
   static Result<Producer> open(const Log& log, ProducerOptions options);
 
   // Another producer, of another topic, with the same options, that shares this one's liveness slot, and its

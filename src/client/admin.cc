@@ -40,7 +40,7 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
                               PartitionId partition) {
   PartitionDescription d;
   d.partition = partition;
-  auto ref = core.find_partition(topic, partition);
+  auto ref = core.find_partition(topic, partition, kNoPatience);
   if (!ref) {
     d.failure = ref.error();
     return d;
@@ -66,6 +66,11 @@ PartitionDescription describe(const LogCore& core, const log::TopicEntry& topic,
     d.log_end_position = end.position;
     d.ring_bytes = ring->ring_bytes();
     d.term_bytes = ring->term_bytes();
+  } else if (entry.state.load(memory_order_relaxed) ==
+             static_cast<std::uint32_t>(shm::PartitionState::opening)) {
+    d.failure = Error{
+        Code::would_block, 0,
+        fmt::format("topic '{}' partition {} is being opened; look again", topic.name, partition.value())};
   } else if (!d.failure) {
     d.failure = ring.error();
   }

@@ -93,10 +93,15 @@ GroupPartitionDescription describe_partition(const shm::GroupPartition& entry, c
   return d;
 }
 
+// Where members can read up to. What is beyond may be cut off yet, and other records come to stand there.
+Offset readable_end(const PartitionDescription& partition) {
+  return std::max(partition.log_start_offset, std::min(partition.log_end_offset, partition.high_watermark));
+}
+
 Offset clamp(std::int64_t offset, const PartitionDescription& partition) {
   if (offset < 0) return partition.log_start_offset;
   return std::max(partition.log_start_offset,
-                  std::min(Offset(static_cast<std::uint64_t>(offset)), partition.log_end_offset));
+                  std::min(Offset(static_cast<std::uint64_t>(offset)), readable_end(partition)));
 }
 
 }  // namespace
@@ -179,7 +184,7 @@ Result<Offset> target_of(Consumer& consumer, const TopicPartition& partition,
                          const OffsetReset& reset) {
   switch (reset.to) {
     case OffsetReset::To::earliest: return ends.log_start_offset;
-    case OffsetReset::To::latest: return ends.log_end_offset;
+    case OffsetReset::To::latest: return readable_end(ends);
     case OffsetReset::To::offset: return clamp(reset.value, ends);
     case OffsetReset::To::shift_by: {
       const auto from = static_cast<std::int64_t>(committed.value_or(ends.log_start_offset).value());
@@ -221,6 +226,10 @@ Result<std::vector<OffsetChange>> Admin::reset_group_offsets(std::string_view id
   if (partition && partition->value() >= entry->partitions)
     return fail(Code::not_found, fmt::format("topic '{}' has no partition {}; it has {}", topic,
                                              partition->value(), entry->partitions));
+  // Of one without a ring nobody knows where it ends.
+  for (const PartitionDescription& ends : description->partitions)
+    if (ends.failure && ends.ring_bytes == 0 && (!partition || ends.partition == *partition))
+      return std::unexpected(*ends.failure);
   auto slot = shm::OwnedSlot::acquire(core.control(), core.locks(), shm::SlotRole::admin);
   if (!slot) return std::unexpected(slot.error());
   auto prepared = groups::ask_coordinator(core.attachment(), *slot, shm::GroupRequest::prepare, id, topic);

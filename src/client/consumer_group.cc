@@ -311,6 +311,8 @@ Status ConsumerCore::commit(std::span<const OffsetCommit> offsets) {
                                                       one.metadata.size(), shm::kMaxOffsetMetadataBytes));
     if (one.metadata.find('\0') != std::string::npos)
       return fail(Code::invalid_argument, "metadata with a zero byte, which cannot be kept");
+    if (one.offset.value() == shm::kNoOffset)
+      return fail(Code::invalid_argument, "2^64 - 1 is no offset of a record to come");
   }
   Status status;
   many_moved_ = true;  // the next commit of positions compares them all
@@ -324,7 +326,7 @@ Status ConsumerCore::commit(std::span<const OffsetCommit> offsets) {
 
 Status ConsumerCore::persist(std::chrono::milliseconds timeout) {
   if (auto member = check_member(); !member) return member;
-  return membership_->persist(timeout);
+  return membership_->persist(bounded_time(timeout));
 }
 
 Result<std::optional<CommittedOffset>> ConsumerCore::committed(const TopicPartition& partition) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -17,6 +18,9 @@
 #include "shm/role_lock.h"
 
 namespace ringtail {
+
+// Of who only looks: at a partition that is said to be opened, as it is.
+inline constexpr std::chrono::nanoseconds kNoPatience{0};
 
 // Thread safety: all members may be called from any thread. Process safety: see Log.
 class LogCore {
@@ -50,8 +54,9 @@ class LogCore {
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
   Status check_mine() const;
 
-  Result<log::PartitionRef> find_partition(const log::TopicEntry& topic, PartitionId partition) const {
-    return attachment_.find_partition(topic, partition);
+  Result<log::PartitionRef> find_partition(const log::TopicEntry& topic, PartitionId partition,
+                                           std::chrono::nanoseconds patience = log::kKeeperPatience) const {
+    return attachment_.find_partition(topic, partition, patience);
   }
   Status apply_catalog() const { return attachment_.apply_catalog(); }
 

@@ -112,10 +112,14 @@ void ProducerCore::on_abort() {
   for (log::Appender& appender : appenders_) {
     Numbered& numbered = numbered_of(appender);
     if (numbered.transaction != share_->stamp().transaction) continue;
+    // Of more than are remembered, none before them is any more: the log still has those.
+    const bool took_all =
+        numbered.first != 0 && appender.next_sequence() - numbered.first >= log::SentRecords::kRemembered;
     appender.set_next_sequence(numbered.first);
     numbered.sent.forget_from(numbered.first);
     numbered.transaction = 0;
-    numbered.epoch = appender.partition().epoch();  // whatever became of its appends, they do not count
+    // Otherwise, whatever became of its appends, they do not count.
+    numbered.epoch = took_all ? Numbered::kNeverRecalled : appender.partition().epoch();
   }
 }
 

@@ -77,7 +77,7 @@ Status ProducerShare::take_id(bool durable) {
   if (timeout_.count() <= 0) return fail(Code::invalid_argument, "transaction_timeout must be at least 1 ms");
   const groups::TransactionTerms terms{
       static_cast<std::uint32_t>(std::min<std::int64_t>(timeout_.count(), ~0u)), durable};
-  const auto held = groups::take_id(log_->attachment(), slot_, name_, terms);
+  const auto held = groups::take_id(log_->attachment(), slot_, name_, terms, bounded_time(max_block_));
   if (!held) return std::unexpected(held.error());
   id_index_ = held->index;
   id_ = &log_->control().transactional_id(id_index_);
@@ -147,7 +147,7 @@ std::optional<SendError> ProducerShare::enlist(std::uint32_t index) {
   // SYNC: pairs with the coordinator's store once that is on disk, and what was open before a reboot has ended.
   if (log_->control().partition(index).transactional.load(memory_order_acquire) != shm::kTransactions) {
     auto noted = groups::ask_coordinator(log_->attachment(), slot_, shm::GroupRequest::enlist, "",
-                                         std::to_string(index), max_block_);
+                                         std::to_string(index), bounded_time(max_block_), true);
     if (!noted) {
       const Code code = noted.error().code;
       return code == Code::timed_out || code == Code::no_keeper ? SendError::timed_out
@@ -168,6 +168,11 @@ Status ProducerShare::add_offsets(std::span<const OffsetCommit> offsets, const G
     forbid_commit("positions could not be added");
     return fail(Code::invalid_argument,
                 "a position that moves with a transaction has no metadata; abort, and add it without");
+  }
+  if (std::ranges::any_of(offsets,
+                          [](const OffsetCommit& one) { return one.offset.value() == shm::kNoOffset; })) {
+    forbid_commit("positions could not be added");
+    return fail(Code::invalid_argument, "2^64 - 1 is no offset of a record to come; abort the transaction");
   }
   const auto group = groups::find_group(log_->control(), member.group_id);
   if (!group) {

@@ -143,9 +143,11 @@ Status Coordinator::restore() {
       Standing seen = load_standing(entry);
       store_metadata(entry, seen.tenure, *record.offset, record.metadata);
       exchange_standing(entry, seen, {*record.offset, seen.tenure});
-      entry.persisted.store(*record.offset, memory_order_relaxed);
+      // What was decided is to be written. An older position stands there perhaps, which has to go with it.
+      entry.persisted.store(decided.contains({id, key}) ? shm::kNoOffset : *record.offset,
+                            memory_order_relaxed);
       entry.persisted_metadata.store(metadata_mark(entry), memory_order_relaxed);
-      entry.persistent.store(decided.contains({id, key}) ? 0 : 1, memory_order_relaxed);
+      entry.persistent.store(1, memory_order_relaxed);
       entry.committed_ns.store(record.committed_ns, memory_order_relaxed);
       ++positions;
     }
@@ -212,11 +214,15 @@ void Coordinator::refresh_topics() {
   const std::uint32_t done =
       control_.header().catalog_done.load(memory_order_acquire);  // SYNC: with the keeper
   if (topics_known_ && done == catalog_seen_) return;
+  if (monotonic_ns() < topics_due_ns_) return;
   auto topics = attachment_.catalog().list_topics();
   if (!topics) {
-    logger().error("consumer groups: cannot read the catalog: {}", to_string(topics.error()));
+    topics_due_ns_ = monotonic_ns() + kRetryNs;
+    if (std::exchange(catalog_trouble_, topics.error().message) != topics.error().message)
+      logger().error("consumer groups: cannot read the catalog: {}", to_string(topics.error()));
     return;
   }
+  catalog_trouble_.clear();
   topics_ = std::move(*topics);
   topics_known_ = true;
   catalog_seen_ = done;
@@ -244,6 +250,9 @@ void Coordinator::round(std::int64_t now_ns) {
     if (std::exchange(groups_[index].releases, releases) != releases) groups_[index].unsettled = true;
     if (groups_[index].unbalanced) rebalance(index);
     if (groups_.contains(index) && groups_[index].unsettled) settle(index);
+    const auto group = groups_.find(index);
+    if (group != groups_.end() && group->second.forget_due_ns != 0 && now_ns >= group->second.forget_due_ns)
+      forget_vanished(index);
   }
   confirm_commits();
   persist(now_ns);
@@ -318,8 +327,8 @@ Status Coordinator::serve_group(std::uint32_t slot, shm::GroupRequest kind, std:
     return fail(Code::not_found,
                 fmt::format("there is no consumer group '{}'; see `ringtail group list`", id));
   const std::string topic = asked.subscription.load();
-  if (kind == shm::GroupRequest::prepare) return prepare(*group, topic);
-  if (const std::size_t members = groups_[*group].members.size(); members > 0)
+  const bool prepares = kind == shm::GroupRequest::prepare;
+  if (const std::size_t members = groups_[*group].members.size(); members > 0 && !prepares)
     return fail(Code::group_not_empty, fmt::format("group '{}' has {} member{}; stop them first", id, members,
                                                    members == 1 ? "" : "s"));
   std::vector<PartitionKey> keys;
@@ -333,6 +342,7 @@ Status Coordinator::serve_group(std::uint32_t slot, shm::GroupRequest kind, std:
       return fail(Code::group_not_empty,
                   fmt::format("a transaction is about to move positions of group '{}'; try again", id));
   }
+  if (prepares) return prepare(*group, topic);
   if (auto forgotten = forget(*group, keys); !forgotten) return forgotten;
   if (kind == shm::GroupRequest::remove || groups_[*group].entries.empty()) free_group(*group);
   return {};

@@ -30,6 +30,7 @@ inline constexpr std::int64_t kWatchPeriodNs = 4'000'000;
 struct CoordinatorOptions {
   std::int64_t offsets_retention_ms = 7LL * 24 * 3600 * 1000;  // of groups without members
   std::int64_t persist_interval_ms = 100;                      // commits that nobody waits for
+  std::int64_t sync_patience_ms = 10'000;  // what has not come to the disk by then is written anew
 };
 
 // Thread safety: run() on one thread; stop() from any. Process safety: only while holding the keeper's role.
@@ -80,6 +81,8 @@ class Coordinator {
     bool unbalanced = false;     // an assignment is to be computed
     bool unsettled = false;      // some partitions are not where they should be
     std::uint32_t releases = 0;  // of the group, as of the last look
+    // Positions of topics that are gone could not be forgotten: when to try again; 0: they were.
+    std::int64_t forget_due_ns = 0;
     std::optional<Proposal> proposal;
     std::optional<Error> crowded_out;  // why some partitions have no member since the last assignment
   };
@@ -121,6 +124,7 @@ class Coordinator {
   void free_entry(std::uint32_t group, PartitionKey key);
   void free_group(std::uint32_t group);
   Status forget(std::uint32_t group, const std::vector<PartitionKey>& keys);
+  void forget_vanished(std::uint32_t group);
   Status prepare(std::uint32_t group, const std::string& topic);
   void persist(std::int64_t now_ns);
   void confirm_commits();
@@ -145,8 +149,11 @@ class Coordinator {
   std::vector<log::TopicEntry> topics_;
   std::uint32_t catalog_seen_ = 0;
   bool topics_known_ = false;
+  std::int64_t topics_due_ns_ = 0;  // a catalog that could not be read is not read again before
+  std::string catalog_trouble_;     // as told; empty: it could be read
 
   std::vector<Confirmation> confirmations_;  // for commits that were appended, once they are synced
+  std::int64_t sync_due_ns_ = 0;             // how long they are waited for
   bool end_known_ = false;                   // what a coordinator before us appended is waited for, too
   bool refused_ = false;                     // the last attempt came to nothing, and not for want of space
   std::int64_t persist_due_ns_ = 0;

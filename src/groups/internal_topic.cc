@@ -92,9 +92,9 @@ Status InternalTopic::restore(const std::function<void(const Record&)>& take) {
   return foreign.outcome();
 }
 
+// The appender before stays until there is another: what was appended by it may be waited for still.
 Status InternalTopic::open() {
   if (appender_ && appender_->partition().is_current()) return {};
-  appender_.reset();
   auto topic = attachment_.catalog().load_topic(name_);
   if (!topic && topic.error().code == Code::not_found) {
     topic = attachment_.catalog().create_topic(

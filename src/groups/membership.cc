@@ -23,7 +23,6 @@ using std::memory_order_release;
 
 namespace {
 
-constexpr std::int64_t kPatienceNs = 30'000'000'000;
 constexpr std::int64_t kSliceNs = 50'000'000;
 
 Status check_id(std::string_view what, std::string_view id, std::size_t most) {
@@ -59,10 +58,10 @@ namespace {
 
 // How long to wait for the coordinator.
 struct Patience {
-  explicit Patience(std::optional<std::chrono::nanoseconds> wanted)
-      : limit_ns(wanted ? bounded_time(*wanted).count() : kPatienceNs),
+  Patience(std::chrono::nanoseconds wanted, bool whoever_keeps)
+      : limit_ns(bounded_time(wanted).count()),
         deadline_ns(monotonic_ns() + limit_ns),
-        waits_for_any_keeper(wanted.has_value()) {}
+        waits_for_any_keeper(whoever_keeps) {}
 
   std::int64_t limit_ns;
   std::int64_t deadline_ns;
@@ -107,8 +106,8 @@ Status post(const log::Attachment& attachment, shm::Member& member, const Patien
 
 Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& slot, shm::GroupRequest kind,
                        std::string_view group_id, std::string_view subscription,
-                       std::optional<std::chrono::nanoseconds> patience) {
-  const Patience limit(patience);
+                       std::chrono::nanoseconds patience, bool whoever_keeps) {
+  const Patience limit(patience, whoever_keeps);
   shm::Member& member = attachment.control().member(slot.index());
   // What whoever had the slot before asked for and did not live to see must not be read with our words.
   if (auto answered = wait_for_answer(attachment, member, limit); !answered) return answered;
@@ -158,7 +157,7 @@ Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
 
 Status wait_until_ready(const log::Attachment& attachment) {
   const shm::Shared<std::uint32_t>& ready = attachment.control().groups().ready;
-  const std::int64_t deadline_ns = monotonic_ns() + kPatienceNs;
+  const std::int64_t deadline_ns = monotonic_ns() + bounded_time(kCoordinatorPatience).count();
   while (ready.load(memory_order_acquire) == 0) {  // SYNC: pairs with the coordinator's store
     if (auto failure = attachment.keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now_ns = monotonic_ns();
@@ -250,7 +249,7 @@ std::uint32_t Membership::generation() const {
 Result<Changes> Membership::look() {
   // SYNC: read before all else, so that a bump after this brings us back; pairs with the coordinator's.
   attention_seen_ = member_->attention.load(memory_order_acquire);
-  topics_listed_ = false;
+  topics_listed_ = is_name_held_ = false;
   Changes changes;
   if (!joined_) return changes;
   if (member_->status.load(memory_order_relaxed) == static_cast<std::uint32_t>(shm::MemberStatus::expelled)) {
@@ -302,7 +301,7 @@ Status Membership::look_for_grants(std::uint32_t group, Changes& changes) {
     if (standing.owner() != me() || is_held(i)) continue;
     const auto tenancy = take(i, standing);
     if (!tenancy) return std::unexpected(tenancy.error());
-    if (*tenancy == nullptr) continue;  // deleted a moment ago: the coordinator will take it back
+    if (*tenancy == nullptr) continue;  // for now
     if (assignment == mine)
       changes.granted.push_back(*tenancy);
     else
@@ -315,16 +314,21 @@ bool Membership::is_held(std::uint32_t entry) const {
   return std::ranges::any_of(held_, [entry](const Tenancy& tenancy) { return tenancy.entry == entry; });
 }
 
-// Notes what this member owns. Null when its topic is gone.
+// Notes what this member owns. Null when its topic was deleted a moment ago, for the coordinator will take it back; or
+// when there is another topic of the name of one that was, whose partition is still held: users go by names, and have
+// one of each.
 Result<Tenancy*> Membership::take(std::uint32_t index, const Standing& standing) {
   const shm::GroupPartition& entry = attachment_.control().groups().partitions[index];
   const std::uint64_t topic_id = entry.topic_id.load(memory_order_relaxed);
   auto name = name_of(topic_id);
   if (!name) return std::unexpected(name.error());
   if (!*name) return nullptr;
-  const PartitionId partition(entry.partition.load(memory_order_relaxed));
-  held_.push_back(
-      {{std::move(**name), partition}, topic_id, index, standing.tenure, standing.committed, true});
+  TopicPartition partition{std::move(**name), PartitionId(entry.partition.load(memory_order_relaxed))};
+  if (find(partition) != nullptr) {
+    is_name_held_ = true;
+    return nullptr;
+  }
+  held_.push_back({std::move(partition), topic_id, index, standing.tenure, standing.committed, true});
   return &held_.back();
 }
 
@@ -350,6 +354,7 @@ void Membership::release(Tenancy* tenancy) {
   while (seen.tenure == tenancy->tenure && !exchange_standing(entry, seen, {seen.committed, nobody})) {
   }
   std::erase_if(held_, [tenancy](const Tenancy& held) { return &held == tenancy; });
+  if (std::exchange(is_name_held_, false)) --attention_seen_;  // the other one may be taken now
   // It may have been meant for us again by then, and all been in its place.
   // SYNC: behind the exchange; pairs with the load before settling.
   if (const auto in = group())

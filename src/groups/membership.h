@@ -143,15 +143,19 @@ class Membership {
   std::list<Tenancy> held_;
   std::map<std::uint64_t, std::string> topic_names_;
   bool topics_listed_ = false;  // in this look
+  bool is_name_held_ = false;   // the last look has left one that is owned, for another of its name is held
 };
 
-// Posts a request in the member entry of `slot` and waits for the coordinator's answer: for `patience`, whoever keeps
-// the log by then; where that is not given, for 30 s, or until this process's own keeper has failed. What is not
-// answered in time stays posted; the next request waits for it first.
+// How long the coordinator may take to answer, where nothing else is said.
+inline constexpr std::chrono::seconds kCoordinatorPatience{30};
+
+// Posts a request in the member entry of `slot` and waits for the coordinator's answer: for `patience`, or until this
+// process's own keeper has failed, unless it is to wait for `whoever_keeps` the log by then. What is not answered in
+// time stays posted; the next request waits for it first.
 // Errors: what the coordinator says; no_keeper when there is none, timed_out.
 Status ask_coordinator(const log::Attachment& attachment, const shm::OwnedSlot& slot, shm::GroupRequest kind,
                        std::string_view group_id, std::string_view subscription,
-                       std::optional<std::chrono::nanoseconds> patience = {});
+                       std::chrono::nanoseconds patience = kCoordinatorPatience, bool whoever_keeps = false);
 // Waits until all commits of the group that were made before are persistent. Errors: as Membership::persist.
 Status persist_commits(const log::Attachment& attachment, std::uint32_t group,
                        std::chrono::nanoseconds timeout);

@@ -19,6 +19,10 @@ namespace {
 
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kExpirePeriodNs = 1'000 * kMillisecond;
+constexpr std::int64_t kForgetAgainNs = 100 * kMillisecond;
+
+// Whatever stands in the internal topic, the position is to be written there.
+void write_anew(shm::GroupPartition& entry) { entry.persisted.store(shm::kNoOffset, memory_order_relaxed); }
 
 }  // namespace
 
@@ -93,23 +97,45 @@ void Coordinator::free_group(std::uint32_t group) {
   groups_.erase(group);
 }
 
-// Deletes positions, also on disk.
+// Deletes positions, also on disk. There they go by the topic's name, which may be another one's by now; and when it
+// comes to nothing, some may be deleted there. So what is left in the table is written anew.
 Status Coordinator::forget(std::uint32_t group, const std::vector<PartitionKey>& keys) {
   std::vector<KeyValue> deleted;
+  std::set<std::pair<std::string, std::uint32_t>> places;
   for (const PartitionKey& key : keys) {
     const shm::GroupPartition& entry = table_.partitions[groups_[group].entries.at(key)];
     if (entry.persistent.load(memory_order_relaxed) == 0) continue;
+    const std::string topic = name_in_topic(key.first);
     deleted.push_back(encode_offset({.group = groups_[group].id,
-                                     .topic = name_in_topic(key.first),
+                                     .topic = topic,
                                      .partition = PartitionId(key.second),
                                      .offset = {},
                                      .metadata = {}}));
+    places.emplace(topic, key.second);
   }
   if (!deleted.empty()) {
+    for (const auto& [key, at] : groups_[group].entries)
+      if (places.contains({name_in_topic(key.first), key.second})) write_anew(table_.partitions[at]);
     if (auto appended = offsets_.append(deleted); !appended) return appended;
   }
   for (const PartitionKey& key : keys) free_entry(group, key);
   return {};
+}
+
+// Those of topics that are gone. Where it cannot be done now, it is tried again, and told meanwhile.
+void Coordinator::forget_vanished(std::uint32_t index) {
+  Group& group = groups_[index];
+  std::vector<PartitionKey> vanished;
+  for (const auto& [key, at] : group.entries)
+    if (topic_of(key.first) == nullptr) vanished.push_back(key);
+  const bool again = std::exchange(group.forget_due_ns, 0) != 0;
+  if (auto forgotten = forget(index, vanished); !forgotten) {
+    group.forget_due_ns = monotonic_ns() + kForgetAgainNs;
+    if (!again) announce_trouble(forgotten.error());
+    note_trouble(index, forgotten.error());
+  } else if (again) {
+    clear_trouble(index);
+  }
 }
 
 // The names of topics that are gone are needed once more.
@@ -181,14 +207,18 @@ void Coordinator::persist(std::int64_t now_ns) {
         continue;
       }
       persisted_names_[key.first] = topic->name;
-      entry.committed_ns.store(clock_ns, memory_order_relaxed);
+      // What is only written anew keeps its time.
+      if (entry.persistent.load(memory_order_relaxed) == 0 ||
+          entry.persisted.load(memory_order_relaxed) != shm::kNoOffset)
+        entry.committed_ns.store(clock_ns, memory_order_relaxed);
+      const std::int64_t committed_ns = entry.committed_ns.load(memory_order_relaxed);
       changed.push_back(encode_offset({.group = group.id,
                                        .topic = topic->name,
                                        .topic_id = key.first,
                                        .partition = PartitionId(key.second),
                                        .offset = standing.committed,
                                        .metadata = load_metadata(entry, standing),
-                                       .committed_ns = clock_ns,
+                                       .committed_ns = std::max<std::int64_t>(committed_ns, 0),
                                        .revision = revision}));
       dirty.push_back({&entry, standing.committed, metadata});
     }
@@ -202,7 +232,10 @@ void Coordinator::persist(std::int64_t now_ns) {
     }
   }
   if (!asked.empty() && !end_known_) {
-    if (auto included = offsets_.include_others(); !included) return refuse_commits(asked, included.error());
+    // What was appended just now stands behind all of it.
+    if (changed.empty())
+      if (auto included = offsets_.include_others(); !included)
+        return refuse_commits(asked, included.error());
     end_known_ = true;
   }
   announced_trouble_.clear();
@@ -210,14 +243,21 @@ void Coordinator::persist(std::int64_t now_ns) {
   transactions_.note_written(left);
   std::erase_if(asked, [&](const Confirmation& one) { return left_groups.contains(one.group); });
   confirmations_ = std::move(asked);
+  sync_due_ns_ = now_ns + options_.sync_patience_ms * kMillisecond;
   confirm_commits();
 }
 
-// Tells those who wait, once what they wait for is on disk.
+// Tells those who wait, once what they wait for is on disk. Where it is said to end by a word of the ring that was
+// written over, that does not come.
 void Coordinator::confirm_commits() {
   if (confirmations_.empty()) return;
   if (!offsets_.is_synced()) {
-    if (auto failure = offsets_.failure()) give_up_commits(*failure);
+    auto failure = offsets_.failure();
+    if (!failure && monotonic_ns() >= sync_due_ns_)
+      failure = Error{Code::timed_out, 0,
+                      fmt::format("positions have not come to the disk within {} s; they are written anew",
+                                  options_.sync_patience_ms / 1'000)};
+    if (failure) give_up_commits(*failure);
     return;
   }
   for (const Confirmation& one : std::exchange(confirmations_, {})) {
@@ -232,8 +272,7 @@ void Coordinator::confirm_commits() {
 // What was appended may not have come to the disk, nor ever come: it is written anew once that can be.
 void Coordinator::give_up_commits(const Error& failure) {
   for (const auto& [index, group] : groups_)
-    for (const auto& [key, at] : group.entries)
-      table_.partitions[at].persisted.store(shm::kNoOffset, memory_order_relaxed);
+    for (const auto& [key, at] : group.entries) write_anew(table_.partitions[at]);
   refuse_commits(std::exchange(confirmations_, {}), failure);
 }
 
@@ -272,6 +311,7 @@ void Coordinator::expire(std::int64_t now_ns) {
   const std::int64_t oldest_ns = wall_clock_ns() - options_.offsets_retention_ms * kMillisecond;
   std::vector<std::uint32_t> finished;
   for (auto& [index, group] : groups_) {
+    if (group.unbalanced) continue;  // a member has yet to say whose its partitions are to be
     // As long as the group has members, or had some a short while ago, what it reads does not expire.
     if (group.members.empty() && table_.groups[index].empty_since_ns.load(memory_order_relaxed) > oldest_ns)
       continue;

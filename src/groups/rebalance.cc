@@ -79,13 +79,10 @@ void Coordinator::install(std::uint32_t index, const AssignmentInput& input, con
                           "full ({} for all groups); delete groups that are not used any more",
                           without_entry, group.id, shm::kMaxGroupPartitions)};
   clear_trouble(index);
-  std::vector<PartitionKey> vanished;
-  for (const auto& [key, at] : group.entries) {
-    if (wanted.contains(key)) continue;
-    table_.assignments[at].store(shm::assignment_word(index, 0), memory_order_release);  // SYNC: as above
-    if (topic_of(key.first) == nullptr) vanished.push_back(key);
-  }
-  if (auto forgotten = forget(index, vanished); !forgotten) group.unbalanced = true;  // again, later
+  for (const auto& [key, at] : group.entries)
+    if (!wanted.contains(key))
+      table_.assignments[at].store(shm::assignment_word(index, 0), memory_order_release);  // SYNC: as above
+  forget_vanished(index);
   for (const std::uint32_t slot : group.members) call(slot);
 }
 

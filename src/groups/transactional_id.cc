@@ -29,8 +29,9 @@ Result<TransactionTerms> decode_terms(std::string_view text) {
 }
 
 Result<HeldId> take_id(const log::Attachment& attachment, const shm::OwnedSlot& slot, std::string_view id,
-                       const TransactionTerms& terms) {
-  if (auto taken = ask_coordinator(attachment, slot, shm::GroupRequest::take_id, id, encode_terms(terms));
+                       const TransactionTerms& terms, std::chrono::nanoseconds patience) {
+  if (auto taken =
+          ask_coordinator(attachment, slot, shm::GroupRequest::take_id, id, encode_terms(terms), patience);
       !taken)
     return std::unexpected(taken.error());
   return held_id(attachment.control(), slot);

@@ -1,6 +1,7 @@
 // A producer's side of its transactional id: what it asks the coordinator for, and what it was given.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -28,10 +29,10 @@ struct HeldId {
   std::uint64_t word;   // of the entry, as long as the id is the slot's
   std::uint64_t producer_id;
 };
-// Makes `slot` the holder of `id`; blocks until what the last holder left open is aborted.
+// Makes `slot` the holder of `id`; blocks until what the last holder left open is aborted, at most `patience`.
 // Errors: as ask_coordinator; fenced, corrupt.
 Result<HeldId> take_id(const log::Attachment& attachment, const shm::OwnedSlot& slot, std::string_view id,
-                       const TransactionTerms& terms);
+                       const TransactionTerms& terms, std::chrono::nanoseconds patience);
 // What the coordinator's last answer to take_id gave to `slot`. Wait-free.
 // Errors: fenced (another has taken it since), corrupt.
 Result<HeldId> held_id(const shm::Control& control, const shm::OwnedSlot& slot);

@@ -21,6 +21,9 @@ using std::memory_order_release;
 
 namespace {
 
+// To find a partition takes the catalog, of which all files are read: what comes to nothing is not tried in each round.
+constexpr std::int64_t kAgainNs = 100'000'000;
+
 // Whether the keeper has given up the slot's claim, and its ring takes no more. In a partition that has failed it only
 // says that nobody waits for the claim, and the ring goes on once it is mended.
 bool is_settled(const shm::Slot& slot, std::uint64_t op) {
@@ -147,6 +150,7 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
     return fail(Code::invalid_argument, "no partition's number");
   const auto index = static_cast<std::uint32_t>(*number);
   shm::Partition& partition = control_.partition(index);
+  const std::uint64_t topic_id = partition.topic_id.load(memory_order_relaxed);
   const std::uint32_t known = partition.transactional.load(memory_order_relaxed);
   if (known == shm::kUnendedTransactions) {
     if (auto failure = log::Attachment::failure_of(partition)) return std::unexpected(*failure);
@@ -154,8 +158,7 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
     return end_left_open(index) ? std::optional(Status{}) : std::nullopt;
   }
   if (!is_memory(partition) && known == shm::kNoTransactions) {
-    const std::pair key{partition.topic_id.load(memory_order_relaxed),
-                        partition.partition.load(memory_order_relaxed)};
+    const std::pair key{topic_id, partition.partition.load(memory_order_relaxed)};
     if (!enlisting_.contains(key)) {
       const KeyValue record{
           fmt::format(R"({{"partition":{},"topic_id":"{}"}})", key.second, to_hex(key.first)), "{}"};
@@ -168,9 +171,13 @@ std::optional<Status> Transactions::enlist(std::uint32_t slot) {
     if (!topic_.is_synced(enlisting_.at(key))) return std::nullopt;
     enlisting_.erase(key);
   }
-  // SYNC: pairs with the producer's load.
-  partition.transactional.store(shm::kTransactions, memory_order_release);
-  return Status{};
+  // SYNC: pairs with the producer's load; a full barrier, ahead of the look whether the entry has gone to another topic
+  // meanwhile (Keeper::allocate_entry), of which nothing is noted. Then that is asked for.
+  partition.transactional.exchange(shm::kTransactions, std::memory_order_seq_cst);
+  if (partition.topic_id.load(memory_order_relaxed) == topic_id) return Status{};
+  partition.transactional.store(shm::kNoTransactions, memory_order_relaxed);
+  busy_ = true;
+  return std::nullopt;
 }
 
 // --- Ends ----------------------------------------------------------------------------------------
@@ -292,14 +299,19 @@ bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
     progress.inherited = progress.records_synced = true;
     progress.decision_end = topic_.end();
   }
+  if (monotonic_ns() < progress.again_ns) return false;
+  const auto later = [&](const Error& error) {
+    announce(error);
+    progress.again_ns = monotonic_ns() + kAgainNs;
+    return false;
+  };
   if (!progress.records_synced) {
     if (progress.records_end.empty()) {
       Ends ends;  // of all, or of none: those that are missing would not be waited for
       for (const std::uint32_t partition : partitions_of(entry)) {
-        if (auto failure = log::Attachment::failure_of(control_.partition(partition)))
-          return announce(*failure), false;
+        if (auto failure = log::Attachment::failure_of(control_.partition(partition))) return later(*failure);
         auto end = claimed_end(partition);
-        if (!end && end.error().code != Code::closed) return announce(end.error()), false;
+        if (!end && end.error().code != Code::closed) return later(end.error());
         if (end) ends[partition] = *end;
       }
       progress.records_end = std::move(ends);
@@ -310,10 +322,9 @@ bool Transactions::decide_durably(std::uint32_t index, Progress& progress) {
   }
   if (!progress.decision_end) {
     auto decision = encode_decision(index);
-    if (!decision) return announce(decision.error()), false;
+    if (!decision) return later(decision.error());
     const KeyValue record{key, std::move(*decision)};
-    if (auto appended = topic_.append(std::span(&record, 1)); !appended)
-      return announce(appended.error()), false;
+    if (auto appended = topic_.append(std::span(&record, 1)); !appended) return later(appended.error());
     progress.decision_end = topic_.end();
   }
   topic_.request_sync();
@@ -371,6 +382,18 @@ Result<log::Appender*> Transactions::appender(std::uint32_t index) {
     if (known->second.partition().is_current()) return &known->second;
     appenders_.erase(known);
   }
+  if (const auto before = unopened_.find(index); before != unopened_.end()) {
+    if (monotonic_ns() < before->second.until_ns) return std::unexpected(before->second.why);
+    unopened_.erase(before);
+  }
+  auto opened = open_appender(index);
+  if (opened) return &appenders_.emplace(index, std::move(*opened)).first->second;
+  if (opened.error().code != Code::closed) unopened_[index] = {opened.error(), monotonic_ns() + kAgainNs};
+  return std::unexpected(opened.error());
+}
+
+// Errors: closed: the topic was deleted.
+Result<log::Appender> Transactions::open_appender(std::uint32_t index) {
   if (slot_.owner() == 0) {
     auto slot = shm::OwnedSlot::acquire(control_, attachment_.locks(), shm::SlotRole::coordinator);
     if (!slot) return std::unexpected(slot.error());
@@ -379,8 +402,9 @@ Result<log::Appender*> Transactions::appender(std::uint32_t index) {
   auto ref = find_ref(index);
   if (!ref) return std::unexpected(ref.error());
   auto opened = log::Appender::open(*ref, slot_, clock_, std::chrono::milliseconds(0));
-  if (!opened) return std::unexpected(opened.error());
-  return &appenders_.emplace(index, std::move(*opened)).first->second;
+  // What its entry says is not to be believed: the catalog has the topic, and its marker is due.
+  if (!opened && opened.error().code == Code::closed) opened.error().code = Code::would_block;
+  return opened;
 }
 
 }  // namespace ringtail::groups

@@ -88,6 +88,7 @@ class Transactions {
     bool quiet = false;         // no claim of its producer's is under way any more
     bool records_synced = false;
     std::optional<Position> decision_end;  // in the internal topic, once it stands there
+    std::int64_t again_ns = 0;             // what has kept it from being decided is not tried again before
     bool inherited = false;                // another coordinator wrote it
     Ends records_end;
     Ends markers_end;
@@ -122,6 +123,7 @@ class Transactions {
   void request_sync(const Ends& ends) const;
   Result<log::PartitionRef> find_ref(std::uint32_t partition) const;
   Result<log::Appender*> appender(std::uint32_t partition);
+  Result<log::Appender> open_appender(std::uint32_t partition);
   // transactions_restore.cc
   Status read_topic(std::map<std::string, Decision>& decisions,
                     std::set<std::pair<std::uint64_t, std::uint32_t>>& transactional);
@@ -141,7 +143,12 @@ class Transactions {
   shm::OwnedSlot slot_;
   WallClock clock_;
   std::map<std::uint32_t, log::Appender> appenders_;  // by partition entry
-  std::map<std::uint32_t, Progress> progress_;        // by transactional id
+  struct Unopened {
+    Error why;
+    std::int64_t until_ns = 0;
+  };
+  std::map<std::uint32_t, Unopened> unopened_;  // likewise: not tried again before
+  std::map<std::uint32_t, Progress> progress_;  // by transactional id
   struct Seen {
     std::uint64_t word;
     std::int64_t since_ns;

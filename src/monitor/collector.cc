@@ -35,7 +35,7 @@ void read_entries(const LogCore& core, TopicSnapshot& topic) {
   if (!entry) return;  // deleted meanwhile
   topic.topic_id = entry->topic_id;
   for (PartitionSnapshot& p : topic.partitions) {
-    const auto ref = core.find_partition(*entry, p.is.partition);
+    const auto ref = core.find_partition(*entry, p.is.partition, kNoPatience);
     if (!ref) continue;
     p.repaired_records = ref->entry().repaired_records.load(memory_order_relaxed);
     p.retired_rings = ref->entry().retired_rings.load(memory_order_relaxed);
@@ -52,6 +52,18 @@ TopicSnapshot snapshot_of(const LogCore& core, TopicDescription description) {
   for (PartitionDescription& p : description.partitions) topic.partitions.push_back({.is = std::move(p)});
   read_entries(core, topic);
   return topic;
+}
+
+std::vector<GroupDescription> groups_of(const LogCore& core, const Admin& admin) {
+  std::vector<GroupDescription> groups;
+  // While their positions cannot be restored, Admin waits for that.
+  // SYNC: pairs with the coordinator's store.
+  if (core.control().groups().ready.load(std::memory_order_acquire) == 0) return groups;
+  const auto listed = admin.list_groups();
+  if (!listed) return groups;
+  for (const GroupSummary& group : *listed)
+    if (auto described = admin.describe_group(group.id)) groups.push_back(std::move(*described));
+  return groups;
 }
 
 void measure_space(const std::filesystem::path& dir, std::uint64_t& free, std::uint64_t& total) {
@@ -134,11 +146,7 @@ Result<Snapshot> Collector::collect() {
   auto processes = admin.list_processes();
   if (!processes) return std::unexpected(processes.error());
   snapshot.processes = std::move(*processes);
-  if (const auto groups = admin.list_groups()) {
-    for (const GroupSummary& group : *groups) {
-      if (auto described = admin.describe_group(group.id)) snapshot.groups.push_back(std::move(*described));
-    }
-  }
+  snapshot.groups = groups_of(core, admin);
   const auto is_slot = [](const ProcessDescription& p) { return p.role != ProcessRole::keeper; };
   snapshot.slots_in_use = static_cast<std::size_t>(std::ranges::count_if(snapshot.processes, is_slot));
   snapshot.slots = shm::kMaxSlots;

@@ -14,9 +14,9 @@ class Collector {
  public:
   explicit Collector(Log log) : log_(std::move(log)) {}
 
-  // Topics and groups that go meanwhile are left out. Blocks on the disk, where a topic is new until the keeper
-  // has opened it, and while another thread collects: totals need the ends of partitions in the order of time.
-  // Errors: those of Admin::list_topics.
+  // Topics and groups that go meanwhile are left out, and all groups until their positions have been restored. Blocks
+  // on the disk, where the keeper has not noticed a topic yet until it has, and while another thread collects: totals
+  // need the ends of partitions in the order of time. Errors: those of Admin::list_topics.
   Result<Snapshot> collect();
 
   // Who keeps the log. Does not wait for anybody.

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "client/log_core.h"
+#include "log/ring.h"
 #include "unit/client/client_test_support.h"
 
 namespace ringtail {
@@ -58,6 +60,29 @@ TEST_F(AdminTest, DescribesTheThreeEnds) {
   auto in_memory = admin().describe_topic("m");
   EXPECT_EQ(in_memory->partitions[0].log_end_offset, Offset(10));
   EXPECT_EQ(in_memory->partitions[0].durable_offset, Offset(0));
+}
+
+TEST_F(AdminTest, APartitionThatIsSaidToBeOpenedIsDescribedAsItIs) {
+  create("t");
+  ASSERT_TRUE(producer("t").send("v"));
+  const LogCore& core = *log_->core();
+  const log::PartitionRef at =
+      core.find_partition(core.catalog().load_topic("t").value(), PartitionId(0)).value();
+  at.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  const auto began = std::chrono::steady_clock::now();
+  const auto described = admin().describe_topic("t");
+  EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(10));
+  ASSERT_TRUE(described) << to_string(described.error());
+  EXPECT_EQ(described->partitions[0].log_end_offset, Offset(1));
+  EXPECT_FALSE(described->partitions[0].failure);
+  // As long as it has no ring, nobody knows where it ends.
+  const auto ring = log::ring_path(at.shm_dir, at.topic, at.partition), aside = shm_.path() / "aside";
+  std::filesystem::rename(ring, aside);
+  const auto before = admin().describe_topic("t");
+  ASSERT_TRUE(before && before->partitions[0].failure);
+  EXPECT_EQ(before->partitions[0].failure->code, Code::would_block);
+  std::filesystem::rename(aside, ring);
+  at.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
 }
 
 // Four terms of 4096 bytes, at the positions from 40,960 on.

@@ -360,5 +360,59 @@ TEST_F(GroupTest, AutoCommitMovesThePositionWhileReading) {
   });
 }
 
+// --- Resets --------------------------------------------------------------------------------------
+
+class ResetTest : public GroupTest {
+ protected:
+  // A group that has read one record of each partition, and has no member.
+  void read_all(std::uint32_t partitions) {
+    create("orders", small(), partitions);
+    for (std::uint32_t p = 0; p < partitions; ++p) send("orders", "v", p);
+    Consumer reader = member("billing", "orders", {.enable_auto_commit = false});
+    poll_until({&reader}, [&](const Got& g) { return count(g) == partitions; });
+    ASSERT_TRUE(reader.commit_sync());
+    ASSERT_TRUE(reader.unsubscribe());
+  }
+  log::PartitionRef ref(std::uint32_t partition) {
+    const LogCore& core = *log_->core();
+    return core.find_partition(core.catalog().load_topic("orders").value(), PartitionId(partition)).value();
+  }
+  Result<std::vector<OffsetChange>> reset(OffsetReset::To to, std::optional<PartitionId> partition = {}) {
+    return admin().reset_group_offsets("billing", "orders", partition, {.to = to}, false);
+  }
+};
+
+TEST_F(ResetTest, WhereNobodyKnowsWhereAPartitionEndsNoneIsReset) {
+  ASSERT_NO_FATAL_FAILURE(read_all(2));
+  const log::PartitionRef bad = ref(1);
+  const auto ring = log::ring_path(bad.shm_dir, bad.topic, bad.partition), aside = shm_.path() / "aside";
+  bad.entry().failure_code.store(static_cast<std::uint32_t>(Code::corrupt));
+  bad.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  std::filesystem::rename(ring, aside);
+  for (const auto to : {OffsetReset::To::earliest, OffsetReset::To::latest}) {
+    const auto refused = reset(to);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::corrupt) << to_string(refused.error());
+  }
+  const auto good = reset(OffsetReset::To::earliest, PartitionId(0));
+  ASSERT_TRUE(good) << to_string(good.error());
+  EXPECT_EQ(good->front().from, Offset(1));
+  std::filesystem::rename(aside, ring);
+  bad.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+}
+
+// The next leader may lack it, and have another record there.
+TEST_F(ResetTest, WhatIsNotOnAllReplicasIsNotSkipped) {
+  ASSERT_NO_FATAL_FAILURE(read_all(1));
+  for (int i = 0; i < 2; ++i) send("orders", "v");
+  shm::Partition& entry = ref(0).entry();
+  entry.high_watermark_offset.store(2);
+  entry.role.store(static_cast<std::uint32_t>(shm::ReplicaRole::leader));
+  const auto changed = reset(OffsetReset::To::latest);
+  entry.role.store(static_cast<std::uint32_t>(shm::ReplicaRole::alone));
+  ASSERT_TRUE(changed) << to_string(changed.error());
+  EXPECT_EQ(changed->front().to, Offset(2));
+}
+
 }  // namespace
 }  // namespace ringtail

@@ -245,6 +245,25 @@ TEST_F(IdempotenceOfUnknownTest, OfATransactionalIdAbortedRecordsDoNotCount) {
   EXPECT_THAT(take(reader, 4), ElementsAre("a", "b", "c", "d"));
 }
 
+// They had all places of what is remembered.
+TEST_F(IdempotenceTest, BehindAnAbortOfManyRecordsThoseBeforeItAreKnown) {
+  create("t");
+  Producer p = producer("t", {.transactional_id = "billing"});
+  ASSERT_TRUE(p.begin());
+  const RecordMetadata a = send(p, "a", 0);
+  ASSERT_TRUE(p.commit());
+  ASSERT_TRUE(p.begin());
+  for (std::size_t i = 0; i < log::SentRecords::kRemembered; ++i) send(p, "aborted");
+  ASSERT_TRUE(p.abort());
+  EXPECT_EQ(p.next_sequence(kFirst), 1U);
+  ASSERT_TRUE(p.begin());
+  EXPECT_EQ(send(p, "a", 0).offset, a.offset);
+  send(p, "b", 1);
+  ASSERT_TRUE(p.commit());
+  Consumer reader = consumer("t", {.isolation_level = IsolationLevel::read_committed});
+  EXPECT_THAT(take(reader, 2), ElementsAre("a", "b"));
+}
+
 // --- When the leader changes ---------------------------------------------------------------------
 
 TEST_F(IdempotenceOfEpochsTest, WhatTheLogLostIsAppendedByTheRetry) {

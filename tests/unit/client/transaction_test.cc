@@ -55,7 +55,9 @@ TEST_F(TransactionTest, TheFirstSendWaitsForAKeeperNoLongerThanItMay) {
   watching.keeper = KeeperMode::none;
   const Log watcher = Log::open(watching).value();
   const ProducerOptions impatient{.topic = "out", .max_block = milliseconds(50), .transactional_id = "t"};
-  Producer writer = Producer::open(watcher, impatient).value();
+  auto opened = Producer::open(watcher, impatient);
+  while (!opened && opened.error().code == Code::timed_out) opened = Producer::open(watcher, impatient);
+  Producer writer = std::move(opened).value();
   expect(writer.begin());
   log_.reset();
   auto sent = writer.send("v");
@@ -65,6 +67,38 @@ TEST_F(TransactionTest, TheFirstSendWaitsForAKeeperNoLongerThanItMay) {
   log_.emplace(open_log().value());
   while (!sent && sent.error() == SendError::timed_out) sent = writer.send("v");
   EXPECT_TRUE(sent) << to_string(writer.error());
+}
+
+TEST_F(TransactionTest, OpeningWaitsForAKeeperNoLongerThanItMay) {
+  create("out", small());
+  LogOptions watching = options();
+  watching.keeper = KeeperMode::none;
+  const Log watcher = Log::open(watching).value();
+  log_.reset();
+  ProducerOptions wanted{.topic = "out", .max_block = milliseconds(50), .transactional_id = "t"};
+  const auto began = std::chrono::steady_clock::now();
+  const auto opened = Producer::open(watcher, wanted);
+  EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(10));
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::no_keeper) << to_string(opened.error());
+  log_.emplace(open_log().value());
+  wanted.max_block = seconds(60);
+  EXPECT_TRUE(Producer::open(watcher, wanted));
+}
+
+// For ever in milliseconds is no time in nanoseconds.
+TEST_F(TransactionTest, WhoWaitsForEverWaits) {
+  create("in", small());
+  create("out", small());
+  send("in", "1");
+  Producer writer = transactional("t", "out", {.max_block = milliseconds::max()});
+  expect(writer.begin());
+  const auto sent = writer.send("v");  // which notes on disk that the partition has transactions
+  EXPECT_TRUE(sent) << to_string(writer.error());
+  expect(writer.commit());
+  Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&input}, [](const Got& g) { return count(g) == 1; });
+  expect(input.commit_sync(milliseconds::max()));
 }
 
 TEST_F(TransactionTest, ANewHolderOfTheIdFencesTheOld) {
@@ -209,6 +243,54 @@ TEST_F(TransactionTest, APositionWithMetadataIsRefusedSinceThatWouldNotBeKept) {
   EXPECT_EQ(writer.commit().error().code, Code::invalid_argument);
   expect(writer.abort());
   EXPECT_FALSE(*input.committed({"in", PartitionId(0)}));
+}
+
+// It stands for "nothing was committed".
+TEST_F(TransactionTest, APositionBehindAllOffsetsIsRefused) {
+  create("in", small());
+  create("out", small());
+  send("in", "1");
+  Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&input}, [](const Got& g) { return count(g) == 1; });
+  const OffsetCommit none[] = {{{"in", PartitionId(0)}, Offset(~std::uint64_t{0}), {}}};
+  expect(input.commit_sync());
+  const Status committed = input.commit_async(none);
+  ASSERT_FALSE(committed);
+  EXPECT_EQ(committed.error().code, Code::invalid_argument);
+  Producer writer = transactional("t", "out");
+  expect(writer.begin());
+  const Status added = writer.add_offsets(none, input.group_metadata());
+  ASSERT_FALSE(added);
+  EXPECT_EQ(added.error().code, Code::invalid_argument);
+  EXPECT_EQ(writer.commit().error().code, Code::invalid_argument);
+  expect(writer.abort());
+  EXPECT_EQ((*input.committed({"in", PartitionId(0)}))->offset, Offset(1));
+}
+
+// The transaction would move it once more, behind the reset.
+TEST_F(TransactionTest, APositionThatATransactionIsAboutToMoveIsNotReset) {
+  create("in", small());
+  create("out", small());
+  for (const char* value : {"1", "2"}) send("in", value);
+  Consumer input = member("copiers", "in", {.enable_auto_commit = false});
+  poll_until({&input}, [](const Got& g) { return count(g) == 2; });
+  Producer writer = transactional("t", "out");
+  const OffsetCommit one[] = {{{"in", PartitionId(0)}, Offset(1), {}}};
+  expect(writer.begin());
+  ASSERT_TRUE(writer.send("1"));
+  expect(writer.add_offsets(one, input.group_metadata()));
+  expect(input.unsubscribe());
+  const auto reset = [this] {
+    return admin().reset_group_offsets("copiers", "in", {}, {.to = OffsetReset::To::latest}, false);
+  };
+  const auto refused = reset();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::group_not_empty) << to_string(refused.error());
+  expect(writer.commit());
+  const auto changed = reset();
+  ASSERT_TRUE(changed) << to_string(changed.error());
+  EXPECT_EQ(changed->front().from, Offset(1));
+  EXPECT_EQ(changed->front().to, Offset(2));
 }
 
 TEST_F(TransactionTest, AMemberThatLostThePartitionCannotAddItsPosition) {

@@ -1,6 +1,10 @@
 // The coordinator: what it keeps, forgets, refuses, and what the next one makes of it.
+#include <fstream>
+
+#include "base/files.h"
 #include "unit/groups/groups_test_support.h"
 #include "unit/groups/log_capture.h"
+#include "unit/groups/opens.h"
 
 namespace ringtail::groups {
 namespace {
@@ -17,6 +21,36 @@ class CoordinatorTest : public GroupsTest {
     for (Tenancy& tenancy : (*seat)->held()) ASSERT_TRUE((*seat)->commit(tenancy, Offset(offset), metadata));
     ASSERT_TRUE((*seat)->persist(seconds(60)));
     ASSERT_TRUE((*seat)->leave());
+  }
+  // As when a write to the topic of positions has failed.
+  static void fail_writes(shm::Partition& positions) {
+    positions.failure_code.store(static_cast<std::uint32_t>(Code::storage_failed));
+    positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+    positions.hot.fetch_add(shm::kHotVersion);  // so that its appender looks
+  }
+  void remove_topic(const std::string& topic) {
+    ASSERT_TRUE(attachment_->catalog().delete_topic(topic));
+    ASSERT_TRUE(attachment_->apply_catalog());
+    control().wake_coordinator();
+  }
+  // Positions of a group without members, in partitions of a topic from 0 on, as if it had just committed them. For the
+  // next coordinator.
+  void write_positions(std::uint32_t group, const std::string& id, const std::string& topic,
+                       std::uint32_t count) {
+    const std::uint64_t of = topic_id(topic);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      shm::GroupPartition& entry = table().partitions[i];
+      entry.topic_id.store(of);
+      entry.partition.store(i);
+      entry.committed.store(i + 1);
+      entry.committed_ns.store(wall_clock_ns());
+      table().assignments[i].store(shm::assignment_word(group, 0));
+    }
+    table().entries_used.store(count);
+    shm::Group& entry = table().groups[group];
+    entry.group_id.store(id);
+    entry.empty_since_ns.store(wall_clock_ns());
+    entry.state.store(static_cast<std::uint32_t>(shm::GroupState::empty));
   }
 };
 
@@ -108,6 +142,37 @@ TEST_F(CoordinatorTest, WhatAMemberReadsDoesNotExpire) {
   EXPECT_EQ(committed("billing", "orders"), "5");
 }
 
+// Of an assignor that only the members know, nobody's is what the one who makes the assignment has not given away yet.
+TEST_F(CoordinatorTest, WhatAMemberHasLeftDoesNotExpireBeforeItIsGivenToAnother) {
+  create("orders", 2);
+  stop();
+  start({.offsets_retention_ms = 1});
+  const auto join_with_ours = [this] {
+    auto seat = std::make_unique<Seat>();
+    seat->slot = shm::OwnedSlot::acquire(control(), attachment_->locks(), shm::SlotRole::consumer).value();
+    seat->membership =
+        Membership::open(
+            *attachment_, seat->slot,
+            {.group_id = "billing", .client_id = {}, .assignor = {"ours", sticky_assignor().assign}})
+            .value();
+    EXPECT_TRUE((*seat)->join({.topics = {"orders"}, .pattern = {}}));
+    return seat;
+  };
+  auto first = join_with_ours();
+  settle({first.get()}, {2});
+  auto second = join_with_ours();
+  settle({first.get(), second.get()}, {1, 1});
+  ASSERT_TRUE((*second)->commit((*second)->held().front(), Offset(5)));
+  ASSERT_TRUE((*second)->persist(seconds(60)));
+  const std::uint32_t left = (*second)->held().front().partition.partition.value();
+  ASSERT_TRUE((*second)->leave());  // and the first one does not look
+  commit("shipping", "orders", 6);
+  wait([&] { return !find_group(control(), "shipping"); });  // it has looked for what is to expire
+  EXPECT_EQ(committed("billing", "orders", left), "5");
+  settle({first.get()}, {2});
+  EXPECT_EQ((*first)->find({"orders", PartitionId(left)})->committed, 5u);
+}
+
 TEST_F(CoordinatorTest, WhatIsGivenBackAfterItWasMeantForItsOwnerAgainComesBack) {
   create("orders", 2);
   auto seat = join("billing", "orders");
@@ -195,6 +260,113 @@ TEST_F(CoordinatorTest, TroubleWithCommitsIsOverOnceTheyAreOnDisk) {
   EXPECT_EQ(group.trouble_code.load(), 0u);
 }
 
+TEST_F(CoordinatorTest, WhatCannotBeForgottenIsToldAndBalancesNobodyAnew) {
+  create("orders");
+  create("returns");
+  auto seat = sit("billing");
+  ASSERT_TRUE((*seat)->join({.topics = {"orders", "returns"}, .pattern = {}}));
+  settle({seat.get()}, {2});
+  for (Tenancy& tenancy : (*seat)->held()) ASSERT_TRUE((*seat)->commit(tenancy, Offset(5)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  const std::uint64_t gone = topic_id("returns");
+  const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  const std::uint32_t before = group.generation.load();
+  shm::Partition& positions = ref(kOffsetsTopic).entry();
+  fail_writes(positions);
+  ASSERT_NO_FATAL_FAILURE(remove_topic("returns"));
+  wait([&] { return group.generation.load() != before; });
+  settle({seat.get()}, {1});
+  std::this_thread::sleep_for(milliseconds(300));  // many rounds
+  EXPECT_LE(group.generation.load(), before + 2);
+  EXPECT_EQ(group.state.load(), static_cast<std::uint32_t>(shm::GroupState::stable));
+  EXPECT_EQ(static_cast<Code>(group.trouble_code.load() - 1), Code::storage_failed);
+  EXPECT_TRUE(entry_of("billing", gone));
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  wait([&] { return !entry_of("billing", gone); });
+  wait([&] { return group.trouble_code.load() == 0; });
+}
+
+// On disk both go by the same name.
+TEST_F(CoordinatorTest, WhatIsForgottenLateTakesNoPositionOfTheNextTopicOfThatNameAlong) {
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(5)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  const std::uint64_t gone = topic_id("orders");
+  shm::Partition& positions = ref(kOffsetsTopic).entry();
+  fail_writes(positions);
+  ASSERT_NO_FATAL_FAILURE(remove_topic("orders"));
+  create("orders");
+  const std::uint64_t next = topic_id("orders");
+  wait([&] {
+    settle({seat.get()}, {1});
+    return (*seat)->held().front().topic_id == next;
+  });
+  ASSERT_TRUE((*seat)->commit((*seat)->held().front(), Offset(7)));
+  EXPECT_FALSE((*seat)->persist(milliseconds(1)));
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  wait([&] { return !entry_of("billing", gone); });
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  seat.reset();
+  reboot();
+  EXPECT_EQ(committed("billing", "orders"), "7");
+}
+
+// The ring of positions has room for some of what deletes a group, and not for all.
+TEST_F(CoordinatorTest, WhatWasForgottenInPartAndIsKeptIsThereAfterAReboot) {
+  constexpr std::uint32_t kCount = 2000;
+  create("orders");
+  ASSERT_TRUE(wait_until_ready(*attachment_));
+  stop_coordinator();
+  write_positions(7, "hoarder", "orders", kCount);
+  start_coordinator();
+  wait([&] { return table().partitions[kCount - 1].persistent.load() == 1; });
+  stop_keeper();
+  {
+    const log::Ring ring = ring_of(kOffsetsTopic);
+    const Position end = ring.term_start(ring.header().term_limit.load());
+    InternalTopic others(*attachment_, kOffsetsTopic);
+    const KeyValue filler{"filler", std::string(50'000, 'x')};
+    while (end - ring.claimed_end().position > 100'000) {
+      const Status appended = others.append(std::span(&filler, 1));
+      ASSERT_TRUE(appended) << to_string(appended.error());
+    }
+  }
+  const Status removed = ask(shm::GroupRequest::remove, "hoarder");
+  ASSERT_FALSE(removed);
+  EXPECT_EQ(removed.error().code, Code::timed_out) << to_string(removed.error());
+  start_keeper();
+  wait([&] { return table().partitions[kCount - 1].persisted.load() == kCount; });
+  reboot();
+  std::uint32_t there = 0;
+  for (std::uint32_t p = 0; p < kCount; ++p)
+    if (committed("hoarder", "orders", p) == std::to_string(p + 1)) ++there;
+  EXPECT_EQ(there, kCount);
+}
+
+TEST_F(CoordinatorTest, ACatalogThatCannotBeReadIsNotReadInEveryRound) {
+  create("orders");
+  create("other");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  const auto path = dir_ / "log" / "topics" / "other" / "topic.toml";
+  std::string healthy;
+  std::getline(std::ifstream(path), healthy, '\0');
+  ASSERT_TRUE(write_file_atomically(path, "nonsense"));
+  Opens opens(dir_ / "log" / "topics" / "orders");
+  ASSERT_TRUE(attachment_->apply_catalog());
+  control().wake_coordinator();
+  std::this_thread::sleep_for(milliseconds(500));  // with a member, a round takes at most 4
+  const int opened = opens.count();
+  EXPECT_GT(opened, 0);
+  EXPECT_LT(opened, 40);
+  ASSERT_TRUE(write_file_atomically(path, healthy));
+  create("returns");
+  auto other = join("shipping", "returns");
+  settle({other.get()}, {1});
+}
+
 TEST_F(CoordinatorTest, ATenuresNumberRisesWhenItsEntryGoesToAnotherGroup) {
   create("orders");
   auto seat = join("billing", "orders");
@@ -270,6 +442,59 @@ TEST_F(UnsyncedTest, WhoWaitsIsToldWhyItCannotCome) {
   const Status persisted = (*seat_)->persist(seconds(60));
   EXPECT_TRUE(persisted) << to_string(persisted.error());
   EXPECT_EQ(table().groups[*find_group(control(), "billing")].trouble_code.load(), 0u);
+}
+
+TEST_F(UnsyncedTest, IsNotTakenForSyncedWhereItsTopicCannotBeOpenedAnew) {
+  create("returns");
+  commit("shipping", "returns", 3);
+  ASSERT_NO_FATAL_FAILURE(commit_unsynced());
+  const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  shm::Partition& positions = ref(kOffsetsTopic).entry();
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::deleted));  // so another process says
+  EXPECT_FALSE(ask(shm::GroupRequest::remove, "shipping"));                         // for it takes an append
+  auto other = join("selling", "orders");  // behind the round in which that was refused
+  EXPECT_NE(group.commits_done.load(), group.commits_wanted.load());
+  positions.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  start_keeper();
+  EXPECT_TRUE((*seat_)->persist(seconds(60)));
+}
+
+// What an appender tells of where its record ends, it goes by a word of the ring.
+TEST_F(CoordinatorTest, AnEndThatIsNoneIsNotWaitedForForEver) {
+  ASSERT_TRUE(wait_until_ready(*attachment_));
+  stop();
+  start({.sync_patience_ms = 100});
+  create("orders");
+  auto seat = join("billing", "orders");
+  settle({seat.get()}, {1});
+  Tenancy& tenancy = (*seat)->held().front();
+  ASSERT_TRUE((*seat)->commit(tenancy, Offset(5)));
+  ASSERT_TRUE((*seat)->persist(seconds(60)));
+  const log::Ring ring = ring_of(kOffsetsTopic);
+  const std::uint64_t number = ring.line(0).number.load();
+  ring.line(0).number.store(std::uint64_t{1} << 40);
+  ASSERT_TRUE((*seat)->commit(tenancy, Offset(6)));
+  EXPECT_FALSE((*seat)->persist(milliseconds(1)));
+  const shm::Group& group = table().groups[*find_group(control(), "billing")];
+  wait([&] {
+    return table().partitions[tenancy.entry].persisted.load() == 6 || group.trouble_code.load() != 0;
+  });
+  ring.line(0).number.store(number);
+  const Status persisted = (*seat)->persist(seconds(30));
+  EXPECT_TRUE(persisted) << to_string(persisted.error());
+  EXPECT_EQ(group.trouble_code.load(), 0u);
+}
+
+TEST_F(UnsyncedTest, IsWrittenAnewWhenItHasNotComeToTheDiskForLong) {
+  ASSERT_TRUE(wait_until_ready(*attachment_));
+  stop();
+  start({.sync_patience_ms = 100});
+  ASSERT_NO_FATAL_FAILURE(commit_unsynced());
+  const log::Ring ring = ring_of(kOffsetsTopic);
+  const Offset before = ring.claimed_end().offset;
+  wait([&] { return ring.claimed_end().offset > before; });
+  start_keeper();
+  EXPECT_TRUE((*seat_)->persist(seconds(60)));
 }
 
 // --- What other processes may have written into the table ---------------------------------------------

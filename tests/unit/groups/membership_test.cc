@@ -2,16 +2,12 @@
 // lost a partition.
 #include "groups/membership.h"
 
-#include <limits.h>
-#include <sys/inotify.h>
-#include <unistd.h>
-
-#include <array>
 #include <fstream>
 #include <stdexcept>
 
 #include "base/files.h"
 #include "unit/groups/groups_test_support.h"
+#include "unit/groups/opens.h"
 
 namespace ringtail::groups {
 namespace {
@@ -274,6 +270,58 @@ TEST_F(MembershipTest, AnExpelledMemberLosesEverythingAndMayJoinAgain) {
   settle({seat.get()}, {2});
 }
 
+// A topic was deleted and made anew; the member looks between the coordinator's stores, and has not lost the partition
+// of the first one yet when it is granted that of the second.
+TEST_F(MembershipTest, OfTwoTopicsOfANameOneIsHeldAtATime) {
+  create("orders");
+  const TopicPartition name{"orders", PartitionId(0)};
+  for (const bool gives_back : {false, true}) {
+    auto seat = join("billing", "orders");
+    settle({seat.get()}, {1});
+    const std::uint32_t before = (*seat)->held().front().entry;
+    stop_coordinator();
+    ASSERT_TRUE(attachment_->catalog().delete_topic("orders"));
+    ASSERT_TRUE(attachment_->apply_catalog());
+    create("orders");
+    const std::uint32_t group = *find_group(control(), "billing");
+    const std::uint32_t me = seat->slot.index() + 1;
+    const std::uint32_t next = table().entries_used.load();
+    entry(next).topic_id.store(topic_id("orders"));
+    entry(next).partition.store(0);
+    entry(next).committed.store(shm::kNoOffset);
+    change_owner(entry(next), me);
+    table().assignments[next].store(shm::assignment_word(group, me));
+    table().entries_used.store(next + 1);
+    auto changes = (*seat)->look();
+    ASSERT_TRUE(changes) << to_string(changes.error());
+    EXPECT_THAT(changes->granted, IsEmpty());
+    EXPECT_THAT((*seat)->held(), SizeIs(1));
+
+    table().assignments[before].store(shm::assignment_word(group, 0));
+    if (gives_back) {
+      changes = (*seat)->look();
+      ASSERT_TRUE(changes && changes->to_give_up.size() == 1);
+      EXPECT_FALSE((*seat)->has_news());
+      (*seat)->release(changes->to_give_up.front());
+      EXPECT_TRUE((*seat)->has_news());
+    } else {
+      change_owner(entry(before), 0);
+    }
+    changes = (*seat)->look();
+    ASSERT_TRUE(changes) << to_string(changes.error());
+    if (!gives_back) {
+      EXPECT_THAT(changes->lost, ::testing::ElementsAre(name));
+    }
+    EXPECT_THAT(changes->granted, SizeIs(1));
+    ASSERT_TRUE((*seat)->find(name));
+    EXPECT_EQ((*seat)->find(name)->entry, next);
+    EXPECT_FALSE((*seat)->has_news());
+    seat.reset();
+    start_coordinator();
+    wait([&] { return !find_group(control(), "billing"); });
+  }
+}
+
 TEST_F(MembershipTest, WhatIsAbandonedStaysWithItsOwner) {
   create("orders");
   auto seat = join("billing", "orders");
@@ -296,36 +344,6 @@ TEST_F(MembershipTest, WhoGoesWithoutAWordGivesEverythingBack) {
 }
 
 // --- What others may have written into the table -------------------------------------------------
-
-// How often the files of a directory are opened.
-class Opens {
- public:
-  explicit Opens(const std::filesystem::path& dir) : watch_(::inotify_init1(IN_NONBLOCK)) {
-    // With the closes: of several equal events in a row, the kernel tells one.
-    EXPECT_GE(::inotify_add_watch(watch_, dir.c_str(), IN_OPEN | IN_CLOSE), 0);
-  }
-  Opens(const Opens&) = delete;
-  Opens& operator=(const Opens&) = delete;
-  ~Opens() { ::close(watch_); }
-
-  // Since the last call.
-  int count() {
-    int opens = 0;
-    alignas(inotify_event) std::array<char, 64 * (sizeof(inotify_event) + NAME_MAX + 1)> events;
-    for (;;) {
-      const ssize_t got = ::read(watch_, events.data(), events.size());
-      if (got <= 0) return opens;
-      for (std::size_t at = 0; at < static_cast<std::size_t>(got);) {
-        const auto* const event = reinterpret_cast<const inotify_event*>(events.data() + at);
-        if ((event->mask & IN_OPEN) != 0 && event->len > 0) ++opens;
-        at += sizeof(inotify_event) + event->len;
-      }
-    }
-  }
-
- private:
-  int watch_;
-};
 
 TEST_F(MembershipTest, TopicsThatThereAreNotAreLookedForOnceALook) {
   create("orders");

@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "log/wide_cas.h"
+#include "unit/groups/opens.h"
 #include "unit/groups/transactions_test_support.h"
 
 namespace ringtail::groups {
@@ -144,6 +145,26 @@ TEST_F(TransactionStepsTest, ADurableCommitIsNotDecidedWithoutThePositionsThatBe
   EXPECT_EQ(committed("copiers", "in"), "5");
 }
 
+// As another process says of it.
+TEST_F(TransactionStepsTest, TheMarkerOfAPartitionThatIsSaidToBeOpenedIsNotPassedOver) {
+  create("out");
+  ASSERT_NO_FATAL_FAILURE(enlist_in("out"));
+  const auto slot = sit_with_id("t");
+  become_coordinator();
+  begin(slot, 1, {"out"});
+  auto& state = ref("out").entry().state;
+  state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  decide(slot, TransactionState::aborting);
+  round();
+  EXPECT_EQ(state_of(slot), TransactionState::aborting);
+  state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  ASSERT_NO_FATAL_FAILURE(wait([&] {
+    round();
+    return state_of(slot) == TransactionState::ready;
+  }));
+  EXPECT_EQ(log_end("out"), 1u);
+}
+
 // It was written down, but in memory only, when the coordinator died.
 TEST_F(TransactionStepsTest, ADecisionStandsUntilThePositionThatAnotherCoordinatorWroteIsOnDisk) {
   for (const char* topic : {"in", "out"}) create(topic);
@@ -235,6 +256,39 @@ TEST_F(TransactionStepsTest, ADecisionThatStandsIsFollowedWhereAPartitionHasNotF
   EXPECT_EQ(noted(), 3u);  // the decision is not written anew
   EXPECT_EQ(state_of(slot), TransactionState::committing);
 }
+
+// --- What is not tried in every round ------------------------------------------------------------
+
+TEST_F(TransactionStepsTest, WhatCannotBeOpenedDoesNotTakeTheCatalogInEveryRound) {
+  for (const char* topic : {"good", "bad"}) create(topic);
+  for (const char* topic : {"good", "bad"}) ASSERT_NO_FATAL_FAILURE(enlist_in(topic));
+  const auto plain = sit_with_id("plain");
+  terms_.durable = true;
+  const auto durable = sit_with_id("durable");
+  become_coordinator();
+  begin(plain, 1, {"good", "bad"});
+  begin(durable, 1, {"good", "bad"});
+  auto& state = ref("bad").entry().state;
+  state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  decide(plain, TransactionState::aborting);
+  decide(durable, TransactionState::committing);
+  Opens opens(dir_ / "log" / "topics" / "good");
+  for (int i = 0; i < 100; ++i) round();
+  const int opened = opens.count();
+  EXPECT_GT(opened, 0);
+  EXPECT_LT(opened, 50);
+  EXPECT_EQ(state_of(plain), TransactionState::aborting);
+  EXPECT_EQ(state_of(durable), TransactionState::committing);
+  EXPECT_EQ(log_end("good"), 1u);
+  state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  ASSERT_NO_FATAL_FAILURE(wait([&] {
+    round();
+    return state_of(plain) == TransactionState::ready && state_of(durable) == TransactionState::ready;
+  }));
+  EXPECT_EQ(log_end("bad"), 2u);
+}
+
+// --- What is of another topic --------------------------------------------------------------------
 
 TEST_F(TransactionStepsTest, ADeletedTopicsTransactionIsNotEndedInTheTopicInItsPlace) {
   create("gone");

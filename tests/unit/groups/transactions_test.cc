@@ -325,5 +325,40 @@ TEST_F(TransactionsTest, ADeletedDecisionIsNotRepeated) {
   EXPECT_EQ(log_end("out"), 1u);
 }
 
+// It has not written the position yet when the group is deleted; what stands in its topic is an older one.
+TEST_F(TransactionsTest, OfAGroupThatIsDeletedAtOnceNothingComesBack) {
+  create("out");
+  create("in");
+  stop_coordinator();
+  const KeyValue older = encode_offset({.group = "billing",
+                                        .topic = "in",
+                                        .topic_id = topic_id("in"),
+                                        .partition = PartitionId(0),
+                                        .offset = 3,
+                                        .metadata = {},
+                                        .committed_ns = 7});
+  ASSERT_TRUE(InternalTopic(*attachment_, kOffsetsTopic).append(std::span(&older, 1)));
+  append({partition("out"), decision(1, "out", position("billing", "in", 5))});
+  stop();
+  attachment_.reset();
+  std::filesystem::remove_all(shm_dir_);
+  attach();
+  Status removed;
+  std::atomic<bool> answered{false};
+  std::thread asker([&] {
+    removed = ask(shm::GroupRequest::remove, "billing");
+    answered.store(true);
+  });
+  // The first slot there is. It is served ahead of all that the coordinator writes by itself.
+  wait([&] { return control().member(0).request.load() != control().member(0).answered.load(); });
+  EXPECT_FALSE(answered.load());
+  start();
+  asker.join();
+  ASSERT_TRUE(removed) << to_string(removed.error());
+  wait([&] { return log_end(std::string(kTransactionsTopic)) == 3; });  // the decision is complete
+  reboot();
+  EXPECT_EQ(committed("billing", "in"), "none");
+}
+
 }  // namespace
 }  // namespace ringtail::groups

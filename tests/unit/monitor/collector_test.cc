@@ -1,6 +1,7 @@
 // Snapshots of a real log.
 #include "monitor/collector.h"
 
+#include "client/log_core.h"
 #include "unit/client/client_test_support.h"
 
 namespace ringtail::monitor {
@@ -104,6 +105,29 @@ TEST_F(CollectorTest, ShowsGroupsWithTheirLagAndWhoIsAttached) {
   EXPECT_THAT(snapshot.processes, Contains(Field(&ProcessDescription::role, ProcessRole::consumer)));
   EXPECT_GE(snapshot.slots_in_use, 1u);
   EXPECT_GT(snapshot.slots, snapshot.slots_in_use);
+}
+
+// Who looks at figures wants to know of just such trouble.
+TEST_F(CollectorTest, WaitsNeitherForAPartitionThatIsSaidToBeOpenedNorForPositionsThatAreNotRestored) {
+  create("orders", small());
+  {
+    Producer orders = producer("orders");
+    ASSERT_TRUE(orders.send("x"));
+  }
+  const LogCore& core = *log_->core();
+  shm::Partition& entry =
+      core.find_partition(core.catalog().load_topic("orders").value(), PartitionId(0)).value().entry();
+  auto& ready = core.control().groups().ready;
+  while (ready.load() == 0) std::this_thread::yield();
+  entry.state.store(static_cast<std::uint32_t>(shm::PartitionState::opening));
+  ready.store(0);
+  const auto began = std::chrono::steady_clock::now();
+  const Snapshot snapshot = collect();
+  EXPECT_LT(std::chrono::steady_clock::now() - began, seconds(10));
+  EXPECT_EQ(topic(snapshot, "orders").partitions[0].is.log_end_offset, Offset(1));
+  EXPECT_TRUE(snapshot.groups.empty());
+  ready.store(1);
+  entry.state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
 }
 
 TEST_F(CollectorTest, KnowsWhoKeepsTheLog) {
