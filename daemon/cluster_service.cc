@@ -50,6 +50,7 @@ class ClusterService final : public Service, public monitor::ClusterSource {
   Status start() override;
   void reload(const Config& config) override {
     replicator_->set_throttle(config.replication.throttle);
+    replicator_->set_http(address_of(config.http.listen));
     replicator_->renew_tls(peer_tls(config));
   }
   void drain(std::chrono::steady_clock::time_point deadline) override;

@@ -11,8 +11,12 @@
 #include <cstring>
 #include <set>
 
+#include "base/topic_config.h"
+
 namespace ringtail::daemon {
 namespace {
+
+constexpr std::size_t kMaxRackBytes = 255;  // of a text in a node's record
 
 // Whether it stands for all addresses of a host, of which nobody can connect to one by that name.
 bool is_wildcard(const std::string& host) {
@@ -100,8 +104,16 @@ class Checks {
     if (!std::ranges::all_of(cluster.name, is_plain))
       object("cluster.name", "has characters that names may not have",
              "use letters, digits, '.', '-' and '_'");
+    else if (!cluster.name.empty() && !check_topic_name(cluster.name))
+      object("cluster.name", "has more than 200 characters, or is \".\" or \"..\"", "choose another one");
     require("cluster.etcd", !cluster.etcd.empty(),
             "name etcd's members, such as [\"http://127.0.0.1:2379\"]");
+    const auto is_plaintext = [](const std::string& url) { return url.starts_with("http://"); };
+    if (!cluster.tls.certificate.empty() && std::ranges::any_of(cluster.etcd, is_plaintext))
+      object("cluster.etcd", "has a URL that does without TLS, and cluster.certificate is given",
+             "write https://, or leave the certificate out");
+    if (config_.node.rack.size() > kMaxRackBytes)
+      object("node.rack", fmt::format("has more than {} bytes", kMaxRackBytes), "choose a shorter name");
     require("node.id", config_.node.id != 0, "give each node a number of its own, from 1 on");
     require("node.replication_listen", config_.node.replication_listen.has_value(),
             "name where the other nodes connect to, such as \"10.0.0.1:9465\"");

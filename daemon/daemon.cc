@@ -85,7 +85,7 @@ Status Daemon::open() {
   if (!log) return std::unexpected(log.error());
   log_ = std::move(*log);
   logger().info("the log {} in {} is open", log_->id(), config_.log.dir);
-  auto service = make_service(config_, *log_);
+  auto service = make_service(as_served(), *log_);
   if (!service) return std::unexpected(service.error());
   {
     const std::lock_guard lock(mutex_);
@@ -257,8 +257,8 @@ void Daemon::apply_reloaded(const Config& next) {
     logger().error("{}; logging stays as it was", to_string(configured.error()));
     config_.logging = before.logging;
   }
-  service_->reload(config_);
-  if (config_.http.listen != before.http.listen || config_.http.allow_remote != before.http.allow_remote) {
+  if (!http_ || config_.http.listen != before.http.listen ||
+      config_.http.allow_remote != before.http.allow_remote) {
     http_.reset();  // the new one may want the same port
     if (auto started = start_http(); !started) {
       logger().error("{}; going on with {}", to_string(started.error()), to_string(before.http.listen));
@@ -266,6 +266,7 @@ void Daemon::apply_reloaded(const Config& next) {
       if (auto again = start_http(); !again) logger().error("{}", to_string(again.error()));
     }
   }
+  service_->reload(as_served());
   logger().info("the configuration has been read, with {} change{}", changed.size(),
                 changed.size() == 1 ? "" : "s");
 }
@@ -287,6 +288,12 @@ Status Daemon::start_http() {
   logger().info("metrics and dashboard on http://{}/",
                 to_string(Endpoint{config_.http.listen.host, http_->port()}));
   return {};
+}
+
+Config Daemon::as_served() const {
+  Config served = config_;
+  if (http_) served.http.listen.port = http_->port();
+  return served;
 }
 
 monitor::HttpAnswers Daemon::answers() {

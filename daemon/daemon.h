@@ -49,6 +49,8 @@ class Daemon {
   const std::string& next_status();
 
   Status start_http();
+  // The configuration, with the port that was found where any that is free is served.
+  Config as_served() const;
   Status check_directory() const;
   monitor::HttpAnswers answers();
   std::shared_ptr<monitor::Watch> watch() const;

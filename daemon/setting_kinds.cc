@@ -226,8 +226,9 @@ Setting etcd_setting() {
             } else {
               return refuse(quoted(value) + " is no list of texts", "write [\"http://127.0.0.1:2379\"]");
             }
-            for (const std::string& url : urls) {
+            for (std::string& url : urls) {
               if (Objection objection = check_url(url); !objection.problem.empty()) return objection;
+              while (url.ends_with('/')) url.pop_back();  // whoever connects wants a port at its end
             }
             config.cluster.etcd = std::move(urls);
             return {};

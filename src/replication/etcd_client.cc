@@ -172,7 +172,8 @@ class WatchReader {
     rest_ += data;
     std::size_t begin = 0;
     for (std::size_t end; (end = rest_.find('\n', begin)) != std::string::npos; begin = end + 1)
-      if (!take_message(Json::parse(rest_.begin() + static_cast<std::ptrdiff_t>(begin),
+      if (end != begin &&
+          !take_message(Json::parse(rest_.begin() + static_cast<std::ptrdiff_t>(begin),
                                     rest_.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false)))
         return false;
     rest_.erase(0, begin);
@@ -186,6 +187,8 @@ class WatchReader {
 
  private:
   bool take_message(const Json& message) {
+    // It may have told of a change, which those behind it must not hide.
+    if (!message.is_object()) refusal_ = "it sends what is no message";
     const Json& result = member(message, "result");
     if (const auto error = message.find("error"); error != message.end()) refusal_ = error->dump();
     if (flag_in(result, "canceled")) {

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kShortestWait{50};
 constexpr std::chrono::milliseconds kLongestWait{5'000};
+constexpr std::int64_t kQuietNs = 60'000'000'000;  // behind a line of what may go on and on
 
 // Frames one behind the other, each with its checksum.
 bool are_whole(std::span<const std::byte> bytes, Offset first) {
@@ -76,17 +77,20 @@ void FollowingPartition::on_refuse(const Message& message) {
   const std::string_view why(reinterpret_cast<const char*>(message.body.data()), message.body.size());
   logger().debug("replication: {}-{}: node {} refuses: {}", partition_.topic, partition_.partition.value(),
                  leader_.value(), why);
-  // What stopped the leader will do so again: each time that it got no further the follower waits twice as long.
-  if (state_ == State::streaming) {
-    wait_ = end_ == stopped_at_ ? std::min(2 * wait_, kLongestWait) : kShortestWait;
-    stopped_at_ = end_;
-    ask_at_ns_ = monotonic_ns() + std::chrono::nanoseconds(wait_).count();
-  }
+  if (state_ == State::streaming) back_off();
   on_link_down();
   if ((message.header.flags & kAskAgain) != 0) {
     ask_at_ns_ = 0;
     ask();
   }
+}
+
+// What ended the stream, here or at the leader's, will do so again: each time that it got no further the follower waits
+// twice as long.
+void FollowingPartition::back_off() {
+  wait_ = end_ == stopped_at_ ? std::clamp(2 * wait_, kShortestWait, kLongestWait) : kShortestWait;
+  stopped_at_ = end_;
+  ask_at_ns_ = monotonic_ns() + std::chrono::nanoseconds(wait_).count();
 }
 
 void FollowingPartition::on_start(const Message& message) {
@@ -111,7 +115,7 @@ void FollowingPartition::follow_from(const LogPoint& cut, bool restart, log::Epo
               .done = [this, alive = alive_](Result<log::RoleOutcome> outcome) {
                 if (!*alive) return;
                 state_ = State::idle;
-                if (!outcome) return;
+                if (!outcome) return back_off();
                 writer_ = outcome->writer;
                 end_ = outcome->end;
                 epochs_ = outcome->epochs;
@@ -200,12 +204,22 @@ void FollowingPartition::send_ack() {
 }
 
 void FollowingPartition::restart_stream(const std::string& why) {
-  logger().warn("replication: {}-{}: begins anew with node {}: {}", partition_.topic,
-                partition_.partition.value(), leader_.value(), why);
+  // Some of what was refused may have been appended. One that was fenced meanwhile tells of no end.
+  if (writer_) end_ = std::max(end_, writer_->end());
+  tell_restart(why);
   if (Link* link = context_.network->link(leader_)) link->send(header(MessageType::refuse), {});
   state_ = State::idle;
   pending_.clear();
-  if (writer_) end_ = writer_->end();
+  back_off();
+}
+
+void FollowingPartition::tell_restart(const std::string& why) {
+  const std::int64_t now_ns = monotonic_ns();
+  const bool goes_on = now_ns < quiet_until_ns_;
+  if (!goes_on) quiet_until_ns_ = now_ns + kQuietNs;
+  logger().log(goes_on ? spdlog::level::debug : spdlog::level::warn,
+               "replication: {}-{}: begins anew with node {}: {}", partition_.topic,
+               partition_.partition.value(), leader_.value(), why);
 }
 
 }  // namespace ringtail::replication

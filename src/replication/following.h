@@ -54,6 +54,8 @@ class FollowingPartition {
   void raise_watermark();
   void send_ack();
   void restart_stream(const std::string& why);
+  void tell_restart(const std::string& why);
+  void back_off();
   MessageHeader header(MessageType type) const;
 
   ShipContext& context_;
@@ -69,9 +71,10 @@ class FollowingPartition {
   std::shared_ptr<log::ReplicaWriter> writer_;
   std::deque<Pending> pending_;  // shipped, and no room in the ring yet: at most the leader's window
   log::LogPoint watermark_;      // as the leader says
-  log::LogPoint stopped_at_;     // where the leader ended the stream last
+  log::LogPoint stopped_at_;     // where the stream ended last
   std::chrono::milliseconds wait_{0};
-  std::int64_t ask_at_ns_ = 0;  // not before
+  std::int64_t ask_at_ns_ = 0;       // not before
+  std::int64_t quiet_until_ns_ = 0;  // a stream that begins anew again and again
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

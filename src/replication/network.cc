@@ -81,21 +81,22 @@ void AsioNetwork::tick() {
 void AsioNetwork::dial(NodeId peer, const Address& address) {
   dialing_[peer] = monotonic_ns();
   auto socket = std::make_shared<tcp::socket>(context_);
-  auto limit = std::make_shared<asio::steady_timer>(context_, options_.silence);
+  auto limit = std::make_shared<asio::steady_timer>(context_);  // of connecting: names may be found late
   auto failed = [this, peer, limit](const error_code& error) {
     limit->cancel();
     dialing_.erase(peer);
     note_trouble(peer, {}, error.message());
     if (error == asio::error::connection_refused) callbacks_.refused(peer);
   };
-  limit->async_wait([socket](error_code error) {
-    error_code ignored;
-    if (!error) ignored = socket->close(ignored);
-  });
   const auto resolved = [this, alive = alive_, socket, limit, failed, peer](
                             error_code error, const tcp::resolver::results_type& found) {
     if (!*alive) return;
     if (error) return failed(error);
+    limit->expires_after(options_.silence);
+    limit->async_wait([socket](error_code expired) {
+      error_code ignored;
+      if (!expired) ignored = socket->close(ignored);
+    });
     asio::async_connect(
         *socket, found, [this, alive, socket, limit, failed, peer](error_code result, const tcp::endpoint&) {
           if (!*alive) return;

@@ -196,7 +196,7 @@ void Node::tick() {
   });
   if (std::exchange(elections_due_, false) || draining_ || ticks_ % kLookAgain == 0) hold_elections();
   if (ticks_ % kLookAtPeers == 0) {
-    tell_unreached();
+    tell_of_itself();
     retry_topics();
   }
   timer_.expires_after(tick_interval(options_.lag_time_max));
@@ -258,6 +258,10 @@ void Node::set_throttle(std::int64_t bytes_per_s) {
   });
 }
 
+void Node::set_http(const Address& http) {
+  asio::post(context_, [this, http] { options_.node.http = http; });
+}
+
 void Node::renew_tls(const PeerTls& files) {
   if (!options_.network.tls) return;
   asio::post(context_, [this, files] {
@@ -315,14 +319,17 @@ void Node::on_message(Link& link, const Message& message) {
     case MessageType::refuse:
       if (from_leader)
         following->on_refuse(message);
-      else if (replica != nullptr && replica->leading() != nullptr)
+      else if (replica != nullptr && replica->leading() != nullptr &&
+               replica->leading()->epoch() == message.epoch())
         replica->leading()->end_stream(link.peer());
       return;
     case MessageType::start:
       if (from_leader) following->on_start(message);
       return;
     case MessageType::frames:
-      if (from_leader) following->on_frames(message);
+      if (!from_leader) return;
+      following->on_frames(message);
+      if (!following->is_streaming()) restless_.insert(replica);  // it is to ask anew
       return;
     case MessageType::hello:
     case MessageType::ping: return;

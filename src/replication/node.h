@@ -66,6 +66,7 @@ class Node final : public Replicator, public ReplicaHost {
   bool drain(std::chrono::milliseconds patience) override;
   void stop() override;
   void set_throttle(std::int64_t bytes_per_s) override;
+  void set_http(const Address& http) override;
   void renew_tls(const PeerTls& files) override;
   ReplicatorStatus status() override;
 
@@ -95,7 +96,7 @@ class Node final : public Replicator, public ReplicaHost {
 
   void on_state(std::shared_ptr<const ClusterState> state);
   void connect();
-  void tell_unreached();
+  void tell_of_itself();
   void tell_strays(const ClusterState& state) const;
   void apply_throttle();
   void take_up_topics();

@@ -84,18 +84,20 @@ void Node::connect() {
   network_->set_peers(peers);
 }
 
-// Puts into this node's record whom it cannot connect to, so that it is seen from anywhere. What comes and goes
-// between two looks is not told.
-void Node::tell_unreached() {
+// Puts into this node's record whom it cannot connect to, so that it is seen from anywhere, and where its metrics are
+// now. What comes and goes between two looks is not told.
+void Node::tell_of_itself() {
   std::map<NodeId, std::string> now;
   for (const auto& [id, incarnation] : state_->live)
     if (id != options_.node.id && network_->link(id) == nullptr)
       if (std::string why = network_->trouble(id); !why.empty()) now[id] = why.substr(0, kMostOfTrouble);
   const bool lasts = now == std::exchange(unreached_, now);
   const NodeRecord* const record = find_live(*state_, options_.node.id);
-  if (!lasts || telling_ || !may_lead_ || record == nullptr || record->unreached == now) return;
+  if (!lasts || telling_ || !may_lead_ || record == nullptr) return;
+  if (record->unreached == now && record->http == options_.node.http) return;
   Change change{*record, state_->nodes.at(options_.node.id).revision};
   std::get<NodeRecord>(change.record).unreached = std::move(now);
+  std::get<NodeRecord>(change.record).http = options_.node.http;
   telling_ = true;
   decide_.submit([this, change = std::move(change)] {
     if (auto told = coordinator_->commit(std::span(&change, 1)); !told)

@@ -75,6 +75,8 @@ class Replicator {
   virtual bool drain(std::chrono::milliseconds patience) = 0;
   // As ReplicatorOptions has it, from now on.
   virtual void set_throttle(std::int64_t bytes_per_s) = 0;
+  // Where this node's metrics and dashboard are from now on: its record says so soon, or once it is registered.
+  virtual void set_http(const Address& http) = 0;
   // Reads certificates and key anew, for connections made from now on; what is wrong with them is logged, and
   // changes nothing. Nothing happens where nodes talk without TLS.
   virtual void renew_tls(const PeerTls& files) = 0;

@@ -18,23 +18,24 @@ static_assert(std::endian::native == std::endian::little, "messages are little-e
 constexpr std::size_t kWorthCompressing = 256;
 constexpr int kZstdLevel = 1;
 
-// Compresses `body` behind what `out` holds; false, and nothing done, if it does not become shorter.
-bool compress(std::vector<std::byte>& out, std::span<const std::byte> body, Compression how) {
-  const std::size_t begin = out.size();
-  const auto* from = reinterpret_cast<const char*>(body.data());
+// Compresses what `out` holds from `begin` on, in its place; false, and nothing done, if it does not become shorter.
+bool compress(std::vector<std::byte>& out, std::size_t begin, Compression how) {
+  const std::size_t end = out.size();
   std::size_t bytes = 0;
   if (how == Compression::lz4) {
-    const int bound = LZ4_compressBound(static_cast<int>(body.size()));
-    out.resize(begin + static_cast<std::size_t>(bound));
-    bytes = static_cast<std::size_t>(LZ4_compress_default(from, reinterpret_cast<char*>(out.data() + begin),
-                                                          static_cast<int>(body.size()), bound));
+    const int bound = LZ4_compressBound(static_cast<int>(end - begin));
+    out.resize(end + static_cast<std::size_t>(bound));
+    bytes = static_cast<std::size_t>(LZ4_compress_default(reinterpret_cast<const char*>(out.data() + begin),
+                                                          reinterpret_cast<char*>(out.data() + end),
+                                                          static_cast<int>(end - begin), bound));
   } else {
-    out.resize(begin + ZSTD_compressBound(body.size()));
-    bytes = ZSTD_compress(out.data() + begin, out.size() - begin, body.data(), body.size(), kZstdLevel);
+    out.resize(end + ZSTD_compressBound(end - begin));
+    bytes = ZSTD_compress(out.data() + end, out.size() - end, out.data() + begin, end - begin, kZstdLevel);
     if (ZSTD_isError(bytes)) bytes = 0;
   }
-  const bool pays = bytes > 0 && bytes < body.size();
-  out.resize(begin + (pays ? bytes : 0));
+  const bool pays = bytes > 0 && bytes < end - begin;
+  if (pays) std::memcpy(out.data() + begin, out.data() + end, bytes);
+  out.resize(pays ? begin + bytes : end);
   return pays;
 }
 
@@ -83,17 +84,17 @@ Status check_header(const MessageHeader& header, std::uint32_t max_body_bytes) {
 void append_message(std::vector<std::byte>& out, MessageHeader header, std::span<const std::byte> body,
                     Compression compression) {
   const std::size_t begin = out.size();
-  out.resize(begin + sizeof header);
-  header.compression = Compression::none;
-  if (compression != Compression::none && body.size() >= kWorthCompressing &&
-      compress(out, body, compression))
-    header.compression = compression;
-  else
-    out.insert(out.end(), body.begin(), body.end());
+  const std::size_t body_at = begin + sizeof header;
+  out.resize(body_at);
+  // All else is made of the copy: where the body came from, the keeper may be completing it. A compressor that copies
+  // other bytes than it has compared changes those that nobody else does.
+  out.insert(out.end(), body.begin(), body.end());
+  const bool compressed = compression != Compression::none && body.size() >= kWorthCompressing &&
+                          compress(out, body_at, compression);
+  header.compression = compressed ? compression : Compression::none;
   header.raw_bytes = static_cast<std::uint32_t>(body.size());
-  header.body_bytes = static_cast<std::uint32_t>(out.size() - begin - sizeof header);
-  // Over the copy: where the body came from, the keeper may be completing it.
-  header.crc32c = checksum(header, std::span(out).subspan(begin + sizeof header));
+  header.body_bytes = static_cast<std::uint32_t>(out.size() - body_at);
+  header.crc32c = checksum(header, std::span(out).subspan(body_at));
   std::memcpy(out.data() + begin, &header, sizeof header);
 }
 

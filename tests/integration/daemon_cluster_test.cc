@@ -165,6 +165,24 @@ TEST_F(DaemonClusterTest, WarnsOfAnEtcdThatALostHostTakesAlong) {
   EXPECT_EQ(stop().exit_code, 0);
 }
 
+TEST_F(DaemonClusterTest, ItsRecordTellsWhereItsMetricsAreBehindAReloadToo) {
+  ASSERT_TRUE(etcd_.start()) << etcd_.trouble();
+  configure(node_tables(1));  // any port
+  start();
+  const auto told = [this] {
+    const json nodes = run_json({"cluster", "nodes", "--etcd", etcd_.endpoint(), "--cluster", "test"});
+    return nodes[0]["http"]["port"].get<int>();
+  };
+  EXPECT_EQ(told(), port_);
+  const int moved = find_free_port();
+  configure(node_tables(1), "127.0.0.1:" + std::to_string(moved));
+  daemon_->signal(SIGHUP);
+  EXPECT_TRUE(wait_until([&] { return told() == moved; })) << read_file(log_file());
+  port_ = moved;
+  EXPECT_EQ(get("/readyz").status, 200);
+  EXPECT_EQ(stop().exit_code, 0);
+}
+
 // --- What systemd is told ------------------------------------------------------------------------
 
 TEST_F(DaemonClusterTest, TheStatusForSystemdFollowsTheClusters) {

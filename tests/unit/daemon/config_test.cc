@@ -101,7 +101,7 @@ format = "json"
   EXPECT_EQ(config.node.id, 7);
   EXPECT_EQ(to_string(*config.node.replication_advertise), "[fe80::1]:9465");
   EXPECT_TRUE(config.in_cluster);
-  EXPECT_EQ(config.cluster.etcd.size(), 2u);
+  EXPECT_THAT(config.cluster.etcd, ElementsAre("https://10.0.0.1:2379", "http://etcd-2:2379"));
   EXPECT_EQ(config.cluster.lease_margin, std::chrono::milliseconds(250));
   EXPECT_EQ(config.replication.compression, "zstd");
   EXPECT_EQ(config.replication.throttle, 100 << 20);
@@ -162,6 +162,25 @@ TEST_F(ConfigTest, WhereOthersAreToConnectToTheyMustBeAbleTo) {
   EXPECT_THAT(
       problems(cluster + "replication_listen=\"[::]:9465\"\nreplication_advertise=\"[fe80::1]:9465\"\n"),
       IsEmpty());
+}
+
+// Otherwise the daemon would find out when it has opened its log.
+TEST_F(ConfigTest, RefusesWhatAClusterWouldRefuse) {
+  const std::string rest = "[replication]\nplain=true\n[node]\nid=1\nreplication_listen=\"10.0.0.1:9465\"\n";
+  const auto of_cluster = [&](const std::string& name, const std::string& more = {}) {
+    return problems(rest + "[cluster]\nname=\"" + name + "\"\netcd=[\"http://e:1\"]\n" + more);
+  };
+  EXPECT_THAT(of_cluster(std::string(200, 'a')), IsEmpty());
+  for (const std::string& name : {std::string(201, 'a'), std::string("."), std::string("..")})
+    EXPECT_THAT(of_cluster(name),
+                ElementsAre(AllOf(StartsWith("FILE:7: cluster.name: "), HasSubstr("200 characters"))));
+  const std::string certificate = "certificate=\"" + pem("certificate") + "\"\nkey=\"" + pem("key") + "\"\n";
+  EXPECT_THAT(of_cluster("a", certificate),
+              ElementsAre(AllOf(StartsWith("FILE:8: cluster.etcd: "), HasSubstr("without TLS"),
+                                HasSubstr("write https://"))));
+  EXPECT_THAT(problems(rest + "rack=\"" + std::string(256, 'r') +
+                       "\"\n[cluster]\nname=\"a\"\netcd=[\"https://e:1\"]\n" + certificate),
+              ElementsAre(StartsWith("FILE:6: node.rack: has more than 255 bytes")));
 }
 
 TEST_F(ConfigTest, LooksAtTheFilesItNames) {

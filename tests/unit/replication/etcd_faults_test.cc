@@ -183,6 +183,76 @@ TEST_F(EtcdFaultsTest, AWatchThatIsBehindACompactionReadsAllRecordsAnew) {
   EXPECT_THAT(log.text(), HasSubstr("etcd no longer has the changes"));
 }
 
+// Answers one request with this, and ends.
+class CannedServer {
+ public:
+  explicit CannedServer(std::string answer) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    if (::bind(socket_, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(socket_, 1) != 0 ||
+        ::getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+      std::abort();
+    endpoint_ = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([this, answer = std::move(answer)] { serve(answer); });
+  }
+  CannedServer(const CannedServer&) = delete;
+  CannedServer& operator=(const CannedServer&) = delete;
+  ~CannedServer() {
+    thread_.join();
+    ::close(socket_);
+  }
+  const std::string& endpoint() const { return endpoint_; }
+
+ private:
+  void serve(const std::string& answer) const {
+    const int client = ::accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC);
+    std::string request;
+    std::array<char, 4096> some{};
+    while (!request.ends_with("}}")) {
+      const ssize_t got = ::recv(client, some.data(), some.size(), 0);
+      if (got <= 0) break;
+      request.append(some.data(), static_cast<std::size_t>(got));
+    }
+    const std::string head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
+    const std::string all = head + std::to_string(answer.size()) + "\r\n\r\n" + answer;
+    (void)::send(client, all.data(), all.size(), MSG_NOSIGNAL);
+    while (::recv(client, some.data(), some.size(), 0) > 0) {
+    }
+    ::close(client);
+  }
+
+  int socket_;
+  std::string endpoint_;
+  std::thread thread_;
+};
+
+// As when something stands between, and says something of its own.
+TEST(EtcdWatch, WhatIsNoMessageEndsItBehindWhatWasTold) {
+  const auto change = [](int revision) {
+    return R"({"result":{"header":{"revision":")" + std::to_string(revision) +
+           R"("},"events":[{"kv":{"key":")" + to_base64("/ringtail/test/settings") + R"(","mod_revision":")" +
+           std::to_string(revision) + "\"}}]}}\n";
+  };
+  for (const char* const broken : {R"({"result":{"events":[{"kv":{"key)", "<html>", "[]"}) {
+    SCOPED_TRACE(broken);
+    CannedServer server(change(6) + "\n" + broken + "\n" + change(8));
+    EtcdSession session(options_for({server.endpoint()}).etcd);
+    EtcdConnection connection(session);
+    Watch watch{.prefix = "/ringtail/test/", .next_revision = 5};
+    std::size_t told = 0;
+    const auto ended = watch_prefix(connection, watch, [&](const auto& events) {
+      told += events.size();
+      return true;
+    });
+    ASSERT_FALSE(ended);
+    EXPECT_THAT(ended.error().message, HasSubstr("no message"));
+    EXPECT_EQ(told, 1u);
+    EXPECT_EQ(watch.next_revision, 7);
+  }
+}
+
 // Not in a fixture: the process that is to be stopped is forked before this one has threads.
 TEST(EtcdStoppedNodeTest, ANodeThatStoodStillFindsItsDeadlinePassedAndRegistersTheSameIncarnation) {
   struct Page {

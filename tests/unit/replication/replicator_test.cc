@@ -306,6 +306,15 @@ TEST_F(ReplicatorTest, ATopicThatCannotBeHadIsTriedAgain) {
   EXPECT_TRUE(wait_until([&] { return led() == 1; }));
 }
 
+// As when its web server is told to listen elsewhere.
+TEST_F(ReplicatorTest, ItsRecordTellsWhereItsMetricsAreNow) {
+  const Address moved{"127.0.0.1", 9'999};
+  ASSERT_NE(coordinator_->state()->nodes.at(NodeId(1)).record.http, moved);
+  replicator_->set_http(moved);
+  EXPECT_TRUE(wait_until([&] { return coordinator_->state()->nodes.at(NodeId(1)).record.http == moved; }));
+  EXPECT_EQ(coordinator_->state()->nodes.at(NodeId(1)).record.log_id, log_->catalog().identity().id);
+}
+
 class ReplicatorOfLittlePatienceTest : public ReplicatorTest {
  protected:
   ReplicatorOfLittlePatienceTest() : ReplicatorTest(milliseconds(100)) {}

@@ -1,7 +1,12 @@
 #include "replication/wire.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -79,6 +84,74 @@ TEST_P(Wire, EveryChangedBitIsNoticed) {
     // A length that has grown leaves the rest to be waited for; the connection's silence ends that.
     ASSERT_TRUE(!parsed || parsed->bytes == 0) << "bit " << bit;
   }
+}
+
+// Memory that stands at two addresses, as a ring does in two processes.
+class TwiceMapped {
+ public:
+  explicit TwiceMapped(std::size_t bytes) : bytes_(bytes), file_(::memfd_create("test", MFD_CLOEXEC)) {
+    if (file_ < 0 || ::ftruncate(file_, static_cast<off_t>(bytes)) != 0) std::abort();
+    for (std::byte*& at : at_) {
+      void* const mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
+      if (mapped == MAP_FAILED) std::abort();
+      at = static_cast<std::byte*>(mapped);
+    }
+  }
+  TwiceMapped(const TwiceMapped&) = delete;
+  TwiceMapped& operator=(const TwiceMapped&) = delete;
+  ~TwiceMapped() {
+    for (std::byte* const at : at_) ::munmap(at, bytes_);
+    ::close(file_);
+  }
+  std::span<std::byte> here() { return {at_[0], bytes_}; }
+  std::byte* there() { return at_[1]; }
+
+ private:
+  std::size_t bytes_;
+  int file_;
+  std::byte* at_[2] = {};
+};
+
+// In a disk topic's ring the keeper gives frames their checksums just then.
+TEST_P(Wire, WhatNobodyChangesComesOutAsItWentInThoughBytesBesideItChange) {
+  constexpr std::size_t kBytes = 8192;
+  constexpr std::size_t kGap = 64;
+  using Checksum = std::uint32_t;
+  TwiceMapped ring(kBytes);
+  const auto body = ring.here();
+  std::mt19937 random(7);
+  for (std::size_t i = 0; i < kBytes; ++i) body[i] = std::byte(i < kBytes / 2 ? random() | 1u : 'x');
+  std::vector<std::size_t> changing;
+  for (std::size_t at = kGap; at + 2 * kGap <= kBytes / 2; at += 2 * kGap) {
+    changing.push_back(at);  // zeroes at first, as there are some behind it
+    std::memset(body.data() + at, 0, 2 * sizeof(Checksum));
+    std::memset(body.data() + at + kGap, 0, 2 * sizeof(Checksum));
+  }
+  const auto without_changing = [&](std::span<const std::byte> bytes) {
+    std::vector<std::byte> rest(bytes.begin(), bytes.end());
+    for (const std::size_t at : changing) std::memset(rest.data() + at, 0, sizeof(Checksum));
+    return rest;
+  };
+  const std::vector<std::byte> expected = without_changing(body);
+  std::atomic<bool> end{false};
+  std::thread keeper([&] {
+    for (Checksum value = 0; !end; value = ~value)
+      for (const std::size_t at : changing)
+        std::atomic_ref<Checksum>(*reinterpret_cast<Checksum*>(ring.there() + at)).store(value);
+  });
+  std::size_t changed = 0;
+  std::vector<std::byte> unpacked;
+  for (int round = 0; round < 5'000; ++round) {
+    std::vector<std::byte> wire;
+    append_message(wire, frames_header(), body, GetParam());
+    const auto parsed = parse_message(wire, unpacked);
+    if (!parsed || parsed->message.body.size() != kBytes ||
+        without_changing(parsed->message.body) != expected)
+      ++changed;
+  }
+  end = true;
+  keeper.join();
+  EXPECT_EQ(changed, 0u);
 }
 
 TEST(WireUnchecked, OnlyTheHeaderIsCovered) {
