@@ -66,8 +66,7 @@ std::optional<SendError> Appender::reload_entry() {
   if (expected_epoch_ && *expected_epoch_ != epoch) return SendError::not_leader;
   hot_seen_ = hot;
   if (epoch != epoch_) {
-    if (sent_ > synced_)
-      unconfirmed_.push_back({.partition = partition_.partition, .epoch = epoch_, .end = sent_});
+    if (sent_ > synced_) note_unconfirmed({.partition = partition_.partition, .epoch = epoch_, .end = sent_});
     sent_ = synced_ = Position(0);
     epoch_ = epoch;
   }

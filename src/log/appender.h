@@ -118,6 +118,7 @@ class Appender {
   void forget_sent() {
     sent_ = synced_ = Position(0);
     unconfirmed_.clear();
+    forgotten_ = false;
   }
   // Before an append that is to be confirmed by all replicas: whether that can be had now; on a host without
   // replication that is min.insync.replicas=1. Errors: not_enough_replicas, not_leader, and those of append.
@@ -349,6 +350,7 @@ class Appender {
   bool was_kept(const std::byte* frame, bool committed);
   std::unexpected<SendError> refuse_commit();
   bool still_leads() const;
+  void note_unconfirmed(const RecordMetadata& record);
   RecordMetadata commit_of_earlier_epoch(const Open& open);
   bool outlived(const RecordMetadata& record) const;
   void take_back_sequence(const Open& open);
@@ -414,7 +416,8 @@ class Appender {
   Position sent_{0};    // behind the last record that was committed under it; 0 before the first
   Position synced_{0};  // up to where that is known to be synced
   std::vector<RecordMetadata>
-      unconfirmed_;  // of each earlier epoch the last, where it was never known to be synced
+      unconfirmed_;         // of each earlier epoch the last, where it was never known to be synced
+  bool forgotten_ = false;  // one of them, for there were too many
   std::optional<SendError> last_error_;
   std::int64_t room_bell_ns_ = 0;  // before, the keeper is not rung for again
   bool unanswered_ = false;        // no keeper has said what became of the last commit

@@ -88,6 +88,7 @@ std::optional<SendError> Appender::wait_for_grant(Patience& patience) {
       const auto error = adopt_alone();
       // What was read may be of a ring that was given on just then.
       if (!error || ring_.header().grant.load(memory_order_acquire) == grant) return error;  // SYNC: as above
+      if (is_late(patience, monotonic_ns())) return SendError::timed_out;
       continue;
     }
     // The keeper has refused it.

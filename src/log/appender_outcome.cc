@@ -19,6 +19,7 @@ using std::memory_order_relaxed;
 namespace {
 
 constexpr std::int64_t kLeaseLookNs = 50'000'000;
+constexpr std::size_t kMostUnconfirmed = 1024;
 
 }  // namespace
 
@@ -65,7 +66,7 @@ SendResult<void> Appender::wait_durable(const RecordMetadata& record) {
 
 SendResult<void> Appender::flush() {
   std::ignore = check_entry();  // which notices another leadership
-  bool lost = false;
+  bool lost = forgotten_;
   while (!unconfirmed_.empty()) {
     const RecordMetadata last = unconfirmed_.back();
     unconfirmed_.pop_back();  // first, for whoever waits may add another
@@ -87,8 +88,18 @@ SendResult<void> Appender::flush() {
   return std::unexpected(SendError::lost_leadership);
 }
 
+// More leaderships than that, each with a record of this producer, no log has between two flushes; but another process
+// may write one number after the other.
+void Appender::note_unconfirmed(const RecordMetadata& record) {
+  if (unconfirmed_.size() == kMostUnconfirmed) {
+    unconfirmed_.erase(unconfirmed_.begin());
+    forgotten_ = true;
+  }
+  unconfirmed_.push_back(record);
+}
+
 RecordMetadata Appender::commit_of_earlier_epoch(const Open& open) {
-  unconfirmed_.push_back(open.metadata);
+  note_unconfirmed(open.metadata);
   return open.metadata;
 }
 
@@ -97,7 +108,7 @@ void Appender::note_sent(const RecordMetadata& record) {
   if (record.epoch == epoch_)
     sent_ = std::max(sent_, record.end);
   else
-    unconfirmed_.push_back(record);
+    note_unconfirmed(record);
 }
 
 // --- Replication ---------------------------------------------------------------------------------

@@ -8,6 +8,13 @@ using std::memory_order_acquire;
 using std::memory_order_relaxed;
 using std::memory_order_release;
 
+namespace {
+
+// A keeper moves the head once in a term. Another process could write one number after the other.
+constexpr int kMostLooks = 1'000;
+
+}  // namespace
+
 void PartitionReader::release_pin() {
   entry_->pin.store(shm::kNotPinned, memory_order_release);  // SYNC: pairs with readers_pin_below
 }
@@ -119,10 +126,10 @@ void PartitionReader::enter(Ring& ring) {
 
 // To the oldest record that the newest ring holds, under a pin.
 Status PartitionReader::enter_at_head() {
-  for (;;) {
+  for (int looks = 0;; ++looks) {
     const Position head(current_.header().head.load(memory_order_relaxed));
     const auto at_head = current_.offset_at(head);
-    if (!at_head) return corrupt_frame("being the ring's first");
+    if (!at_head || looks == kMostLooks) return corrupt_frame("being the ring's first");
     entry_->ring_generation.store(current_.generation(), memory_order_relaxed);
     entry_->pin.exchange(head.value(), std::memory_order_seq_cst);  // SYNC: as in attach_to
     if (current_.header().head.load(std::memory_order_seq_cst) != head.value()) continue;

@@ -23,6 +23,7 @@ constexpr std::uint64_t kTickBytes = 8 << 20;   // per tick: so that no partitio
 constexpr std::int64_t kMillisecond = 1'000'000;
 constexpr std::int64_t kRetentionPeriodNs = 1'000 * kMillisecond;
 constexpr std::int64_t kSegmentRetryNs = 100 * kMillisecond;
+constexpr std::int64_t kCopyRetryNs = 20 * kMillisecond;
 // A reader holds what producers wait for: longer than a poll's records take, shorter than a new ring does.
 constexpr std::int64_t kStarvingPinNs = 2 * kMillisecond;
 // How long the last flush of a keeper that ends waits for a claim in a ring that has been replaced.
@@ -39,7 +40,11 @@ PartitionKeeper::~PartitionKeeper() {
 }
 
 std::uint64_t PartitionKeeper::tick(std::int64_t now_ns) {
-  if (failed_) return 0;
+  if (failed_) {
+    // Others may want the memory. Nothing more is written from it, once what is in flight has come to an end.
+    if (copy_ && !writer_->busy()) copy_.reset();
+    return 0;
+  }
   std::uint64_t bytes = 0;
   if (is_disk()) {
     bytes = flush(now_ns);
@@ -135,8 +140,10 @@ void PartitionKeeper::publish_durable() {
 bool PartitionKeeper::drop_drained_ring() {
   if (rings_.size() < 2) return false;
   Ring& ring = draining().ring();
-  const Position end(ring.header().next_position.load(memory_order_relaxed));
-  if (draining().frontier() < end || writer_->durable_position() < end) return true;
+  // As this keeper knows it: what the ring says of it other processes can write over.
+  const Position end = rings_[1].ring().first_position();
+  const Position durable = writer_->durable_position();
+  if (draining().frontier() < end || durable < end || durable != writer_->end_position()) return true;
   if (inquiring() || owes_answer(ring.generation())) return true;
   context_.backend->unregister_buffer({ring.data(), ring.ring_bytes()});
   const std::uint64_t generation = ring.generation();
@@ -157,7 +164,7 @@ bool PartitionKeeper::prepare_copy() {
     writer_->request_sync();
     return false;
   }
-  copy_ = std::make_unique<AlignedBuffer>(ring.ring_bytes());
+  if (!make_copy(ring.ring_bytes())) return false;
   // The ring may lack the checksums of what is in the file already: a keeper that died copied it, too.
   const Position block = format::block_down(draining().frontier());
   auto read = writer_->read_last_block({copy_->data() + (ring.at(block) - ring.data()), format::kBlockBytes});
@@ -167,7 +174,24 @@ bool PartitionKeeper::prepare_copy() {
   }
   draining().walk_into(copy_->data());
   writer_->set_source({copy_->data(), ring.base_position(), ring.ring_bytes()});
+  // It is being replaced already, unless some process wrote where it must not: the copy is given back with the ring.
+  if (rings_.size() == 1) begin_retire("somebody may still write to what is in it");
   return true;
+}
+
+// False: there is no memory for it, or others have theirs first. Until there is, records stay in the ring.
+bool PartitionKeeper::make_copy(std::uint64_t bytes) {
+  const std::int64_t now_ns = monotonic_ns();
+  if (now_ns < copy_retry_ns_) return false;
+  copy_retry_ns_ = now_ns + kCopyRetryNs;
+  copy_ = RingCopy::make(context_.copied_bytes, bytes);
+  const bool lacks = copy_ == nullptr;
+  if (lacks && !announced_copy_)
+    logger().warn(
+        "{}: no memory yet for a copy of its ring ({} bytes); records stay in the ring until there is",
+        name(), bytes);
+  announced_copy_ = lacks;
+  return !lacks;
 }
 
 void PartitionKeeper::use_as_source(RingKeeper& ring) {

@@ -16,6 +16,7 @@
 #include "base/topic_config.h"
 #include "log/compaction.h"
 #include "log/partition_ref.h"
+#include "log/ring_copy.h"
 #include "log/ring_keeper.h"
 #include "log/role.h"
 #include "log/segment_writer.h"
@@ -33,6 +34,8 @@ struct KeeperContext {
   KeeperFigures* figures = nullptr;
   // Told the entry of a replicated partition of which more has become durable, or that has room again.
   std::function<void(std::uint32_t)> on_progress = {};
+  // Of the rings that are flushed from a copy: see RingCopy.
+  std::shared_ptr<std::uint64_t> copied_bytes = std::make_shared<std::uint64_t>(0);
 };
 
 // Thread safety: the keeper's thread. Process safety: by the keeper role.
@@ -108,6 +111,7 @@ class PartitionKeeper {
   std::string name() const;
   std::uint64_t flush(std::int64_t now_ns);
   bool prepare_copy();
+  bool make_copy(std::uint64_t bytes);
   bool write(const FrameRun& run);
   bool sync_is_due(std::int64_t now_ns) const;
   void publish_durable();
@@ -188,7 +192,7 @@ class PartitionKeeper {
 
   std::unique_ptr<SegmentWriter> writer_;  // none for memory topics
   std::deque<RingKeeper> rings_;           // ascending; the last one takes appends
-  std::unique_ptr<AlignedBuffer> copy_;    // of a ring that may be scribbled on
+  std::unique_ptr<RingCopy> copy_;         // of a ring that may be scribbled on
   std::vector<std::uint64_t> retired_;     // generations of memory topics whose files are still there
 
   Position last_end_{0};    // of a memory topic, at the last tick
@@ -209,6 +213,8 @@ class PartitionKeeper {
   std::optional<Error> failure_;
   bool preparing_segment_ = false;
   std::int64_t segment_retry_ns_ = 0;
+  std::int64_t copy_retry_ns_ = 0;
+  bool announced_copy_ = false;  // that there is no memory for it
   std::int64_t unsynced_since_ns_ = 0;
   std::int64_t retention_due_ns_ = 0;
   std::int64_t pinned_since_ns_ = 0;

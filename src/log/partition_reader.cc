@@ -120,6 +120,7 @@ template <PartitionReader::Doubt kDoubt>
 inline Result<PartitionReader::Look> PartitionReader::take_from_ring(std::span<Record> out, Position most,
                                                                      bool distant) {
   Look look;
+  std::uint32_t terms = 0;
   const std::byte* stop = stop_before(most);
   if (distant && stop == term_end_) {
     look.records = keep_distance(out);
@@ -129,7 +130,8 @@ inline Result<PartitionReader::Look> PartitionReader::take_from_ring(std::span<R
     look.records += take_plain<kDoubt>(frame_, stop, out.subspan(look.records));
     if (look.records == out.size()) break;
     if (frame_ == stop) {
-      if (frame_ != term_end_ || !next_term()) break;
+      // Of more the next call looks: another process could lead round in circles.
+      if (frame_ != term_end_ || ++terms > ring_->term_count() || !next_term()) break;
       stop = stop_before(most);
       continue;
     }

@@ -146,8 +146,7 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
 
   // Rings that were flushed to their end before the last keeper could remove them.
   std::size_t first = 0;
-  while (first + 1 < rings.size() && rings[first].sealed() &&
-         rings[first].header().next_position.load(memory_order_relaxed) <= end.value()) {
+  while (first + 1 < rings.size() && rings[first].sealed() && rings[first + 1].first_position() <= end) {
     auto removed = shm::unlink_path(retired_ring_path(partition_.shm_dir, partition_.topic,
                                                       partition_.partition, rings[first].generation()));
     if (!removed) return removed;
@@ -157,7 +156,8 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
     if (auto made = make_first_ring(end, next_offset); !made) return made;
   } else {
     Ring& oldest = rings[first];
-    const Position head(oldest.header().head.load(memory_order_relaxed));
+    const Position head =
+        std::max(Position(oldest.header().head.load(memory_order_relaxed)), oldest.first_position());
     if (end < head || end > oldest.frame_limit())
       return fail(
           Code::corrupt,

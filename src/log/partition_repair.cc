@@ -95,7 +95,8 @@ bool PartitionKeeper::owes_answer(std::uint64_t generation) const {
 
 void PartitionKeeper::on_slot_dead(std::uint32_t slot) {
   if (failed_) return context_.slots->release_dead(slot);  // the next keeper looks for what he left
-  dead_slots_.push_back(slot);
+  // Once, though another process has said that he lives, and he is found dead again.
+  if (std::ranges::find(dead_slots_, slot) == dead_slots_.end()) dead_slots_.push_back(slot);
 }
 
 void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
@@ -121,7 +122,13 @@ void PartitionKeeper::on_slot_stuck(std::uint32_t slot, std::uint64_t op) {
   context_.control->slot(slot).given_up.store(op, std::memory_order_seq_cst);
   // His commit is visible some time behind it, and counts, or he finds himself given up (exclusive.pml, GIVE_UP).
   if (current().ring().is_owned()) owner_told_ns_ = monotonic_ns();
-  given_up_.push_back({slot, op, current().ring().generation()});
+  // One for each slot: who has gone on to another operation waits for no answer any more.
+  const GivenUp given_up{slot, op, current().ring().generation()};
+  const auto known = std::ranges::find(given_up_, slot, &GivenUp::slot);
+  if (known != given_up_.end())
+    *known = given_up;
+  else
+    given_up_.push_back(given_up);
   begin_retire("a claim was given up while its owner lives");
 }
 

@@ -116,10 +116,11 @@ Status PartitionKeeper::replace_ring(const Ring::SealPoint& seal) {
                     old.generation(), seal.position.value()));
   const Position base = old.is_filled_alone() ? seal.position : Ring::position_after_seal(seal.position);
   const std::uint64_t in_block = base - format::block_down(base);
-  // Of a ring that may be scribbled on, the checksums are in the copy.
+  // Of a ring that may be scribbled on, the checksums are in the copy, unless that is of the ring before it.
   const std::byte* const from = old.at(base - in_block);
+  const bool is_copied = copy_ && rings_.size() == 1;
   next_->set_base(base, seal.offset, seal.last_append_ns,
-                  {copy_ ? copy_->data() + (from - old.data()) : from, in_block});
+                  {is_copied ? copy_->data() + (from - old.data()) : from, in_block});
   if (replicated_ && role() != shm::ReplicaRole::leader) {
     next_->fence();
     next_->follow({base, seal.offset});

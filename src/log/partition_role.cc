@@ -113,6 +113,9 @@ void PartitionKeeper::step_role(std::int64_t now_ns) {
   if (role() != ReplicaRole::fenced) return;
   if (!settled_ && !settle(now_ns)) return;
   if (!role_request_ || retire_ != Retire::no || now_ns < role_retry_ns_) return;
+  // Other processes can write what tells of the end: from one that cannot be, nothing is cut off, or waited for.
+  if (const Position end = end_point().position; end > current().frontier() && !current().can_end_at(end))
+    return fail_with(impossible_end(end));
   // Somebody may still write into this ring: it is kept for him, and the next one used.
   if (role_request_->role != ReplicaRole::fenced && current().ring().scribbled() != Scribbled::no)
     return begin_retire("the partition gets another leader");
@@ -255,6 +258,7 @@ void PartitionKeeper::raise_watermark_to_start() {
 // Durable before the first record of the epoch: the list of epochs. False: see store_epochs.
 Result<bool> PartitionKeeper::lead(const RoleRequest& request) {
   const LogPoint end = end_point();
+  if (!current().can_end_at(end.position)) return std::unexpected(impossible_end(end.position));
   EpochList epochs = epochs_;
   epochs.cut({end.position + 1, end.offset});
   if (!epochs.begin(request.epoch, end))
@@ -333,6 +337,7 @@ Status PartitionKeeper::cut_log(const LogPoint& cut, bool restart) {
 
 Status PartitionKeeper::cut_files(const LogPoint& cut, bool restart) {
   writer_.reset();
+  copy_.reset();
   auto done = restart ? clear_log(*context_.backend, partition_.disk_dir)
                       : truncate_log(*context_.backend, partition_.disk_dir, identity(), cut);
   if (!done) return done;

@@ -21,6 +21,8 @@ namespace {
 constexpr int kEndAttempts = 2000;
 // How often the log's start may move on while a place is looked for; more, and what is told of it is none.
 constexpr int kMostMoves = 1000;
+// The same of a ring's head.
+constexpr int kMostLooks = 1000;
 
 bool is_outside(const Status& sought) { return !sought && sought.error().code == Code::offset_out_of_range; }
 
@@ -148,7 +150,12 @@ Status PartitionReader::fix_offset() {
 // than the ring's content.
 std::optional<ReadPlace> PartitionReader::find_in(Ring& ring, Offset offset) {
   Position head(0);
+  int looks = 0;
   do {
+    if (++looks > kMostLooks) {
+      release_pin();
+      return std::nullopt;
+    }
     head = Position(ring.header().head.load(memory_order_relaxed));
     entry_->ring_generation.store(ring.generation(), memory_order_relaxed);
     // SYNC: as in attach_to: from here on nothing behind `head` is recycled.

@@ -20,6 +20,8 @@ using std::memory_order_release;
 namespace {
 
 constexpr std::uint64_t kClosed = ~std::uint64_t{0};  // in sealed_offset: no offset is
+// Producers open a term in microseconds. Another process could write one number after the other.
+constexpr int kMostLooks = 1'000;
 
 std::uint32_t static_crc(const RingHeader& header) {
   const auto* bytes = reinterpret_cast<const std::byte*>(&header);
@@ -159,14 +161,21 @@ Result<Ring> Ring::attach(shm::Mapping mapping, const std::string& name) {
 
 // --- Ends ----------------------------------------------------------------------------------------
 
+std::uint64_t Ring::last_open_term() const {
+  // SYNC: pairs with the release CAS of active_term in rotate.
+  std::uint64_t term = header_->active_term.load(memory_order_acquire);
+  // Of each line once, whatever other processes write meanwhile.
+  for (std::uint32_t i = 1; i < term_count_ && tail_lap(claimed_tail(term + 1)) == lap(term + 1); ++i) ++term;
+  return term;
+}
+
 Ring::End Ring::claimed_end() const {
-  for (;;) {
-    // SYNC: pairs with the release CAS of active_term in rotate.
-    const std::uint64_t term = header_->active_term.load(memory_order_acquire);
+  for (int looks = 0;; ++looks) {
+    const std::uint64_t term = last_open_term();
     const Offset base(line(term).base_offset.load(memory_order_relaxed));
     if (auto end = end_of(term)) return *end;
     // The tripper has not said yet where the term ends: no more is known than its start.
-    if (header_->active_term.load(memory_order_relaxed) == term) return {term_start(term), base};
+    if (looks == kMostLooks || last_open_term() == term) return {term_start(term), base};
   }
 }
 
@@ -175,7 +184,7 @@ std::optional<Ring::End> Ring::exact_end() const {
   if (sealed())
     return End{Position(header_->sealed_position.load(memory_order_relaxed)),
                Offset(header_->sealed_offset.load(memory_order_relaxed))};
-  const std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
+  const std::uint64_t term = last_open_term();
   const auto end = end_of(term);
   // Claims behind a fence fail, but move the tail.
   if (!is_filled_alone() && tail_fenced(line(term).tail.load(memory_order_relaxed))) return std::nullopt;
@@ -219,8 +228,8 @@ bool Ring::can_end_at(Position end, Position from) const {
 }
 
 Position Ring::frame_limit() const {
-  const std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
-  const std::uint64_t tail = line(term).tail.load(memory_order_acquire);       // SYNC: see end_of
+  const std::uint64_t term = last_open_term();
+  const std::uint64_t tail = line(term).tail.load(memory_order_acquire);  // SYNC: see end_of
   const bool may_be_padded = tail_fenced(tail) || tail_bytes(tail) > usable_term_bytes();
   return may_be_padded ? term_start(term + 1) : term_start(term) + tail_bytes(tail);
 }
@@ -341,10 +350,11 @@ std::uint64_t Ring::claimed_tail(std::uint64_t term) const {
 }
 
 Ring::SealPoint Ring::seal_point() const {
-  std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: as in claimed_end
+  std::uint64_t term = header_->active_term.load(memory_order_acquire);  // SYNC: pairs with rotate
   // Helpers may have opened the next term just before the fence, without telling active_term yet.
-  while (tail_lap(line(term + 1).tail.load(memory_order_acquire)) == lap(term + 1))
-    ++term;  // SYNC: see fence
+  for (std::uint32_t i = 1; i < term_count_; ++i, ++term)
+    // SYNC: see fence
+    if (tail_lap(line(term + 1).tail.load(memory_order_acquire)) != lap(term + 1)) break;
   const TermLine& last = line(term);
   const std::uint64_t tail = claimed_tail(term);
   const Offset base(last.base_offset.load(memory_order_relaxed));

@@ -214,6 +214,10 @@ class Ring {
     return header_->state.load(std::memory_order_acquire) == static_cast<std::uint32_t>(RingState::sealed);
   }
 
+  // The newest term that is open. Its own line tells: whoever opened it may not have said so in active_term yet, and
+  // other processes can write there. Wait-free.
+  std::uint64_t last_open_term() const;
+
   // End of what is claimed, as far as it can be known without waiting: between a term's trip and the
   // opening of the next it is the trip's place. Lock-free.
   struct End {

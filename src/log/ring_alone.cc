@@ -1,5 +1,4 @@
 // A ring that one alone fills, a follower's shipper or an exclusive producer; and what is taken back of it.
-#include <algorithm>
 #include <cstring>
 
 #include "log/ring.h"
@@ -13,7 +12,8 @@ using std::memory_order_release;
 // The term that takes what comes next; its opener may have died before he said so.
 std::uint64_t Ring::settle_active_term() const {
   std::uint64_t active = header_->active_term.load(memory_order_relaxed);
-  while (tail_lap(line(active + 1).tail.load(memory_order_relaxed)) == lap(active + 1)) ++active;
+  for (std::uint32_t i = 1; i < term_count_; ++i, ++active)
+    if (tail_lap(line(active + 1).tail.load(memory_order_relaxed)) != lap(active + 1)) break;
   header_->active_term.store(active, memory_order_release);  // SYNC: as in rotate
   return active;
 }
@@ -122,16 +122,16 @@ void Ring::end_cut() const {
 
 void Ring::cut(const End& end) const {
   const std::uint64_t term = term_of(end.position);
-  // Each line once, whatever number another process has left there.
-  const std::uint64_t last =
-      std::min(header_->active_term.load(memory_order_relaxed), term + term_count_ - 1);
-  for (std::uint64_t t = last; t > term; --t) {
+  // Those behind it that are open, as their own lines tell: another process may have left any number in active_term.
+  for (std::uint64_t t = term + term_count_ - 1; t > term; --t) {
     TermLine& l = line(t);
+    if (tail_lap(l.tail.load(memory_order_relaxed)) != lap(t)) continue;
     const std::uint64_t before = make_tail(lap(t) - 1, 0, term_bytes_) | kFence;
-    l.tail.store(before, memory_order_relaxed);
-    l.fenced.store(before, memory_order_relaxed);
-    l.end.store(make_tail(lap(t) - 1, 0, 0), memory_order_relaxed);
     std::memset(term_data(t), 0, term_bytes_);
+    l.end.store(make_tail(lap(t) - 1, 0, 0), memory_order_relaxed);
+    l.fenced.store(before, memory_order_relaxed);
+    // SYNC: last, for who comes behind a death: then this term is cut.
+    l.tail.store(before, memory_order_release);
   }
   const std::uint64_t used = end.position - term_start(term);
   std::memset(term_data(term) + used, 0, term_bytes_ - used);

@@ -54,8 +54,8 @@ Status RingKeeper::check_word(std::uint64_t word, std::uint64_t room) const {
 Result<FrameRun> RingKeeper::scan(std::uint64_t max_bytes) {
   FrameRun run{frontier_, 0, offset_, offset_, format::kNoTimestamp};
   std::uint64_t term = ring_.term_of(frontier_);
-  // SYNC: pairs with the release CAS in Ring::rotate. A term not opened yet may hold an old lap's bytes.
-  if (ring_.header().active_term.load(memory_order_acquire) < term) return run;
+  // A term not opened yet may hold an old lap's bytes.
+  if (ring_.last_open_term() < term) return run;
   if (term - ring_.term_of(oldest_) >= ring_.term_count()) [[unlikely]]
     return corrupt_term(term, "is said to be there beside all those before it");
   // What the owner of such a ring commits behind its end is no record.
@@ -152,8 +152,8 @@ void RingKeeper::skip_to_term_of_head() {
 }
 
 void RingKeeper::help_rotate() {
-  const std::uint64_t term = ring_.header().active_term.load(memory_order_acquire);  // SYNC: as in scan
-  const std::uint64_t tail = ring_.line(term).tail.load(memory_order_acquire);       // SYNC: see Ring::rotate
+  const std::uint64_t term = ring_.header().active_term.load(memory_order_acquire);  // SYNC: see rotate
+  const std::uint64_t tail = ring_.line(term).tail.load(memory_order_acquire);       // SYNC: see rotate
   if (!tail_fenced(tail) && tail_bytes(tail) > ring_.usable_term_bytes()) ring_.rotate(term);
 }
 
@@ -259,6 +259,8 @@ Result<bool> RingKeeper::fill_term(std::uint64_t term) {
   const auto bounds = bounds_of(term);
   if (!bounds) return std::unexpected(bounds.error());
   const std::uint64_t limit = bounds->limit;
+  // Owners of claims that were given up may wake meanwhile, each once; another process could write without end.
+  std::uint32_t looks = 0;
 
   while (at < limit) {
     const std::uint64_t word = format::load_state_word(data + at, memory_order_acquire);  // SYNC: see scan
@@ -279,7 +281,10 @@ Result<bool> RingKeeper::fill_term(std::uint64_t term) {
     }
     const std::uint64_t hole_end = end_of_hole(data, at, limit);
     // A claim that was given up was committed since the look above; look at it again.
-    if (hole_end == at) continue;
+    if (hole_end == at) {
+      if (++looks > kMostLooks) return corrupt_term(term, "does not come to rest");
+      continue;
+    }
     if (hole_end != limit && limit - hole_end < format::kFrameHeaderBytes)
       return corrupt_term(term, "has no room for its last frame");
     if (hole_end == limit && !bounds->known) break;
@@ -295,7 +300,10 @@ Result<bool> RingKeeper::fill_term(std::uint64_t term) {
                               following.value()));
     // Fails when a claim that was given up woke just now; then look at it again.
     const auto extent = static_cast<std::uint32_t>(hole_end - at);
-    if (!seize(data + at, word, extent)) continue;
+    if (!seize(data + at, word, extent)) {
+      if (++looks > kMostLooks) return corrupt_term(term, "does not come to rest");
+      continue;
+    }
     fill_seized(data + at, extent, next, static_cast<std::uint32_t>(records));
     repaired_records_ += records;
     at = hole_end;
@@ -376,7 +384,7 @@ Result<bool> RingKeeper::close_tripped_term(std::uint64_t term, std::uint64_t at
 RingKeeper::Recycled RingKeeper::recycle(Position reusable, const shm::SlotMonitor& slots) {
   RingHeader& header = ring_.header();
   Recycled result;
-  const std::uint64_t active = header.active_term.load(memory_order_acquire);  // SYNC: as in scan
+  const std::uint64_t active = header.active_term.load(memory_order_acquire);  // SYNC: see Ring::rotate
   const std::uint64_t limit = header.term_limit.load(memory_order_relaxed);
   if (limit <= active || limit >= active + 1 + ring_.term_count() / 2) return result;
   result.starving = limit <= active + 1;

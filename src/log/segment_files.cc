@@ -24,16 +24,25 @@ namespace {
 constexpr std::string_view kPreparedPrefix = ".prepared-";
 constexpr std::string_view kCompactedPrefix = ".compacted-";
 
-// Reads the entries of an index file up to the first of zeros.
+// Reads the entries of an index file up to the first of zeros. In pieces: how long a file is says nothing of what is in
+// it, and more memory than for that is not asked for.
 Result<std::vector<RawEntry>> read_entries(io::Backend& backend, const OpenedFile& opened,
                                            const std::filesystem::path& path) {
-  const std::uint64_t bytes = opened.bytes > format::kBlockBytes ? opened.bytes - format::kBlockBytes : 0;
-  std::vector<RawEntry> entries(bytes / sizeof(RawEntry));
-  auto got =
-      read_at(backend, opened.file, std::as_writable_bytes(std::span(entries)), format::kBlockBytes, path);
-  if (!got) return std::unexpected(got.error());
-  entries.resize(*got / sizeof(RawEntry));
-  entries.erase(std::find(entries.begin(), entries.end(), RawEntry{}), entries.end());
+  constexpr std::uint64_t kMostAtOnce = 64 << 10;
+  std::vector<RawEntry> entries;
+  for (std::uint64_t at = format::kBlockBytes; at + sizeof(RawEntry) <= opened.bytes;) {
+    const std::size_t before = entries.size();
+    const std::size_t wanted = std::min(kMostAtOnce, (opened.bytes - at) / sizeof(RawEntry));
+    entries.resize(before + wanted);
+    auto got =
+        read_at(backend, opened.file, std::as_writable_bytes(std::span(entries).subspan(before)), at, path);
+    if (!got) return std::unexpected(got.error());
+    entries.resize(before + *got / sizeof(RawEntry));
+    const auto piece = entries.begin() + static_cast<std::ptrdiff_t>(before);
+    entries.erase(std::find(piece, entries.end(), RawEntry{}), entries.end());
+    if (entries.size() < before + wanted) break;
+    at += wanted * sizeof(RawEntry);
+  }
   return entries;
 }
 
@@ -54,10 +63,19 @@ Result<OpenedFile> open_sibling(io::Backend& backend, const std::filesystem::pat
 
 }  // namespace
 
-AlignedBuffer::AlignedBuffer(std::size_t bytes) : size_(format::block_up(bytes)) {
-  memory_.reset(static_cast<std::byte*>(std::aligned_alloc(format::kBlockBytes, size_)));
-  if (!memory_) throw std::bad_alloc();
-  std::memset(memory_.get(), 0, size_);
+AlignedBuffer::AlignedBuffer(std::size_t bytes) {
+  auto made = try_make(bytes);
+  if (!made) throw std::bad_alloc();
+  *this = std::move(*made);
+}
+
+std::optional<AlignedBuffer> AlignedBuffer::try_make(std::size_t bytes) {
+  AlignedBuffer buffer;
+  buffer.size_ = format::block_up(bytes);
+  buffer.memory_.reset(static_cast<std::byte*>(std::aligned_alloc(format::kBlockBytes, buffer.size_)));
+  if (!buffer.memory_) return std::nullopt;
+  std::memset(buffer.memory_.get(), 0, buffer.size_);
+  return buffer;
 }
 
 Result<SegmentListing> list_segments(const std::filesystem::path& dir) {

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,7 +47,9 @@ inline RawEntry raw(const format::TimeIndexEntry& e) { return std::bit_cast<RawE
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
+  // Throws std::bad_alloc where there is no memory; try_make gives nothing.
   explicit AlignedBuffer(std::size_t bytes);
+  static std::optional<AlignedBuffer> try_make(std::size_t bytes);
 
   std::byte* data() const { return memory_.get(); }
   std::size_t size() const { return size_; }

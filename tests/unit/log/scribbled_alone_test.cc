@@ -27,6 +27,20 @@ TEST_F(ScribbledEnd, OfATermIsNotBeyondIt) {
   EXPECT_EQ(ring.claimed_end().position, Position(0));
 }
 
+// Terms behind it are said not to be open.
+TEST_F(ScribbledEnd, ACutTakesBackEveryTermBehindIt) {
+  const Ring ring = make_ring();
+  auto producer = new_producer();
+  while (ring.header().active_term.load() < 2) ASSERT_TRUE((*producer)->append({.value = value_of_eighth()}));
+  ring.fence();
+  ring.follow(ring.claimed_end());
+  ring.header().active_term.store(0);
+  ring.cut({Position(kEighth), Offset(1)});
+  EXPECT_EQ(ring.claimed_end().position, Position(kEighth));
+  EXPECT_TRUE(frames_of(ring, 1).empty());
+  EXPECT_TRUE(frames_of(ring, 2).empty());
+}
+
 // --- An owner ------------------------------------------------------------------------------------
 
 class ScribbledOwner : public ExclusiveTest {};
@@ -88,12 +102,24 @@ class ScribbledFollower : public ::testing::Test {
     return all;
   }
 
+  // The follower's keeper does not change its role, for what it finds cannot be.
+  static void expect_corrupt(ReplicaHost& follower, RoleRequest request) {
+    std::optional<Result<RoleOutcome>> result;
+    request.done = [&](Result<RoleOutcome> outcome) { result = std::move(outcome); };
+    follower.keeper().request_role(std::move(request));
+    follower.turn_until([&] { return result.has_value(); });
+    ASSERT_FALSE(*result);
+    EXPECT_EQ(result->error().code, Code::corrupt);
+    EXPECT_THAT(result->error().message, HasSubstr("some process wrote where it must not"));
+  }
+
   ReplicaHost leader_;
   ReplicaHost follower_;
   std::unique_ptr<ReplicaHost::Producer> producer_;
 };
 
-// The term before the one that ends the ring is said to be the active one still, and filled to where the log ends.
+// The term before the one that ends the ring is said to be the active one still, the last to be open, and filled to
+// where the log ends.
 TEST_F(ScribbledFollower, ATermThatIsFilledBeyondItselfIsCorruptAndNothingIsWritten) {
   append_up_to(Position(3 * kTestTerm + 8'000));
   follower_.fetch_from(leader_);
@@ -106,6 +132,7 @@ TEST_F(ScribbledFollower, ATermThatIsFilledBeyondItselfIsCorruptAndNothingIsWrit
   const Offset base(ring.line(before).base_offset.load());
   ring.line(before).fenced.store(
       kFence | make_tail(ring.lap(before), end.offset - base, end.position - ring.term_start(before)));
+  ring.line(active).fenced.store(kFence | make_tail(ring.lap(active) - 1, 0, ring.term_bytes()));
   ring.header().active_term.store(before);
   EXPECT_FALSE(ring.exact_end());
   const std::vector<std::byte> held(ring.term_data(before), ring.data() + ring.ring_bytes());
@@ -126,6 +153,60 @@ TEST_F(ScribbledFollower, ATermThatIsFilledBeyondItselfIsCorruptAndNothingIsWrit
   follower_.follow(leader_, 1);
   follower_.fetch_from(leader_);
   EXPECT_EQ(follower_.end(), leader_.end());
+}
+
+// The term before it, which is full, is said to be the active one still.
+TEST_F(ScribbledFollower, TheLogEndsInItsLastTermWhicheverIsSaidToBeActive) {
+  append_up_to(Position(3 * kTestTerm + 8'000));
+  follower_.fetch_from(leader_);
+  follower_.turn_until_durable();
+  const LogPoint end = follower_.end();
+  const Ring ring = follower_.ring();
+  const std::uint64_t active = ring.header().active_term.load();
+  ASSERT_EQ(active, ring.term_count() - 1);
+  ring.header().active_term.store(active - 1);
+  const auto told = ring.exact_end();
+  ASSERT_TRUE(told);
+  EXPECT_EQ(told->position, end.position);
+  follower_.follow(leader_, 1);
+  ASSERT_TRUE(follower_.outcome().writer);
+  EXPECT_EQ(follower_.outcome().writer->end(), end);
+
+  // Nor does its keeper stop there.
+  append_up_to(Position(3 * kTestTerm + 32'000));
+  follower_.fetch_from(leader_);
+  follower_.turn_until_durable();
+  EXPECT_EQ(follower_.lead(2).end, leader_.end());
+  EXPECT_EQ(ring.header().active_term.load(), active);
+}
+
+// The leader has more than this host, which says that it has all up to a position near 2^60: nothing is to be cut off.
+TEST_F(ScribbledFollower, OfAnEndFarBeyondTheRingNothingIsCutOff) {
+  ReplicaHost leader(Storage::memory);
+  ReplicaHost follower(Storage::memory);
+  leader.lead(1);
+  auto producer = leader.new_producer();
+  follower.follow(leader, 1);
+  leader.append(*producer, "one ", 20);
+  follower.fetch_from(leader);
+  leader.append(*producer, "two ", 20);
+  follower.ring().header().active_term.store(std::uint64_t{1} << 44);
+  expect_corrupt(follower, {.role = ReplicaRole::follower,
+                            .epoch = LeaderEpoch(1),
+                            .leader_node = 1,
+                            .epochs = leader.outcome().epochs,
+                            .cut = leader.end()});
+}
+
+TEST_F(ScribbledFollower, ItDoesNotLeadFromBeforeWhatIsOnDisk) {
+  append_up_to(Position(8'000));
+  follower_.fetch_from(leader_);
+  follower_.turn_until_durable();
+  follower_.ring().line(0).fenced.store(kFence | make_tail(0, 0, 0));
+  expect_corrupt(follower_, {.role = ReplicaRole::leader,
+                             .epoch = LeaderEpoch(2),
+                             .leader_node = 1,
+                             .lease_deadline_ns = std::numeric_limits<std::int64_t>::max()});
 }
 
 // --- Files ---------------------------------------------------------------------------------------
@@ -152,6 +233,17 @@ TEST_F(ScribbledDurability, EndsWithTheFilesWhateverIsSaid) {
     ASSERT_FALSE(behind);
     EXPECT_EQ(behind.error().code, Code::corrupt);
   }
+}
+
+// The files are longer than all memory; what is in them is not.
+TEST_F(ScribbledDurability, AnIndexIsReadAsFarAsItHasEntries) {
+  FakeRing ring(4 << 20);
+  write_log(ring, 50, 1'000);
+  for (const auto& file : {index_file(0), time_index_file(0)})
+    std::filesystem::resize_file(file, std::uint64_t{1} << 40);
+  open_writer(ring);
+  EXPECT_FALSE(has_finding(RecoveryCase::index_rebuilt));
+  expect_readable(ring, Position(0), ring.end());
 }
 
 }  // namespace

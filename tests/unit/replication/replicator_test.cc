@@ -86,6 +86,76 @@ class TellingCoordinator final : public Coordinator {
   std::atomic<bool> lease_ended_{false};
 };
 
+// Node 2 of the same cluster, on a thread of its own: says what it is told to say.
+class ScriptedPeer {
+ public:
+  struct Heard {
+    MessageHeader header;
+    std::string body;
+  };
+
+  explicit ScriptedPeer(std::uint16_t port_of_one) {
+    NetworkOptions options;
+    options.self = NodeId(2);
+    options.incarnation = node_record(2).incarnation;
+    options.cluster = "test";
+    options.listen = {"127.0.0.1", 0};
+    network_ = Network::open(context_, options,
+                             {.up = [this](Link&) { up_ = true; },
+                              .message = [this](Link&, const Message& message) { hear(message); },
+                              .down = [](Link&) {},
+                              .writable = [](Link&) {},
+                              .refused = [](NodeId) {}})
+                   .value();
+    network_->set_peers({{NodeId(1), {"127.0.0.1", port_of_one}}});
+    port_ = network_->port();
+    thread_ = std::thread([this] { context_.run(); });
+  }
+  ScriptedPeer(const ScriptedPeer&) = delete;
+  ScriptedPeer& operator=(const ScriptedPeer&) = delete;
+  ~ScriptedPeer() {
+    context_.stop();
+    thread_.join();
+  }
+
+  NodeRecord record() const {
+    NodeRecord record = node_record(2);
+    record.replication = {"127.0.0.1", port_};
+    return record;
+  }
+  bool is_up() const { return up_; }
+  void send(const MessageHeader& header) {
+    asio::post(context_, [this, header] {
+      if (Link* const link = network_->link(NodeId(1))) link->send(header);
+    });
+  }
+  // The first message of that type, which is forgotten.
+  std::optional<Heard> take(MessageType type) {
+    const std::lock_guard lock(mutex_);
+    const auto found =
+        std::ranges::find_if(heard_, [&](const Heard& one) { return one.header.type == type; });
+    if (found == heard_.end()) return std::nullopt;
+    Heard one = std::move(*found);
+    heard_.erase(found);
+    return one;
+  }
+
+ private:
+  void hear(const Message& message) {
+    const std::lock_guard lock(mutex_);
+    heard_.push_back(
+        {message.header, {reinterpret_cast<const char*>(message.body.data()), message.body.size()}});
+  }
+
+  asio::io_context context_{1};
+  std::unique_ptr<Network> network_;
+  std::uint16_t port_ = 0;
+  std::atomic<bool> up_{false};
+  std::mutex mutex_;
+  std::vector<Heard> heard_;
+  std::thread thread_;
+};
+
 class ReplicatorTest : public ::testing::Test {
  protected:
   explicit ReplicatorTest(milliseconds lag_time_max = ReplicatorOptions{}.lag_time_max) {
@@ -313,6 +383,43 @@ TEST_F(ReplicatorTest, ItsRecordTellsWhereItsMetricsAreNow) {
   replicator_->set_http(moved);
   EXPECT_TRUE(wait_until([&] { return coordinator_->state()->nodes.at(NodeId(1)).record.http == moved; }));
   EXPECT_EQ(coordinator_->state()->nodes.at(NodeId(1)).record.log_id, log_->catalog().identity().id);
+}
+
+// It may come late: of one who has led since, and was asked when he followed.
+TEST_F(ReplicatorTest, ARefusalOfAnEarlierEpochEndsNoStream) {
+  put(topic(1));
+  ASSERT_TRUE(wait_until([&] { return led() == 1; }));
+  ClusterState state = *coordinator_->state();
+  ScriptedPeer peer(state.nodes.at(NodeId(1)).record.replication.port);
+  state.nodes[NodeId(2)] = {peer.record(), state.revision};
+  state.live[NodeId(2)] = peer.record().incarnation;
+  auto& [record, revision] = state.partitions.at({kTopic, PartitionId(0)});
+  record.replicas.emplace_back(2);
+  ++record.partition_epoch;
+  ++revision;
+  coordinator_->tell(state);
+  ASSERT_TRUE(wait_until([&] { return peer.is_up(); }));
+  MessageHeader header{
+      .type = MessageType::follow, .topic_id = record.topic_id, .leader_epoch = record.leader_epoch.value()};
+  peer.send(header);
+  ASSERT_TRUE(wait_until([&] { return peer.take(MessageType::start).has_value(); }));
+  header.type = MessageType::ack;
+  peer.send(header);
+  header.type = MessageType::refuse;
+  --header.leader_epoch;
+  peer.send(header);
+  // What it is told of this shows whether it is shipped to.
+  header.type = MessageType::ack;
+  ++header.leader_epoch;
+  header.position = 64;
+  header.offset = 1;
+  peer.send(header);
+  std::optional<ScriptedPeer::Heard> refusal;
+  ASSERT_TRUE(wait_until([&] {
+    refusal = peer.take(MessageType::refuse);
+    return refusal.has_value();
+  }));
+  EXPECT_EQ(refusal->body, "acknowledged what was never shipped");
 }
 
 class ReplicatorOfLittlePatienceTest : public ReplicatorTest {
