@@ -119,6 +119,7 @@ bool LeadingPartition::asks_in_vain(NodeId node, std::int64_t now_ns) const {
 void LeadingPartition::on_follow(Link& link, const Message& message) {
   const NodeId node = link.peer();
   end_stream(node);
+  progress_.on_stream_begin(node);  // also of one that is refused: he may have lost what he had
   auto theirs = decode_epochs(message.body);
   if (!theirs) return refuse(link, theirs.error().message);
   LogPoint from = log::common_end(epochs_, end(), *theirs, message.at());
@@ -133,7 +134,6 @@ void LeadingPartition::on_follow(Link& link, const Message& message) {
   const bool restart = (*reader)->place() != from || nothing;
   from = (*reader)->place();
   Stream& stream = streams_[node];
-  progress_.on_stream_begin(node);
   stream = {.sent = from,
             .acked = from,
             .unchecked = (message.header.flags & kCheckAll) == 0,

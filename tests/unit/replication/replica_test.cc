@@ -2,6 +2,7 @@
 #include <chrono>
 #include <thread>
 
+#include "unit/replication/no_descriptors.h"
 #include "unit/replication/replica_test_support.h"
 
 namespace ringtail::replication {
@@ -166,6 +167,27 @@ TEST_F(ReplicaTest, WhoDoesNotBeginToFollowDoesNotHoldTheRing) {
   refused_ = 0;
   replica_.tick(monotonic_ns() + kHour);
   EXPECT_TRUE(appended());
+}
+
+// He may have lost some of it.
+TEST_F(ReplicaTest, WhoAsksInVainCountsWithNothingThatHeHad) {
+  record_.isr.push_back({kThree, "boot-3"});
+  lead();
+  catch_up(kTwo);
+  catch_up(kThree);
+  const Position before = watermark();
+  const log::LogPoint end = append();
+  acknowledge(kTwo, end);
+  {
+    const NoDescriptors none;
+    const auto epochs = encode_epochs(log::EpochList());
+    replica_.on_follow(*network_.link(kTwo), {header(MessageType::follow), epochs});
+  }
+  acknowledge(kThree, end);
+  EXPECT_EQ(watermark(), before);
+  catch_up(kTwo);
+  acknowledge(kTwo, end);
+  EXPECT_EQ(watermark(), end.position);
 }
 
 // --- A topic is altered while it is led ----------------------------------------------------------
