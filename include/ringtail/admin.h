@@ -43,7 +43,7 @@ struct PartitionDescription {
   std::uint64_t ring_generation = 0;
   LeaderEpoch leader_epoch{0};
   std::uint32_t exclusive_pid = 0;  // of the producer that has it for itself; 0: nobody
-  std::optional<Error> failure;     // why the partition refuses durable writes
+  std::optional<Error> failure;     // why the partition refuses records
 
   // 0 to 1: of the ring, what cannot be used again yet, which is all from the start of the term that holds the
   // durable end. A full ring lacks at most a frame of 1. 0: all is durable. Means nothing for memory topics.

@@ -1,14 +1,16 @@
 // Processing records that may fail: again a few times, and then aside into a dead-letter topic.
 //
 //   auto retrier = Retrier::open(log, {.group = "billing"});
-//   for (const Record& record : *consumer.poll(timeout)) {
+//   auto records = consumer.poll(timeout);
+//   if (!records) return;
+//   for (const Record& record : *records) {
 //     auto outcome = retrier->process(record, [](const Record& r) -> Status { return charge(r); });
 //     if (!outcome) break;  // neither processed nor set aside: do not commit this record
 //   }
 //
 // A retry blocks the partition: nothing behind the record is processed before its outcome is known, so the
 // order of a key's records is kept. All attempts and delays of a record together must therefore stay well
-// below the group's max.poll.interval.ms; the defaults add up to 1.5 s of delays at the most.
+// below `ConsumerOptions::max_poll_interval`; the defaults add up to 1.5 s of delays at the most.
 #pragma once
 
 #include <chrono>

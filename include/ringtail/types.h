@@ -40,7 +40,8 @@ class StrongInt {
   Rep value_{};
 };
 
-// Number of a record within its partition, from 0, without gaps.
+// Number of a record within its partition, from 0, rising. Aborted claims, markers of transactions and compaction leave
+// numbers that name no record.
 using Offset = StrongInt<struct OffsetTag, std::uint64_t>;
 
 // Byte position within a partition's log, monotonic for the partition's whole life.

@@ -305,7 +305,7 @@ void SegmentWriter::fail_with(int os_errno, std::string_view what) {
   if (failure_) return;
   Error error = system_error(os_errno, fmt::format("{}: {}", active_info().path.string(), what));
   error.code = Code::storage_failed;
-  error.message += "; the partition refuses durable writes until the log is reopened";
+  error.message += "; the partition refuses records until the log is reopened";
   failure_ = std::move(error);
 }
 

@@ -119,7 +119,7 @@ constexpr PartitionFigure kPartitionFigures[] = {
      kCounter, false, [](const PartitionSnapshot& p) { return number(p.repaired_records); }},
     {"ringtail_partition_retired_rings_total", "Rings that were replaced.", kCounter, false,
      [](const PartitionSnapshot& p) { return number(p.retired_rings); }},
-    {"ringtail_partition_failed", "1: the partition refuses durable writes.", kGauge, false,
+    {"ringtail_partition_failed", "1: the partition refuses records.", kGauge, false,
      [](const PartitionSnapshot& p) { return p.is.failure ? 1.0 : 0.0; }},
     {"ringtail_partition_leader_epoch", "Rises with each new leader.", kGauge, false,
      [](const PartitionSnapshot& p) { return number(p.is.leader_epoch.value()); }},
