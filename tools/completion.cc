@@ -132,8 +132,11 @@ _ringtail_topics() {{
 }}
 _ringtail_groups() {{
   [[ $current == -* ]] && return
-  local groups=$("${{COMP_WORDS[0]}}" "${{directory[@]}}" group list 2>/dev/null | awk 'NR > 1 {{print $1}}')
-  COMPREPLY+=($(compgen -W "$groups" -- "$current"))
+  local group  # not by compgen -W, which expands what a name contains
+  while read -r group; do
+    group=${{group%%  *}}  # columns stand two spaces apart
+    [[ $group == "$current"* ]] && COMPREPLY+=("$(printf %q "$group")")
+  done < <("${{COMP_WORDS[0]}}" "${{directory[@]}}" group list 2>/dev/null | tail -n +2)
 }}
 _ringtail() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}}

@@ -6,6 +6,9 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
+#include <tuple>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/parse.h"
@@ -64,36 +67,50 @@ class RecordPrinter {
         exit_at_end_(arguments.exit_at_end),
         settled_(std::move(settled)) {}
 
-  // Errors: those of Consumer::poll and BlockWriter::flush.
+  // What was printed before a failure is written all the same.
+  // Errors: those of Consumer::poll, Consumer::seek and BlockWriter::flush.
   Status run() {
-    while (printed_ < limit_ && !interrupt::pending()) {
-      const Result<std::span<const Record>> records = consumer_.poll(idle_ ? 100ms : 0ms);
-      if (!records) return std::unexpected(records.error());
-      idle_ = records->empty();
-      if (const Status printed = print(*records); !printed) return printed;
-      if (const Status flushed = idle_ || prompt_ ? out_.flush() : out_.flush_if_large(); !flushed)
-        return flushed;
-      if (idle_ && at_end()) break;
-    }
-    return out_.flush();
+    const Status read = read_on();
+    const Status flushed = out_.flush();
+    return read ? flushed : read;
   }
 
   std::uint64_t printed() const { return printed_; }
   std::uint64_t bytes() const { return bytes_; }
 
  private:
+  Status read_on() {
+    while (printed_ < limit_ && !interrupt::pending()) {
+      const Result<std::span<const Record>> records = consumer_.poll(idle_ ? 100ms : 0ms);
+      if (!records) return std::unexpected(records.error());
+      idle_ = records->empty();
+      // Noted before print, whose seek ends the records' life.
+      std::optional<std::pair<TopicPartition, Offset>> first;
+      if (prompt_ && !idle_) first.emplace(*records->front().source, records->front().offset);
+      const Status printed = print(*records);
+      const Status flushed = idle_ || prompt_ || !printed ? out_.flush() : out_.flush_if_large();
+      if (!printed || !flushed) {
+        // What nobody may have got is given back, too: it comes again rather than never.
+        if (first) std::ignore = consumer_.seek(first->first, first->second);
+        return printed ? flushed : printed;
+      }
+      if (idle_ && at_end()) break;
+    }
+    return {};
+  }
+
   // What a poll brought and is not printed is given back: for a group, it has not been read.
   Status print(std::span<const Record> records) {
     if (records.empty()) return {};
     const Offset end = end_of(*records.front().source);
+    // A steady stream of new records must not keep --exit-at-end from ending.
+    if (records.back().offset + 1 >= end) idle_ = true;
     for (const Record& record : records) {
       if (record.offset >= end || printed_ == limit_) return consumer_.seek(*record.source, record.offset);
       format_.append(out_.buffer(), record);
       ++printed_;
       bytes_ += record.key.size() + record.value.size();
     }
-    // A steady stream of new records must not keep --exit-at-end from ending.
-    if (records.back().offset + 1 >= end) idle_ = true;
     return {};
   }
 
@@ -217,10 +234,7 @@ int run(const GlobalOptions& options, Consumer& consumer, RecordPrinter& printer
     note(options, fmt::format("{} records, {}, {:.3f} s", grouped(printer.printed()),
                               human_bytes(printer.bytes()), elapsed.count()));
   }
-  if (const std::uint64_t missed = consumer.missed(); missed > 0) {
-    note(options, fmt::format("missed {} records that were overwritten or deleted before they were read",
-                              grouped(missed)));
-  }
+  note_missed(options, consumer.missed());
   if (interrupt::pending()) return interrupt::exit_code();
   const bool reader_left = !done && done.error().os_errno == EPIPE;
   return done || reader_left ? kDone : report(options, done.error());

@@ -142,7 +142,7 @@ Status import_rows(ImportSource& source, Producer& producer, const BlockReader& 
 
 int import(const GlobalOptions& options, const ImportArguments& arguments) {
   const Result<InputFile> file = InputFile::open(arguments.file);
-  if (!file) return report(options, file.error());
+  if (!file) return interrupt::pending() ? interrupt::exit_code() : report(options, file.error());
   BlockReader reader(file->fd(), arguments.file == "-" ? "standard input" : arguments.file);
   Result<std::unique_ptr<ImportSource>> source = open_source(reader, arguments);
   if (!source) return report(options, source.error());

@@ -43,7 +43,7 @@ std::string to_pointer(const std::string& column) {
 }
 
 // Walks a document and keeps the scalars at the wanted pointers, numbers as they are written: a
-// double would lose the nanoseconds of "1752739503.360842448".
+// double would lose the nanoseconds of "1752739503.360842448". Of members with one name, the last counts.
 class ScalarFinder : public nlohmann::json_sax<nlohmann::json> {
  public:
   struct Wanted {
@@ -54,7 +54,7 @@ class ScalarFinder : public nlohmann::json_sax<nlohmann::json> {
 
   const std::string& fault() const { return fault_; }
 
-  bool null() override { return step(); }
+  bool null() override { return keep(std::nullopt); }
   bool boolean(bool value) override { return keep(value ? "true" : "false"); }
   bool number_integer(number_integer_t value) override { return keep(std::to_string(value)); }
   bool number_unsigned(number_unsigned_t value) override { return keep(std::to_string(value)); }
@@ -88,6 +88,7 @@ class ScalarFinder : public nlohmann::json_sax<nlohmann::json> {
     return true;
   }
   bool enter(bool is_array) {
+    find(std::nullopt);
     levels_.push_back({is_array, 0, {}});
     return true;
   }
@@ -95,12 +96,19 @@ class ScalarFinder : public nlohmann::json_sax<nlohmann::json> {
     levels_.pop_back();
     return step();
   }
-  bool keep(std::string_view text) {
-    const std::string here = wanted_.empty() ? std::string() : pointer();
-    for (Wanted& wanted : wanted_) {
-      if (wanted.pointer == here) wanted.found = text;
-    }
+  bool keep(std::optional<std::string_view> text) {
+    find(text);
     return step();
+  }
+  // What stands here, or nothing where that is no scalar. What was found below is of an earlier member of this name.
+  void find(std::optional<std::string_view> text) {
+    const std::string here = pointer();
+    for (Wanted& wanted : wanted_) {
+      if (!wanted.pointer || !wanted.pointer->starts_with(here)) continue;
+      const char next = wanted.pointer->c_str()[here.size()];
+      if (next == '\0' || next == '/') wanted.found.reset();
+      if (text && wanted.pointer == here) wanted.found.emplace(*text);
+    }
   }
   std::string pointer() const {
     std::string path;

@@ -92,7 +92,7 @@ int log_dump(const GlobalOptions& options, const DumpArguments& arguments) {
     if (left == 0 || !status || interrupt::pending()) break;
     status = dump_file(options, file, Position(arguments.from_position), left, out);
   }
-  if (status) status = out.flush();
+  if (const Status flushed = out.flush(); status) status = flushed;
   if (interrupt::pending()) return interrupt::exit_code();
   const bool reader_left = !status && status.error().os_errno == EPIPE;
   return status || reader_left ? kDone : report(options, status.error());

@@ -32,7 +32,8 @@ Result<std::vector<fs::path>> list(const fs::path& dir) {
 }
 
 void add_partition(const fs::path& dir, const fs::path& segment, std::vector<PartitionFiles>& out) {
-  const fs::path full = fs::absolute(dir).lexically_normal();
+  fs::path full = fs::absolute(dir).lexically_normal();
+  if (!full.has_filename()) full = full.parent_path();  // of "."
   out.push_back({dir, full.parent_path().filename() / full.filename(), segment});
 }
 

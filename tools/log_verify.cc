@@ -52,15 +52,14 @@ std::optional<std::uint64_t> offset_behind(const log::VerifyFault& fault) {
 }
 
 std::string remedy_for(const PartitionFiles& files, const log::VerifyFault& fault) {
-  // The names of a partition's folder and of that above it are those of partition and topic.
+  const std::filesystem::path name = files.name;
   const auto offset = offset_behind(fault);
-  return fmt::format(
-      "restore the file from a backup or replica{}",
-      offset
-          ? fmt::format("; or read on behind the damage: ringtail consume {} --partition {} "
-                        "--offset {}",
-                        files.dir.parent_path().filename().string(), files.dir.filename().string(), *offset)
-          : std::string());
+  return fmt::format("restore the file from a backup or replica{}",
+                     offset
+                         ? fmt::format("; or read on behind the damage: ringtail consume {} --partition {} "
+                                       "--offset {}",
+                                       name.parent_path().string(), name.filename().string(), *offset)
+                         : std::string());
 }
 
 json to_json(const SegmentVerification& segment) {

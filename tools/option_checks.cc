@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <cmath>
 #include <optional>
 #include <string_view>
 
@@ -58,9 +57,9 @@ CLI::Validator number_above_zero() {
   return CLI::Validator(
       [](std::string& text) {
         const auto number = parse_all<double>(text);
-        return number && *number > 0 && std::isfinite(*number)
+        return number && *number > 0 && *number <= 1e9
                    ? std::string()
-                   : fmt::format("'{}' is no number above 0", text);
+                   : fmt::format("'{}' is no number above 0, up to 1e9", text);
       },
       "");
 }

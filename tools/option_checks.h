@@ -14,6 +14,7 @@ inline constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::ma
 // what is too large for the largest.
 CLI::Validator whole_number(std::uint64_t least = 0, std::uint64_t most = kNoLimit);
 CLI::Validator signed_number();
+// Up to a thousand million, so that a product of two of them, and one in nanoseconds, fits into 64 bits.
 CLI::Validator number_above_zero();
 
 // An empty value names nothing, and most commands would take it for no value at all: `--group ""` of a script whose

@@ -33,11 +33,14 @@ int run_perf(const GlobalOptions& global, PerfCommand& command) {
   if (const Status settled = options.settle(); !settled) return report(global, settled.error());
   const auto result = perf::measure(options);
   if (!result) return interrupt::pending() ? interrupt::exit_code() : report(global, result.error());
-  if (const Status written = perf::write_files(options, *result); !written)
-    return report(global, written.error());
+  // First of all, for a file that cannot be written must not cost the measurement.
   const Status printed =
       print(global.json ? perf::to_json(options, *result) : perf::to_text(options, *result));
-  return printed ? kDone : report(global, printed.error());
+  const Status written = perf::write_files(options, *result);
+  int exit_code = kDone;
+  if (!printed && printed.error().code != Code::closed) exit_code = report(global, printed.error());
+  if (!written) exit_code = report(global, written.error());
+  return exit_code;
 }
 
 void add_stream_options(CLI::App& app, PerfCommand& command) {
@@ -55,9 +58,9 @@ void add_stream_options(CLI::App& app, PerfCommand& command) {
       ->check(number_above_zero())
       ->excludes(count)
       ->capture_default_str();
-  app.add_option("--warmup", options.warmup,
-                 "Records before the measurement (default: by the method, and round trips for no longer than "
-                 "--seconds)")
+  app.add_option("--warmup", options.wanted_warmup,
+                 "Records before the measurement, 0: none (default: by the method, and round trips for no "
+                 "longer than --seconds)")
       ->check(whole_number())
       ->type_name("N");
   app.add_option("--rate", options.rate, "Open loop: records per second of all producers together")

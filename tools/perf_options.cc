@@ -108,10 +108,8 @@ Status PerfOptions::settle() {
   }
   if (method == Method::open_loop && count == 0)
     count = static_cast<std::uint64_t>(std::ceil(rate * seconds));
-  if (warmup == 0) {
-    warmup = default_warmup(*this);
-    warmup_seconds = seconds;
-  }
+  warmup = wanted_warmup ? *wanted_warmup : default_warmup(*this);
+  if (!wanted_warmup) warmup_seconds = seconds;
   const std::uint64_t round = std::uint64_t{producers} * batch;
   count = (count + round - 1) / round * round;
   warmup = (warmup + round - 1) / round * round;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,7 +39,8 @@ struct PerfOptions {
   std::uint64_t count = 0;  // records (round trips) to measure; 0: as many as fit into `seconds`;
                             // never 0 in a settled open loop
   double seconds = 2;
-  std::uint64_t warmup = 0;  // records sent before, and not measured; 0: chosen by `settle`
+  std::optional<std::uint64_t> wanted_warmup;  // as it was asked for; none: by the method
+  std::uint64_t warmup = 0;                    // records sent before, and not measured; set by `settle`
   // Round trips before the measurement end after so long, too: on a machine that is busy, one may take milliseconds.
   double warmup_seconds = std::numeric_limits<double>::infinity();
   std::uint32_t batch = 1;

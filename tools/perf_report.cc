@@ -235,10 +235,9 @@ std::string to_json(const PerfOptions& options, const PerfResult& result) {
 
 Status write_files(const PerfOptions& options, const PerfResult& result) {
   const auto all = merged(result);
-  if (!options.hgrm_file.empty()) {
-    if (const Status written = write_file(options.hgrm_file, all->to_hgrm()); !written) return written;
-  }
-  if (options.html_file.empty() || all->count() == 0) return {};
+  Status written;
+  if (!options.hgrm_file.empty()) written = write_file(options.hgrm_file, all->to_hgrm());
+  if (options.html_file.empty() || all->count() == 0) return written;
   constexpr std::size_t kMaxCurves = 8;
   std::vector<ChartSeries> series;
   for (const RunResult& run : result.runs) {
@@ -247,7 +246,8 @@ Status write_files(const PerfOptions& options, const PerfResult& result) {
   }
   const std::string title = fmt::format("Ringtail {} ({})", options.mode, to_string(options.method));
   const std::string notes = headline(options) + "\n" + surroundings(result);
-  return write_file(options.html_file, percentile_page(title, notes, series));
+  const Status page = write_file(options.html_file, percentile_page(title, notes, series));
+  return written ? page : written;
 }
 
 }  // namespace ringtail::tools::perf

@@ -15,7 +15,8 @@ std::string to_text(const PerfOptions& options, const PerfResult& result);
 // together; "runs" has each repetition.
 std::string to_json(const PerfOptions& options, const PerfResult& result);
 
-// Writes --hgrm and --html, where asked for. Errors: permission_denied, no_space, not_found, system.
+// Writes --hgrm and --html, where asked for, each whatever comes of the other.
+// Errors: permission_denied, no_space, not_found, system.
 Status write_files(const PerfOptions& options, const PerfResult& result);
 
 }  // namespace ringtail::tools::perf

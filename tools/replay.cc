@@ -67,6 +67,7 @@ bool wait_until(std::int64_t due_ns) {
 struct Outcome {
   std::uint64_t records = 0;
   std::uint64_t bytes = 0;
+  std::uint64_t missed = 0;  // gone before they were read
   std::int64_t span_ns = 0;
   std::int64_t elapsed_ns = 0;
   std::unique_ptr<Histogram> late_ns = std::make_unique<Histogram>();  // too large for a stack
@@ -100,6 +101,7 @@ Status play(ReplaySource& source, Producer& producer, double speed, Outcome& out
     ++outcome.records;
     outcome.bytes += record.key.size() + record.value.size();
   }
+  outcome.missed = source.missed();
   outcome.span_ns = schedule.span_ns();
   outcome.elapsed_ns = schedule.elapsed_ns();
   return status;
@@ -125,6 +127,13 @@ Result<TopicDescription> ensure_target(const Log& log, const TopicDescription& s
                     "a topic with at least as many",
                     name, target->partitions.size(), source.name, source.partitions.size()));
   }
+  if (target && target->configs.at("message.timestamp.type") == "LogAppendTime") {
+    return fail(
+        Code::invalid_argument,
+        fmt::format("topic '{}' has message.timestamp.type=LogAppendTime, with which records would lose "
+                    "their timestamps; choose another topic with --to, or one that does not exist yet",
+                    name));
+  }
   return target;
 }
 
@@ -132,10 +141,10 @@ constexpr double kReported[] = {50, 90, 99, 99.9, 99.99};
 constexpr std::string_view kReportedNames[] = {"p50", "p90", "p99", "p99_9", "p99_99"};
 
 std::string to_json(const ReplayArguments& arguments, const Outcome& outcome, bool paced) {
-  nlohmann::json object = {{"topic", arguments.topic},        {"to", arguments.to},
-                           {"speed", arguments.speed},        {"records", outcome.records},
-                           {"bytes", outcome.bytes},          {"recorded_ns", outcome.span_ns},
-                           {"elapsed_ns", outcome.elapsed_ns}};
+  nlohmann::json object = {{"topic", arguments.topic},       {"to", arguments.to},
+                           {"speed", arguments.speed},       {"records", outcome.records},
+                           {"bytes", outcome.bytes},         {"missed", outcome.missed},
+                           {"recorded_ns", outcome.span_ns}, {"elapsed_ns", outcome.elapsed_ns}};
   if (paced) {
     nlohmann::json& late = object["late_ns"];
     late["min"] = outcome.late_ns->min();
@@ -221,6 +230,7 @@ int replay(const GlobalOptions& options, ReplayArguments arguments) {
   Outcome outcome;
   const bool paced = std::isfinite(*speed);
   Status status = play(*source, *producer, *speed, outcome);
+  note_missed(options, outcome.missed);
   const bool on_disk = target->configs.at("storage") != "memory";
   if (status && on_disk && outcome.records > 0 && !producer->flush())
     status = std::unexpected(producer->error());
@@ -255,8 +265,9 @@ void add_replay(CLI::App& root, GlobalOptions& options, int& exit_code) {
   command->footer(
       "Partitions are merged by timestamp. Records keep key, value, headers, timestamp and partition. A "
       "target\n"
-      "that is missing is created with the source's partitions and configurations, and retention.ms=-1. "
-      "Plays\n"
+      "that is missing is created with the source's partitions and configurations, and retention.ms=-1; one "
+      "with\n"
+      "message.timestamp.type=LogAppendTime, which would change the timestamps, is refused. Plays\n"
       "what is in the log at the start, returns when all of it is synced, and reports how long after its "
       "due\n"
       "time each record was committed. With --isolation-level read_committed a partition ends in front of "

@@ -1,5 +1,7 @@
 #include "tools/replay_source.h"
 
+#include <algorithm>
+
 #include "tools/session.h"
 
 namespace ringtail::tools {
@@ -42,12 +44,16 @@ Status ReplaySource::refill(Lane& lane) {
       if (wanted(lane.records.front())) return {};
       lane.records = lane.records.subspan(1);
     }
-    const Result<bool> at_end = is_at_end(lane);
+    const Result<Offset> position = lane.consumer.position(lane.id);
+    if (!position) return std::unexpected(position.error());
+    const Result<bool> at_end = is_at_end(lane, *position);
     if (!at_end) return std::unexpected(at_end.error());
     lane.ended = !lane.records.empty() || *at_end || interrupt::pending();
     if (lane.ended) break;
+    const std::uint64_t missed = lane.consumer.missed();
     const Result<std::span<const Record>> records = lane.consumer.poll(std::chrono::milliseconds(100));
     if (!records) return std::unexpected(records.error());
+    missed_ += std::min(lane.consumer.missed() - missed, lane.end - *position);
     lane.records = *records;
     lane.idle = records->empty();
   }
@@ -56,14 +62,12 @@ Status ReplaySource::refill(Lane& lane) {
 
 // What stands behind an open transaction is not there yet for who reads committed records. To find out takes
 // a walk to the log end, so it is asked only once a poll has brought nothing.
-Result<bool> ReplaySource::is_at_end(const Lane& lane) const {
-  const Result<Offset> position = lane.consumer.position(lane.id);
-  if (!position) return std::unexpected(position.error());
-  if (*position >= lane.end) return true;
+Result<bool> ReplaySource::is_at_end(const Lane& lane, Offset position) const {
+  if (position >= lane.end) return true;
   if (isolation_ == IsolationLevel::read_uncommitted || !lane.idle) return false;
   const Result<Offset> stable = lane.consumer.last_stable_offset(lane.id);
   if (!stable) return std::unexpected(stable.error());
-  return *stable <= *position;
+  return *stable <= position;
 }
 
 // Timestamps given by producers need not rise with the offsets, so each one is looked at.

@@ -29,6 +29,9 @@ class ReplaySource {
   // The next record, or null at the end. Blocks while it is read.
   Result<const Record*> next();
 
+  // Of what was to be played, the records that were overwritten or deleted before they were read.
+  std::uint64_t missed() const { return missed_; }
+
  private:
   // One partition. A consumer for each, for records stay valid only until their consumer polls again.
   struct Lane {
@@ -42,13 +45,14 @@ class ReplaySource {
 
   ReplaySource(TimeRange range, IsolationLevel isolation) : range_(range), isolation_(isolation) {}
   Status refill(Lane& lane);
-  Result<bool> is_at_end(const Lane& lane) const;
+  Result<bool> is_at_end(const Lane& lane, Offset position) const;
   bool wanted(const Record& record) const;
 
   TimeRange range_;
   IsolationLevel isolation_;
   std::vector<Lane> lanes_;
   Lane* played_ = nullptr;  // the lane whose first record was handed out
+  std::uint64_t missed_ = 0;
 };
 
 }  // namespace ringtail::tools

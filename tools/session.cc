@@ -97,6 +97,12 @@ void note(const GlobalOptions& options, std::string_view message) {
   }
 }
 
+void note_missed(const GlobalOptions& options, std::uint64_t records) {
+  if (records == 0) return;
+  note(options, fmt::format("missed {} records that were overwritten or deleted before they were read",
+                            grouped(records)));
+}
+
 namespace interrupt {
 namespace {
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -33,6 +34,8 @@ int finish(const GlobalOptions& options, const nlohmann::json& object, std::stri
 // A line (an object with --json) that is no error: something the user should know, although the command
 // goes on.
 void note(const GlobalOptions& options, std::string_view message);
+// Such a line of the records that a command's readers have missed; none where there are none.
+void note_missed(const GlobalOptions& options, std::uint64_t records);
 
 // SIGINT and SIGTERM end a command at its next convenient point; a second one kills. SIGPIPE is
 // ignored: a command whose reader went away ends quietly.

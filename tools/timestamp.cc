@@ -36,6 +36,17 @@ bool multiply_add(std::int64_t value, std::int64_t factor, std::int64_t addend, 
   return !__builtin_mul_overflow(value, factor, &out) && !__builtin_add_overflow(out, addend, &out);
 }
 
+// Whether the day exists: strptime takes 31 February, and timegm makes another day of it. The time of day is left out,
+// for a leap second belongs to the next day there.
+bool is_day(const std::tm& parts) {
+  std::tm day = {};
+  day.tm_year = parts.tm_year;
+  day.tm_mon = parts.tm_mon;
+  day.tm_mday = parts.tm_mday;
+  ::timegm(&day);
+  return day.tm_mon == parts.tm_mon && day.tm_mday == parts.tm_mday;
+}
+
 }  // namespace
 
 Result<TimestampFormat> TimestampFormat::make(std::string_view format) {
@@ -111,6 +122,7 @@ Result<std::int64_t> TimestampFormat::parse_broken_down(std::string_view text) c
   parts.tm_mday = 1;
   const char* end = ::strptime(rest.c_str(), (before_ + after_).c_str(), &parts);
   if (end == nullptr || end != rest.c_str() + rest.size()) return bad_time(text, "of the given format");
+  if (!is_day(parts)) return bad_time(text, "of a day that exists");
   const long zone_seconds = parts.tm_gmtoff;
   const std::int64_t seconds = ::timegm(&parts) - zone_seconds;
   std::int64_t ns;

@@ -146,6 +146,7 @@ void add_top(CLI::App& root, GlobalOptions& options, int& exit_code) {
   CLI::App* command = root.add_subcommand("top", "Watch topics, processes and consumer groups live");
   command->add_option("-i,--interval", arguments->interval_s, "Seconds between samples")
       ->check(CLI::Range(0.05, 86400.0))
+      ->check(number_above_zero())  // the range has room for what is no number
       ->type_name("SECONDS")
       ->capture_default_str();
   command->add_option("-n,--samples", arguments->samples, "Stop after N samples; implies --plain")

@@ -149,6 +149,17 @@ TEST_F(CliGroupTest, ALimitCommitsExactlyWhatWasPrinted) {
   EXPECT_EQ(next("5"), numbers(5, 10));
 }
 
+TEST_F(CliGroupTest, WhatCouldNotBeWrittenIsNotCommitted) {
+  run_ok({"topic", "create", "orders"});
+  produce_numbers("orders", 0, 10);
+  const std::string line = std::string(RINGTAIL_BINARY) +
+                           " consume orders --group billing --from-beginning --exit-at-end > /dev/full";
+  const CommandResult full = run_command({"bash", "-c", line}, {}, environment());
+  EXPECT_EQ(full.exit_code, 1);
+  EXPECT_THAT(full.err, HasSubstr("cannot write to standard output"));
+  EXPECT_EQ(read_on("billing", "orders"), numbers(0, 10));
+}
+
 TEST_F(CliGroupTest, PositionsSurviveTheEndOfAllProcessesAndOfTheSharedMemory) {
   run_ok({"topic", "create", "orders"});
   produce_numbers("orders", 0, 10);

@@ -1,5 +1,10 @@
 // ringtail import
 #include <gmock/gmock.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <thread>
 
 #include "integration/cli.h"
 
@@ -24,6 +29,15 @@ class CliImportTest : public CliTest {
     EXPECT_EQ(result.exit_code, 0) << result.err;
   }
   std::string consume(const std::string& format) { return consume_all("t", {"--format", format}); }
+  // Whether a program has its signal handlers and sleeps.
+  static bool sleeps(pid_t pid) {
+    const std::string status = read_file("/proc/" + std::to_string(pid) + "/status");
+    constexpr std::string_view kCaught = "SigCgt:\t";
+    const std::size_t at = status.find(kCaught);
+    if (at == std::string::npos) return false;
+    const unsigned long long caught = std::stoull(status.substr(at + kCaught.size(), 16), nullptr, 16);
+    return (caught >> (SIGINT - 1) & 1) != 0 && status.find("State:\tS") != std::string::npos;
+  }
 };
 
 const std::filesystem::path kOrders = std::filesystem::path(RINGTAIL_SOURCE_DIR) / "tests/data/orders.csv";
@@ -140,6 +154,34 @@ TEST_F(CliImportTest, ShortFractionsAreNotMistakenForNanoseconds) {
   EXPECT_EQ(consume("%T "), "1930401000500000000 -1500000000 ");
 }
 
+TEST_F(CliImportTest, DaysThatDoNotExistAreNoTimestamps) {
+  const auto import_time = [this](const std::string& format, const std::string& text) {
+    return import("csv", "ts\n" + text + "\n", {"--timestamp-column", "ts", "--timestamp-format", format});
+  };
+  const std::vector<std::pair<std::string, std::string>> right = {{"%F", "2032-02-29"},
+                                                                  {"%Y-%j", "2032-366"},
+                                                                  {"%Y/%m", "2032/03"},
+                                                                  {"%F %T", "2016-12-31 23:59:60"},
+                                                                  {"%F %T%z", "2016-12-31 23:59:60-0500"}};
+  for (const auto& [format, text] : right) EXPECT_EQ(import_time(format, text).err, "") << format << text;
+  EXPECT_EQ(consume("%I\\n"),
+            "2032-02-29T00:00:00.000000000Z\n"
+            "2032-12-31T00:00:00.000000000Z\n"
+            "2032-03-01T00:00:00.000000000Z\n"
+            "2017-01-01T00:00:00.000000000Z\n"
+            "2017-01-01T05:00:00.000000000Z\n");
+  const std::vector<std::pair<std::string, std::string>> wrong = {{"%F", "2031-02-29"},
+                                                                  {"%F", "2031-02-31"},
+                                                                  {"%d.%m.%Y", "31.04.2031"},
+                                                                  {"%F %T.%f", "2031-06-31 14:30:00.5"},
+                                                                  {"%Y-%j", "2031-366"}};
+  for (const auto& [format, text] : wrong) {
+    const CommandResult result = import_time(format, text);
+    EXPECT_EQ(result.exit_code, 1) << text;
+    EXPECT_THAT(result.err, HasSubstr("'" + text + "' is no timestamp of a day that exists"));
+  }
+}
+
 TEST_F(CliImportTest, TimestampsThatAreNoneAreNamedWithTheirLine) {
   const std::vector<std::pair<std::string, std::string>> cases = {{"auto", "soon"},
                                                                   {"auto", ""},
@@ -215,6 +257,29 @@ TEST_F(CliImportTest, JsonLinesByNameAndByPointer) {
   const std::string path = write_file("pointer.jsonl", lines).string();
   run_ok({"import", "jsonl", path, "--topic", "p", "--key-column", "/deep/k~1e~0y/1"});
   EXPECT_EQ(consume_all("p", {"--format", "%k|"}), "in|2||");
+}
+
+TEST_F(CliImportTest, OfJsonMembersWithOneNameTheLastCounts) {
+  import_ok("jsonl",
+            "{\"k\":\"a\",\"k\":\"b\"}\n{\"k\":\"a\",\"k\":null}\n{\"k\":\"a\",\"k\":[1]}\n"
+            "{\"k\":null,\"k\":\"c\",\"kk\":null}\n",
+            {"--key-column", "k"});
+  EXPECT_EQ(consume("%K:%k "), "1:b -1: -1: 1:c ");
+  const std::string path =
+      write_file("deep.jsonl", "{\"k\":{\"x\":1},\"k\":5}\n{\"k\":5,\"k\":{\"x\":1}}\n").string();
+  run_ok({"import", "jsonl", path, "--topic", "deep", "--key-column", "/k/x"});
+  EXPECT_EQ(consume_all("deep", {"--format", "%K:%k "}), "-1: 1:1 ");
+}
+
+TEST_F(CliImportTest, AnInterruptEndsTheWaitForAPipesWriter) {
+  const std::string path = (directory() / "pipe").string();
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  Command waiting(command_line({"import", "lines", path, "--topic", "t"}), environment());
+  while (!sleeps(waiting.pid())) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  waiting.signal(SIGINT);
+  const CommandResult result = waiting.wait();
+  EXPECT_EQ(result.exit_code, 130);
+  EXPECT_EQ(result.err, "");
 }
 
 TEST_F(CliImportTest, JsonLinesHaveNoKeysWhereNoneWereAskedFor) {

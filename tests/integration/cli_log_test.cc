@@ -25,11 +25,12 @@ class CliLogTest : public CliTest {
   std::filesystem::path segment() const { return partition(0) / "00000000000000000000.log"; }
 
   // Changes one byte in the middle of record 501. (Behind "50" the next frame begins with a "0".)
-  void damage() const {
-    const std::string content = read_file(segment());
+  void damage() const { damage(segment()); }
+  static void damage(const std::filesystem::path& path) {
+    const std::string content = read_file(path);
     const std::size_t at = content.find("record number 501");
     ASSERT_NE(at, std::string::npos);
-    std::fstream file(segment(), std::ios::in | std::ios::out | std::ios::binary);
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(static_cast<std::streamoff>(at + 3));
     file.put('X');
   }
@@ -92,6 +93,41 @@ TEST_F(CliLogTest, AFaultComesWithTheWayOutAndThatGoes) {
   EXPECT_EQ(lines_of(rest).size(), 498u);
   EXPECT_THAT(run({"doctor", "--dir", log_dir().string()}).out,
               HasSubstr("not looked at: `ringtail log verify " + log_dir().string() + "`"));
+}
+
+TEST_F(CliLogTest, TheWayOutNamesTopicAndPartitionHoweverThePathIsGiven) {
+  damage();
+  const std::vector<std::pair<std::filesystem::path, std::string>> names = {
+      {log_dir() / "topics", "t/0"},
+      {log_dir() / "topics/t", "0"},
+      {partition(0), "."},
+      {partition(0), segment().filename().string()}};
+  for (const auto& [folder, name] : names) {
+    SCOPED_TRACE(name);
+    const CommandResult result = run_command(
+        {"env", "-C", folder.string(), RINGTAIL_BINARY, "log", "verify", name}, {}, environment());
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_THAT(result.out, HasSubstr("ringtail consume t --partition 0 --offset 502"));
+    EXPECT_THAT(result.out, HasSubstr("t/0  "));
+  }
+}
+
+TEST_F(CliLogTest, WhatStandsInFrontOfAFaultIsPrinted) {
+  run_ok({"topic", "create", "small", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+  std::string input;
+  for (int i = 0; i < 20'000; ++i) input += "record number " + std::to_string(i) + "\n";
+  run_ok({"produce", "small", "--durable"}, input);  // more than the ring holds
+  damage(log_dir() / "topics/small/0/00000000000000000000.log");
+  const CommandResult consumed = run({"consume", "small", "--from-beginning", "--exit-at-end"});
+  EXPECT_EQ(consumed.exit_code, 1);
+  EXPECT_THAT(consumed.err, HasSubstr("no valid frame"));
+  EXPECT_EQ(lines_of(consumed.out).size(), 501u);
+
+  std::ofstream(partition(1) / "00000000000000000007.log") << "no segment";
+  const CommandResult dumped = run({"log", "dump", partition(1).string()});
+  EXPECT_EQ(dumped.exit_code, 1);
+  EXPECT_THAT(dumped.err, HasSubstr("00000000000000000007.log"));
+  EXPECT_THAT(dumped.out, StartsWith("position=0 offset=0 "));
 }
 
 TEST_F(CliLogTest, RecordsThatHadBeenSyncedAndAreGoneAreAnErrorThatSaysFromWhereOn) {

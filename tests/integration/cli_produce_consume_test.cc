@@ -222,6 +222,28 @@ TEST_F(CliProduceConsumeTest, LongLinesWithinTheLimitArriveWhole) {
   EXPECT_EQ(consume_all("t"), input);
 }
 
+// The bound is against hanging.
+TEST_F(CliProduceConsumeTest, AtTheEndOfTheStartItEndsThoughMoreHasComeMeanwhile) {
+  run_ok({"topic", "create", "small", "--config", "term.bytes=65536", "--config", "ring.terms=4"});
+  const auto records = [](int from, int to) {
+    std::string text;
+    for (int i = from; i < to; ++i) text += std::string(1'000, 'x') + std::to_string(i) + "\n";
+    return text;
+  };
+  const std::string before = records(0, 6'000);  // more than is read from a file at once
+  run_ok({"produce", "small", "--durable"}, before);
+  std::vector<std::string> line = command_line({"consume", "small", "--from-beginning", "--exit-at-end"});
+  line.insert(line.begin(), {"timeout", "60"});
+  Command reader(line, environment());
+  ASSERT_TRUE(reader.wait_for_output("x0\n"));
+  // From here on nobody takes its output until it is waited for, so it has not come to the end yet.
+  run_ok({"produce", "small", "--durable"}, records(6'000, 8'000));
+  const CommandResult result = reader.wait();
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(lines_of(result.out).size(), 6'000u);
+  EXPECT_TRUE(result.out == before);
+}
+
 TEST_F(CliProduceConsumeTest, FollowersSeeRecordsAsTheyCome) {
   Command follower(command_line({"consume", "t", "--from-beginning", "--follow"}), environment());
   run_ok({"produce", "t"}, "first\n");

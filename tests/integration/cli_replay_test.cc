@@ -2,7 +2,10 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 
-#include <map>
+#include <algorithm>
+#include <chrono>
+#include <span>
+#include <thread>
 
 #include "integration/cli.h"
 #include "ringtail/ringtail.h"
@@ -11,6 +14,7 @@ namespace ringtail::test {
 namespace {
 
 using nlohmann::json;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 const std::filesystem::path kOrders = std::filesystem::path(RINGTAIL_SOURCE_DIR) / "tests/data/orders.csv";
@@ -82,21 +86,87 @@ TEST_F(CliReplayTest, PartitionsHeadersAndConfigurationsAreKept) {
 }
 
 TEST_F(CliReplayTest, PartitionsAreMergedByTime) {
-  run_ok({"topic", "create", "two", "--partitions", "2"});
-  for (int i = 0; i < 10; ++i) {
-    run_ok({"produce", "two", "--partition", std::to_string(i % 2)}, std::to_string(i) + "\n");
+  auto log = Log::open({.dir = log_dir()});
+  ASSERT_TRUE(log) << to_string(log.error());
+  Admin admin(*log);
+  // What comes before an hour without records tells in which order they are played.
+  constexpr std::int64_t kStartNs = 1'900'000'000'000'000'000;
+  constexpr std::int64_t kHourNs = 3'600'000'000'000;
+  for (const std::uint32_t before : {3u, 6u, 9u}) {
+    SCOPED_TRACE(before);
+    const std::string from = "two-" + std::to_string(before);
+    const std::string to = from + "-copy";
+    ASSERT_TRUE(admin.create_topic({.name = from, .partitions = 2}));
+    auto writer = Producer::open(*log, {.topic = from});
+    ASSERT_TRUE(writer) << to_string(writer.error());
+    for (std::uint32_t i = 0; i < 10; ++i) {
+      const std::string value = std::to_string(i);
+      const std::int64_t time_ns = kStartNs + i + (i < before ? 0 : kHourNs);
+      const ProducerRecord record{.value = value, .partition = PartitionId(i % 2), .timestamp_ns = time_ns};
+      ASSERT_TRUE(writer->send(record)) << to_string(writer->error());
+    }
+    Command replay(command_line({"replay", from, "--to", to}), environment());
+    const auto played = [&] {
+      std::uint64_t records = 0;
+      const auto target = admin.describe_topic(to);
+      if (!target) return records;
+      for (const PartitionDescription& one : target->partitions) records += one.log_end_offset.value();
+      return records;
+    };
+    while (played() < before) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    replay.signal(SIGINT);
+    EXPECT_EQ(replay.wait().exit_code, 130);
+    std::string values = consume_all(to, {"--format", "%s"});
+    std::ranges::sort(values);
+    EXPECT_EQ(values, std::string("0123456789").substr(0, before));
   }
-  run_ok(
-      {"topic", "create", "times", "--partitions", "2", "--config", "message.timestamp.type=LogAppendTime"});
-  run_ok({"replay", "two", "--speed", "max", "--to", "times"});
-  // The target's own times tell in which order the records came.
-  std::multimap<std::string, std::string> in_order;
-  for (const std::string& line : lines_of(consume_all("times", {"--format", "%T %s\\n"}))) {
-    in_order.emplace(line.substr(0, line.find(' ')), line.substr(line.find(' ') + 1));
-  }
-  std::string values;
-  for (const auto& [time, value] : in_order) values += value;
-  EXPECT_EQ(values, "0123456789");
+}
+
+TEST_F(CliReplayTest, WhatIsOverwrittenMeanwhileIsToldAsMissed) {
+  auto log = Log::open({.dir = log_dir()});
+  ASSERT_TRUE(log) << to_string(log.error());
+  Admin admin(*log);
+  ASSERT_TRUE(admin.create_topic({.name = "recorded",
+                                  .configs = {{"storage", "memory"},
+                                              {"on.full", "overwrite"},
+                                              {"term.bytes", "1048576"},
+                                              {"ring.terms", "4"}}}));
+  ASSERT_TRUE(admin.create_topic(
+      {.name = "copy",
+       .configs = {
+           {"storage", "memory"}, {"on.full", "block"}, {"term.bytes", "65536"}, {"ring.terms", "4"}}}));
+  auto writer = Producer::open(*log, {.topic = "recorded"});
+  ASSERT_TRUE(writer) << to_string(writer.error());
+  const std::string value(100, 'x');
+  const auto send = [&](std::uint64_t records) {
+    for (std::uint64_t i = 0; i < records; ++i)
+      ASSERT_TRUE(writer->send(value)) << to_string(writer->error());
+  };
+  constexpr std::uint64_t kRecorded = 6'000;
+  send(kRecorded);
+  // As long as this reader holds the copy's ring, the replay comes no further than its end.
+  auto holder = Consumer::open(*log);
+  ASSERT_TRUE(holder) << to_string(holder.error());
+  const TopicPartition copy{"copy", PartitionId(0)};
+  ASSERT_TRUE(holder->assign(std::span(&copy, 1)));
+  ASSERT_TRUE(holder->poll(std::chrono::nanoseconds(0)));
+  Command replay(command_line({"replay", "recorded", "--speed", "max", "--to", "copy", "--json"}),
+                 environment());
+  while (holder->end_offset(copy).value_or(Offset(0)) < Offset(1'000))
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  send(80'000);
+  ASSERT_TRUE(holder->assign(std::span<const TopicPartition>()));
+  const CommandResult result = replay.wait();
+  EXPECT_EQ(result.exit_code, 0);
+  const json report = json::parse(result.out, nullptr, false);
+  ASSERT_TRUE(report.is_object()) << result.out << result.err;
+  const std::uint64_t missed = report.value("missed", std::uint64_t{0});
+  EXPECT_GT(missed, 0u);
+  EXPECT_EQ(report["records"].get<std::uint64_t>() + missed, kRecorded);
+  EXPECT_THAT(notes_of(result.err),
+              ElementsAre(::testing::MatchesRegex(
+                  "missed [0-9,]+ records that were overwritten or deleted before they were read")));
+  EXPECT_EQ(run_json({"replay", "feed", "--speed", "max"})["missed"], 0);
 }
 
 TEST_F(CliReplayTest, OnlyTheWantedTimesArePlayed) {
@@ -166,6 +236,19 @@ TEST_F(CliReplayTest, ATargetWithFewerPartitionsIsRefused) {
   const CommandResult result = run({"replay", "many", "--to", "few"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("has 2 partitions, 'many' has 3"));
+}
+
+TEST_F(CliReplayTest, ATargetThatWouldChangeTheTimestampsIsRefused) {
+  run_ok({"topic", "create", "times", "--config", "message.timestamp.type=LogAppendTime"});
+  const CommandResult result = run({"replay", "feed", "--speed", "max", "--to", "times"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("topic 'times' has message.timestamp.type=LogAppendTime"));
+  EXPECT_THAT(result.err, HasSubstr("--to"));
+  EXPECT_EQ(consume_all("times"), "");
+  // A missing one is made without it.
+  run_ok({"produce", "times"}, "x\n");
+  run_ok({"replay", "times", "--speed", "max"});
+  EXPECT_EQ(records_of("times-replay"), records_of("times"));
 }
 
 TEST_F(CliReplayTest, AnInterruptEndsItWithTheReportOfWhatWasPlayed) {

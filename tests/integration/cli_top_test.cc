@@ -286,8 +286,13 @@ TEST_F(CliTopTest, SaysSoWhenThereIsNoLogOrItVanishes) {
 
 TEST_F(CliTopTest, RefusesWhatItCannotDo) {
   run_ok({"topic", "create", "orders"});
-  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
-           {"-i", "0"}, {"-i", "soon"}, {"-n", "0"}, {"--view", "nothing"}, {"orders"}}) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{"-i", "0"},
+                                             {"-i", "soon"},
+                                             {"-i", "nan", "-n", "1"},
+                                             {"-n", "0"},
+                                             {"--view", "nothing"},
+                                             {"orders"}}) {
     std::vector<std::string> line = {"top"};
     line.insert(line.end(), arguments.begin(), arguments.end());
     EXPECT_EQ(run(line).exit_code, 2) << arguments.front();

@@ -145,7 +145,8 @@ TEST_F(CliTest, AUsageErrorNamesTheWordThatIsWrongAndTheRangeThatThereIs) {
   EXPECT_THAT(run({"topic", "create", "a", "--partitions", "0"}).err,
               HasSubstr("--partitions: '0' is no whole number from 1 to 4096"));
   EXPECT_THAT(run({"top", "-n", "0"}).err, HasSubstr("'0' is no whole number of at least 1"));
-  EXPECT_THAT(run({"perf", "latency", "--seconds", "0"}).err, HasSubstr("'0' is no number above 0"));
+  EXPECT_THAT(run({"perf", "latency", "--seconds", "0"}).err,
+              HasSubstr("'0' is no number above 0, up to 1e9"));
 }
 
 TEST_F(CliTest, TheHelpThatAUsageErrorNamesIsThatOfTheSubCommand) {
@@ -217,21 +218,25 @@ TEST_F(CliTest, AnExceptionIsAnErrorAsAnyOther) {
   EXPECT_EQ(text.err, "ringtail: " + error["error"]["message"].get<std::string>() + "\n");
 }
 
+// What bash offers in place of the last of `words`.
+std::vector<std::string> completions(const std::filesystem::path& script, const std::string& words,
+                                     const std::vector<std::string>& environment) {
+  const std::string binary_dir = std::filesystem::path(RINGTAIL_BINARY).parent_path().string();
+  const std::string program = "PATH=" + binary_dir + ":$PATH; source " + script.string() + "; COMP_WORDS=(" +
+                              words +
+                              "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _ringtail; "
+                              "printf '%s\\n' \"${COMPREPLY[@]}\"";
+  const CommandResult result = run_command({"bash", "-c", program}, {}, environment);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.err, "") << words;
+  return lines_of(result.out);
+}
+
 TEST_F(CliTest, CompletionKnowsCommandsOptionsChoicesAndTopics) {
   run_ok({"topic", "create", "orders"});
   run_ok({"consume", "orders", "--group", "billing", "--from-beginning", "--exit-at-end"});
   const std::filesystem::path script = write_file("completion.bash", run_ok({"completion", "bash"}));
-  const std::string binary_dir = std::filesystem::path(RINGTAIL_BINARY).parent_path().string();
-  const auto complete = [&](const std::string& words) {
-    const std::string program = "PATH=" + binary_dir + ":$PATH; source " + script.string() +
-                                "; COMP_WORDS=(" + words +
-                                "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _ringtail; "
-                                "printf '%s\\n' \"${COMPREPLY[@]}\"";
-    const CommandResult result = run_command({"bash", "-c", program}, {}, environment());
-    EXPECT_EQ(result.exit_code, 0) << result.err;
-    EXPECT_EQ(result.err, "") << words;
-    return lines_of(result.out);
-  };
+  const auto complete = [&](const std::string& words) { return completions(script, words, environment()); };
   using ::testing::Contains;
   using ::testing::ElementsAre;
   EXPECT_THAT(complete("ringtail topi"), ElementsAre("topic"));
@@ -254,6 +259,19 @@ TEST_F(CliTest, CompletionKnowsCommandsOptionsChoicesAndTopics) {
   EXPECT_THAT(complete("ringtail topic list --js"), ElementsAre("--json"));
   EXPECT_THAT(complete("ringtail import csv " + script.string().substr(0, script.string().size() - 3)),
               ElementsAre(script.string()));
+}
+
+TEST_F(CliTest, CompletionRunsNothingThatStandsInAGroupsName) {
+  run_ok({"topic", "create", "orders"});
+  const std::string trace = (directory() / "ran").string();
+  for (const std::string& group : {"$(touch${IFS}" + trace + ")", std::string("two words")})
+    run_ok({"consume", "orders", "--group", group, "--exit-at-end"});
+  const std::filesystem::path script = write_file("completion.bash", run_ok({"completion", "bash"}));
+  using ::testing::ElementsAre;
+  EXPECT_THAT(completions(script, "ringtail group describe '$(t'", environment()),
+              ElementsAre("\\$\\(touch\\$\\{IFS\\}" + trace + "\\)"));
+  EXPECT_THAT(completions(script, "ringtail group describe two", environment()), ElementsAre("two\\ words"));
+  EXPECT_FALSE(std::filesystem::exists(trace));
 }
 
 TEST_F(CliTest, DoctorFindsSomethingAboutEverythingItLooksAt) {

@@ -152,6 +152,37 @@ TEST_F(PerfTest, WritesTheDistributionAsTextAndAsAPage) {
   }
 }
 
+TEST_F(PerfTest, AFileThatCannotBeWrittenCostsNeitherTheMeasurementNorTheOtherFile) {
+  const auto result = run_here({"--json", "perf", "latency", "--count", "1000", "--repeat", "1", "--storage",
+                                "memory", "--hgrm", "missing/delays.hgrm", "--html", "delays.html"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_NE(result.err.find("cannot create 'missing/delays.hgrm'"), std::string::npos) << result.err;
+  const json printed = json::parse(result.out, nullptr, false);
+  ASSERT_TRUE(printed.is_object()) << result.out;
+  EXPECT_EQ(printed["count"], 1000);
+  EXPECT_NE(read_file(directory() / "delays.html").find("<svg"), std::string::npos);
+}
+
+TEST_F(PerfTest, AReaderThatGoesAwayIsNoError) {
+  std::vector<std::string> line =
+      command({"perf", "latency", "--count", "1000", "--repeat", "1", "--storage", "memory"});
+  line.insert(line.begin(), {"bash", "-c", "\"$@\" | true; exit ${PIPESTATUS[0]}", "bash"});
+  const auto result = run_command(line);
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err, "");
+}
+
+// At this rate a record of a warm-up would be followed by the one to measure after a quarter of an hour. The bound is
+// against hanging.
+TEST_F(PerfTest, AWarmUpOfNoRecordsIsNone) {
+  std::vector<std::string> line = command({"--json", "perf", "latency", "--rate", "0.001", "--count", "1",
+                                           "--warmup", "0", "--repeat", "1", "--storage", "memory"});
+  line.insert(line.begin(), {"timeout", "60"});
+  const auto result = run_command(line);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(json::parse(result.out, nullptr, false)["count"], 1) << result.out;
+}
+
 TEST_F(PerfTest, MeasuresInTheLogThatIsNamedAndDeletesItsTopics) {
   const auto result = run_here(
       {"--dir", "log", "perf", "throughput", "--count", "10000", "--warmup", "100", "--repeat", "2"});
@@ -173,6 +204,9 @@ TEST_F(PerfTest, RefusesWhatCannotBeMeasured) {
       {"perf", "latency", "--wait", "patiently"},
       {"perf", "latency", "--cpus", "0,99999"},
       {"perf", "latency", "--rate", "-1"},
+      {"perf", "latency", "--rate", "1e10"},
+      {"perf", "latency", "--seconds", "1e300"},
+      {"perf", "latency", "--seconds", "nan"},
       {"perf", "throughput", "--batch", "0"},
       {"perf", "throughput", "--batch", "2", "--claim"},
       {"perf", "throughput", "--producers", "2", "--exclusive"},
