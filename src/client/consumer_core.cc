@@ -326,14 +326,15 @@ void ConsumerCore::yield(std::int64_t now_ns) {
 
 // Sleeps until a producer commits to one of the partitions, wake(), a change in the group, or the deadline. A reader
 // that has data keeps it from that, but if it had some where it stands before the last look: where words of a ring were
-// written over, that may be so for ever. Then this looks again after a while.
+// written over, that may be so for ever. Then this looks again after a while; and so it does where a producer stands
+// still between taking the flag of those who sleep and waking them (of one that has died the keeper knows).
 void ConsumerCore::sleep(std::int64_t deadline_ns) {
   waiters_.clear();
   waiters_.push_back({&wake_, wake_seen_});
   if (membership_) {
     waiters_.push_back({&membership_->attention(), membership_->attention_seen()});
-    deadline_ns = std::min(deadline_ns, monotonic_ns() + slice_ns());
   }
+  deadline_ns = std::min(deadline_ns, monotonic_ns() + slice_ns());
   for (const log::PartitionReader* reader : readers_) {
     shm::Partition& entry = reader->partition().entry();
     waiters_.push_back(

@@ -35,8 +35,9 @@ std::string what_of(const std::exception_ptr& thrown) {
 
 }  // namespace
 
-// How long to sleep at most, so that the coordinator sees this member polling.
+// How long to sleep at most; a member, so that the coordinator sees it polling.
 std::int64_t ConsumerCore::slice_ns() const {
+  if (!membership_) return kLongestSliceNs;
   return std::min(kLongestSliceNs, bounded_time(options_.max_poll_interval).count() / 3);
 }
 

@@ -72,9 +72,9 @@ Status LogCore::note_cluster(const std::string& cluster) const {
 Status LogCore::start_candidate() {
   const auto path = keeper_lock();
   if (options_.keeper == KeeperMode::none || (options_.keeper == KeeperMode::embedded && is_of_cluster())) {
-    auto free = shm::RoleLock::try_acquire(path);
-    if (free) return std::unexpected(log::nobody_keeps(options_.dir));
-    return free.error().code == Code::would_block ? Status{} : std::unexpected(free.error());
+    const auto held = shm::is_role_held(path);
+    if (!held) return std::unexpected(held.error());
+    return *held ? Status{} : std::unexpected(log::nobody_keeps(options_.dir));
   }
   // What stands there may be a dead keeper's that had this process's pid, as each has that is the first of its
   // container, and would be taken for the word of this one. holds_role() comes behind the store.

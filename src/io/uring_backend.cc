@@ -36,7 +36,7 @@ std::string_view remedy(int error) {
     case EPERM:
     case EACCES:
       return "allow it in the container's seccomp profile, or set sysctl kernel.io_uring_disabled=0";
-    case ENOSYS: return "this kernel was built without it";
+    case ENOSYS: return "this kernel was built without it, or is older than 5.6";
     case ENOMEM: return "raise the memory-lock limit (ulimit -l)";
     default: return "use the pwrite backend";
   }
@@ -61,6 +61,11 @@ Result<std::unique_ptr<UringBackend>> UringBackend::make(unsigned depth) {
   io_uring ring;
   int result = io_uring_queue_init(depth * 2, &ring, 0);
   if (result == -ENOMEM && raise_memlock_limit()) result = io_uring_queue_init(depth * 2, &ring, 0);
+  // Its reads and writes came with Linux 5.6, as did this.
+  if (result == 0 && (ring.features & IORING_FEAT_RW_CUR_POS) == 0) {
+    io_uring_queue_exit(&ring);
+    result = -ENOSYS;
+  }
   // SYNC: behind the mapping; pairs with the destructor's increment ahead of giving one back, for this may be the same
   // memory. The kernel has ordered them; ThreadSanitizer cannot see that.
   unmapped.load(std::memory_order_acquire);
@@ -177,8 +182,9 @@ void UringBackend::take(const io_uring_cqe& cqe) {
   Operation& operation = operations_[index];
   const std::int64_t result = cqe.res;
   if ((cqe.user_data & 1) == kSyncPart) {
-    // A sync counts only for data that was there before it.
-    if (result >= 0 && !operation.data_due) operation.sync_due = false;
+    // A sync counts only for data that was there before it began.
+    if (result >= 0 && !operation.data_due && !operation.is_parted) operation.sync_due = false;
+    operation.is_parted = false;
     // EFAULT, of a sync that has no memory: the submitting thread ended before the link got to it.
     const bool again = is_transient(result) || result == -EFAULT;
     if (result < 0 && !again && operation.error == 0) operation.error = result;
@@ -204,6 +210,7 @@ void UringBackend::take(const io_uring_cqe& cqe) {
 // Hands queued entries to the kernel and, with `wait`, blocks until one is done.
 void UringBackend::enter(bool wait) {
   const int result = wait ? io_uring_submit_and_wait(&ring_, 1) : io_uring_submit(&ring_);
+  part_last();
   // EAGAIN, EBUSY: the kernel is short of memory or wants completions taken first. The entries stay
   // queued, and the next call hands them over.
   if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -EBUSY) return;
@@ -211,6 +218,16 @@ void UringBackend::enter(bool wait) {
   logger().critical("io_uring_enter failed ({}); the state of operations in flight is unknown",
                     errno_text(-result));
   std::abort();
+}
+
+// A chain ends where the kernel has taken no more, short of memory for a request: a sync that it takes later does not
+// wait for its write any more.
+void UringBackend::part_last() {
+  if (io_uring_sq_ready(&ring_) == 0) return;
+  const unsigned head = io_uring_smp_load_acquire(ring_.sq.khead);
+  const io_uring_sqe& next = ring_.sq.sqes[head & *ring_.sq.kring_mask];
+  Operation& operation = operations_[next.user_data >> 1];
+  operation.is_parted = (next.user_data & 1) == kSyncPart && operation.data_due;
 }
 
 // Takes what is done, without waiting.

@@ -64,6 +64,7 @@ class UringBackend final : public PosixBackend {
     bool data_due = false;
     bool sync_due = false;
     bool faulted = false;
+    bool is_parted = false;  // the kernel took its sync apart from its data
   };
   struct Registered {
     std::size_t bytes;
@@ -71,6 +72,8 @@ class UringBackend final : public PosixBackend {
   };
 
   UringBackend(io_uring ring, unsigned depth);
+
+  void part_last();
 
   std::size_t in_kernel() const { return operations_.size() - free_.size(); }
   void start(const Operation& operation);

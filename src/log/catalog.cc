@@ -33,7 +33,8 @@ constexpr std::size_t kLogIdDigits = 32;
 // The right to change the catalog, held until destruction or the death of the process.
 class CatalogLock {
  public:
-  static Result<CatalogLock> acquire(const fs::path& dir) {
+  // Waits until nobody else has it, or, unless it is to wait, fails with would_block.
+  static Result<CatalogLock> acquire(const fs::path& dir, bool wait = true) {
     const fs::path path = dir / kLockFile;
     auto file = open_or_create_file_of_log(path, O_RDWR);
     if (!file) {
@@ -42,8 +43,10 @@ class CatalogLock {
       return std::unexpected(file.error());
     }
     CatalogLock lock(std::move(*file));
-    while (!lock.set(F_WRLCK)) {
+    while (!lock.set(F_WRLCK, wait ? F_OFD_SETLKW : F_OFD_SETLK)) {
       const int os_errno = errno;
+      if (os_errno == EAGAIN || os_errno == EACCES)
+        return fail(Code::would_block, fmt::format("another process has locked '{}'", path.native()));
       if (os_errno != EINTR) return fail_errno(os_errno, fmt::format("cannot lock '{}'", path.native()));
     }
     return lock;
@@ -53,17 +56,17 @@ class CatalogLock {
   CatalogLock& operator=(CatalogLock&&) = delete;
   ~CatalogLock() {
     // Not by closing alone: a child forked meanwhile shares the lock, and would keep it.
-    if (file_) set(F_UNLCK);
+    if (file_) set(F_UNLCK, F_OFD_SETLK);
   }
 
  private:
   explicit CatalogLock(Descriptor file) : file_(std::move(file)) {}
 
-  bool set(short type) const {
+  bool set(short type, int command) const {
     struct flock request{};
     request.l_type = type;
     request.l_whence = SEEK_SET;
-    return ::fcntl(file_.get(), F_OFD_SETLKW, &request) == 0;
+    return ::fcntl(file_.get(), command, &request) == 0;
   }
 
   Descriptor file_;
@@ -440,8 +443,9 @@ Status Catalog::purge_deleted() const {
   const auto seen = directory_names(topics, is_left_behind);
   if (!seen) return std::unexpected(seen.error());
   if (seen->empty()) return {};
-  const auto lock = CatalogLock::acquire(dir_);
-  if (!lock) return std::unexpected(lock.error());
+  // Whoever has it may stand still, and a keeper must not: what is left behind waits for the next.
+  const auto lock = CatalogLock::acquire(dir_, false);
+  if (!lock) return lock.error().code == Code::would_block ? Status{} : std::unexpected(lock.error());
   // Looked up again: with the lock held, no creation is under way.
   const auto names = directory_names(topics, is_left_behind);
   if (!names) return std::unexpected(names.error());

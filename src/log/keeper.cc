@@ -39,6 +39,8 @@ constexpr std::uint64_t kMuchBytes = 512 << 10;         // in one round: go on a
 constexpr std::int64_t kIdleAfterNs = 20 * kMillisecond;
 constexpr std::int64_t kIdleRestNs = 20 * kMillisecond;
 constexpr std::int64_t kCatalogRetryNs = 200 * kMillisecond;
+constexpr std::int64_t kOpenRetryNs =
+    2'000 * kMillisecond;  // of partitions that could not be opened just then
 // So long, partitions are left alone once none of them has anything to do: their bells ring when one has. What comes
 // with time alone, retention and compaction, is late by that at most.
 constexpr std::int64_t kQuietNs = 4'000 * kMillisecond;
@@ -166,7 +168,9 @@ Status Keeper::sync_catalog() {
     tell_of_missing_room(opened_before);
     announce_growth(*topics);
     catalog_trouble_.clear();
-    catalog_retry_ns_ = 0;
+    const bool must_retry = std::ranges::any_of(
+        partitions_, [](const auto& item) { return item.second.keeper->passing_failure().has_value(); });
+    catalog_retry_ns_ = must_retry ? monotonic_ns() + kOpenRetryNs : 0;
   } else {
     listed = std::unexpected(topics.error());
     catalog_retry_ns_ = monotonic_ns() + kCatalogRetryNs;
@@ -291,11 +295,16 @@ std::optional<std::uint32_t> Keeper::find_open(std::uint64_t topic_id, Partition
 }
 
 void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config) {
+  std::optional<Error> before;
   if (const auto open = find_open(topic.topic_id, partition)) {
     Entry& known = partitions_.at(*open);
-    if (std::exchange(known.overrides, topic.overrides) != topic.overrides)
-      known.keeper->update_config(config);
-    return;
+    before = known.keeper->passing_failure();
+    if (!before) {
+      if (std::exchange(known.overrides, topic.overrides) != topic.overrides)
+        known.keeper->update_config(config);
+      return;
+    }
+    partitions_.erase(*open);
   }
   auto index = find_entry(topic.topic_id, partition);
   if (!index) index = allocate_entry(topic.topic_id, partition);
@@ -313,7 +322,7 @@ void Keeper::open_partition(const TopicEntry& topic, PartitionId partition, cons
                          .shm_dir = place_.shm_dir,
                          .disk_dir = catalog_.partition_dir(topic.name, partition)};
   partitions_[*index] = {topic.overrides,
-                         PartitionKeeper::open(context_, ref, config, topic.replication_factor > 0)};
+                         PartitionKeeper::open(context_, ref, config, topic.replication_factor > 0, before)};
 }
 
 void Keeper::request_role(std::uint64_t topic_id, PartitionId partition, RoleRequest request) {
@@ -385,6 +394,8 @@ void Keeper::bury(std::uint32_t slot) {
                 entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
                 shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
   quiet_until_ns_ = 0;
+  // He may have died behind a commit, or with the flag of those who sleep in his hands: nobody else rings for it.
+  for (auto& [index, open] : partitions_) open.keeper->wake_readers();
   const auto partition = partitions_.find(shm::op_partition(op));
   if (shm::op_phase(op) == Phase::idle || partition == partitions_.end())
     slots_.release_dead(slot);

@@ -109,8 +109,9 @@ class Keeper {
   std::map<std::uint32_t, Entry> partitions_;  // by index of their entry
   std::array<SlotWatch, shm::kMaxSlots> watched_;
   std::int64_t watch_due_ns_ = 0;
-  std::int64_t catalog_retry_ns_ = 0;  // when the catalog is read again, for it could not be; 0: it could
-  std::string catalog_trouble_;        // as it was told
+  std::int64_t catalog_retry_ns_ =
+      0;  // when the catalog is read again: something could not be opened; 0: all could
+  std::string catalog_trouble_;  // as it was told
   std::int64_t idle_since_ns_ = 0;
   std::uint32_t wake_seen_ = 0;
   std::int64_t quiet_until_ns_ = 0;  // while nobody rings

@@ -364,7 +364,7 @@ void PartitionKeeper::notify_all() {
   shm::futex_wake_all(entry_.durable_seq);
 }
 
-void PartitionKeeper::fail_with(const Error& error) {
+void PartitionKeeper::fail_with(const Error& error, bool is_told) {
   failed_ = true;
   failure_ = error;
   if (role_request_) refuse_role(*std::exchange(role_request_, std::nullopt), error);
@@ -372,9 +372,12 @@ void PartitionKeeper::fail_with(const Error& error) {
   const bool is_summed_up =
       error.code == Code::shared_memory_full &&
       entry_.state.load(memory_order_relaxed) != static_cast<std::uint32_t>(PartitionState::active);
-  logger().log(is_summed_up ? spdlog::level::info : spdlog::level::err,
-               "{}: {}; it refuses writes until the cause is mended and a keeper opens the log anew", name(),
-               to_string(error));
+  logger().log(is_told        ? spdlog::level::debug
+               : is_summed_up ? spdlog::level::info
+                              : spdlog::level::err,
+               "{}: {}; it refuses writes until {}", name(), to_string(error),
+               passing_failure_ ? "it can be opened, which is tried again and again"
+                                : "the cause is mended and a keeper opens the log anew");
   const std::string& text = error.message;
   for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
     entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',

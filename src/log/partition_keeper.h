@@ -42,9 +42,11 @@ struct KeeperContext {
 class PartitionKeeper {
  public:
   // Recovers the partition: its segment files, then whatever rings are left in shared memory; makes a
-  // ring if there is none. Blocks. On failure the entry says so (state failed) and nothing is lost.
+  // ring if there is none. Blocks. On failure the entry says so (state failed) and nothing is lost. `before`: what an
+  // attempt before this one has failed with; it is told once.
   static std::unique_ptr<PartitionKeeper> open(const KeeperContext& context, const PartitionRef& partition,
-                                               const TopicConfig& config, bool replicated = false);
+                                               const TopicConfig& config, bool replicated = false,
+                                               const std::optional<Error>& before = {});
   ~PartitionKeeper();
 
   // One round of work. Does not block on data. Returns about how many bytes it moved; 0: it was idle.
@@ -73,7 +75,12 @@ class PartitionKeeper {
   // Of a leader, CLOCK_BOOTTIME: then it is to be fenced. Otherwise never.
   std::int64_t lease_end_ns() const;
 
+  // Sends readers that sleep to look again.
+  void wake_readers();
+
   const PartitionRef& partition() const { return partition_; }
+  // Why it could not be opened, if that passes by itself: then it is to be opened anew.
+  const std::optional<Error>& passing_failure() const { return passing_failure_; }
 
  private:
   // How far the replacement of the current ring is.
@@ -130,9 +137,8 @@ class PartitionKeeper {
   std::uint64_t fenced_generation() const;
   bool owes_answer(std::uint64_t generation) const;
   void bump_version();
-  void wake_readers();
   void notify_all();
-  void fail_with(const Error& error);
+  void fail_with(const Error& error, bool is_told = false);
   void let_go();
 
   // partition_role.cc
@@ -211,6 +217,7 @@ class PartitionKeeper {
 
   bool failed_ = false;
   std::optional<Error> failure_;
+  std::optional<Error> passing_failure_;
   bool preparing_segment_ = false;
   std::int64_t segment_retry_ns_ = 0;
   std::int64_t copy_retry_ns_ = 0;

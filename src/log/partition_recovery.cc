@@ -6,6 +6,7 @@
 
 #include "base/logger.h"
 #include "log/partition_keeper.h"
+#include "log/passing.h"
 
 namespace ringtail::log {
 
@@ -20,13 +21,17 @@ std::string PartitionKeeper::name() const {
 
 std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& context,
                                                        const PartitionRef& partition,
-                                                       const TopicConfig& config, bool replicated) {
+                                                       const TopicConfig& config, bool replicated,
+                                                       const std::optional<Error>& before) {
   std::unique_ptr<PartitionKeeper> keeper(new PartitionKeeper(context, partition, config, replicated));
   keeper->publish_config();
   if (auto recovered = keeper->recover(); !recovered) {
-    keeper->fail_with(recovered.error());
+    const Error& error = recovered.error();
+    if (is_passing(error)) keeper->passing_failure_ = error;
+    keeper->fail_with(error, before && before->message == error.message);
     return keeper;
   }
+  if (before) logger().info("{}: it could be opened now", keeper->name());
   // SYNC: publishes all of the entry; pairs with the acquire loads of state.
   keeper->entry_.state.store(static_cast<std::uint32_t>(PartitionState::active), memory_order_release);
   keeper->bump_version();
@@ -139,7 +144,13 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   options.pad_to_block = rings.empty() && !replicated_;
   std::uint64_t position = 0;
   std::uint64_t offset = 0;
-  if (!rings.empty() && shm::load_mark(entry_, position, offset)) options.known_durable = Position(position);
+  if (!rings.empty() && shm::load_mark(entry_, position, offset)) {
+    options.known_durable = Position(position);
+    options.only_synced =
+        entry_.state.load(memory_order_relaxed) == static_cast<std::uint32_t>(PartitionState::failed) &&
+        entry_.failure_code.load(memory_order_relaxed) == static_cast<std::uint32_t>(Code::storage_failed) &&
+        rings.front().header().head.load(memory_order_relaxed) <= position;
+  }
   if (auto opened = open_files(options); !opened) return opened;
   const Position end = writer_->end_position();
   const Offset next_offset = writer_->end_offset();

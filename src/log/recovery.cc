@@ -55,7 +55,7 @@ class Recovery {
   Status recover_last(const Segment& segment, RecoveredLog& log);
   Result<SegmentWalk> confirmed_start(const Segment& segment, const std::optional<IndexContent>& index);
   Result<SegmentWalk> walk_last(const Segment& segment, const std::optional<IndexContent>& index,
-                                std::optional<FrameScanner>& scanner);
+                                std::optional<FrameScanner>& scanner, Position limit);
   Status judge_tail(const Segment& segment, const SegmentWalk& walk, FrameScanner& scanner,
                     std::optional<Position> mark);
   void pad(const Segment& segment, RecoveredLog& log);
@@ -282,13 +282,13 @@ Result<SegmentWalk> Recovery::confirmed_start(const Segment& segment,
 }
 
 Result<SegmentWalk> Recovery::walk_last(const Segment& segment, const std::optional<IndexContent>& index,
-                                        std::optional<FrameScanner>& scanner) {
+                                        std::optional<FrameScanner>& scanner, Position limit) {
   auto walked = confirmed_start(segment, index);
   if (!walked) return walked;
   const Position from = walked->index.empty() ? segment.base() : Position(walked->index.back().position);
-  scanner.emplace(backend_, segment.opened.file, segment.path,
-                  ScanRange{segment.base(), from, static_cast<std::int64_t>(walked->next_offset.value()),
-                            segment.end_of_file()});
+  scanner.emplace(
+      backend_, segment.opened.file, segment.path,
+      ScanRange{segment.base(), from, static_cast<std::int64_t>(walked->next_offset.value()), limit});
   if (auto done = walked->go(*scanner); !done) return std::unexpected(done.error());
   report_.scanned_bytes += walked->walked_bytes;
   return walked;
@@ -305,6 +305,11 @@ Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
   std::optional<IndexContent> index;
   if (auto content = read_index(backend_, segment.path, segment.opened.header); content) {
     index = std::move(*content);
+  } else if (const Code code = content.error().code;
+             code != Code::corrupt && code != Code::not_found && code != Code::incompatible_layout) {
+    // It may be there, and then tells what had been synced: without that nothing is to be judged.
+    content.error().message += "; mend that, or remove the index to have it rebuilt";
+    return std::unexpected(content.error());
   } else {
     found(RecoveryCase::index_rebuilt, segment.path, segment.base(), 0, 0,
           fmt::format("{}: index to be rebuilt ({})", segment.path.string(), content.error().message));
@@ -316,7 +321,9 @@ Status Recovery::recover_last(const Segment& segment, RecoveredLog& log) {
     if (!index->entries.empty()) mark = std::max(*mark, Position(index->entries.back().position));
   }
   std::optional<FrameScanner> scanner;
-  auto walked = walk_last(segment, index, scanner);
+  const bool is_cut_short = options_.only_synced && mark && *mark < segment.end_of_file();
+  auto walked = walk_last(segment, index, scanner,
+                          is_cut_short ? std::max(*mark, segment.base()) : segment.end_of_file());
   if (!walked) return std::unexpected(walked.error());
   if (walked->end.fault == FrameFault::foreign)
     return std::unexpected(frame_error(segment.path, walked->end.position, walked->end.fault, {}));

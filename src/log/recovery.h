@@ -54,6 +54,9 @@ struct RecoveryOptions {
   bool pad_to_block = false;  // no ring survived: end the log at a multiple of 4096, for a new one
   // What the ring's memory says was synced; nothing when it is gone.
   std::optional<Position> known_durable = {};
+  // What stands behind known_durable is not looked at, for it will be written anew: a sync has failed, so the page cache
+  // may have what no disk has, and another sync may say that all is well.
+  bool only_synced = false;
 };
 
 enum class RecoveryCase : std::uint8_t {

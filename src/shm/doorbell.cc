@@ -33,7 +33,8 @@ int open_socket() { return ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NO
 std::filesystem::path doorbell_path(const std::filesystem::path& shm_dir) { return shm_dir / "shipper.sock"; }
 
 void ring_doorbell(const std::filesystem::path& shm_dir, std::uint32_t number) {
-  thread_local Descriptor socket{open_socket()};
+  thread_local Descriptor socket;
+  if (!socket) socket = Descriptor(open_socket());
   sockaddr_un address;
   if (!socket || !address_of(doorbell_path(shm_dir), address)) return;
   // Lost where the queue is full: see Doorbell::kMostHeard.

@@ -12,6 +12,7 @@
 
 #include "base/logger.h"
 #include "base/result.h"
+#include "shm/byte_lock.h"
 
 namespace ringtail::shm {
 namespace {
@@ -52,14 +53,10 @@ int create_quiet_thread(pthread_t& thread, void* (*main)(void*), void* argument)
 
 }  // namespace
 
-Result<RoleLock> RoleLock::try_acquire(const std::filesystem::path& path) {
-  auto file = LockFile::open(path);
+Result<bool> is_role_held(const std::filesystem::path& path) {
+  const auto file = ByteLockFile::open(path);
   if (!file) return std::unexpected(file.error());
-  const auto locked = file->try_lock(kRoleByte);
-  if (!locked) return std::unexpected(locked.error());
-  if (!*locked)
-    return fail(Code::would_block, fmt::format("another process holds the role of '{}'", path.native()));
-  return RoleLock(std::move(*file));
+  return file->is_locked(kRoleByte);
 }
 
 Result<std::unique_ptr<RoleCandidate>> RoleCandidate::start(const std::filesystem::path& path, Role role,

@@ -17,18 +17,9 @@
 
 namespace ringtail::shm {
 
-// A role held by this process, until destruction. Thread safety: none needed. Process safety: a forked
-// child does not hold it.
-class RoleLock {
- public:
-  // Takes the role if it is free; does not wait for it. Errors: would_block (another has it),
-  // not_found (no such directory), permission_denied, read_only, system.
-  static Result<RoleLock> try_acquire(const std::filesystem::path& path);
-
- private:
-  explicit RoleLock(LockFile file) : file_(std::move(file)) {}
-  LockFile file_;
-};
+// Whether somebody has the role now. Does not take it, so that those who ask do not meet each other. Does not block.
+// Errors: not_found (no such directory), permission_denied, read_only, system.
+Result<bool> is_role_held(const std::filesystem::path& path);
 
 // A thread of this process that waits for a role, and runs it.
 //

@@ -3,7 +3,7 @@
 
 #include <sys/resource.h>
 
-namespace ringtail::replication {
+namespace ringtail::testing {
 
 // Whatever is to be opened fails with EMFILE while it lives.
 class NoDescriptors {
@@ -21,4 +21,4 @@ class NoDescriptors {
   rlimit previous_{};
 };
 
-}  // namespace ringtail::replication
+}  // namespace ringtail::testing

@@ -441,6 +441,45 @@ TEST_F(ConsumerTest, OutlivesAProducerThatDiedWithinAnAppend) {
   EXPECT_THAT(take(c, 1), ElementsAre("1"));
 }
 
+shm::Partition& entry_of(LogCore& core, const std::string& topic) {
+  return core.find_partition(core.catalog().load_topic(topic).value(), PartitionId(0)).value().entry();
+}
+
+TEST_F(ConsumerTest, IsWokenThoughWhoWasToWakeItDied) {
+  create("t");
+  shm::Partition& entry = entry_of(*log_->core(), "t");
+  const std::uint32_t before = entry.data_seq.load();
+  shm::Child child([&](const shm::Line& line) {
+    auto mine =
+        Log::open({.dir = options().dir, .keeper = KeeperMode::none, .shared_memory_dir = shm_.path()});
+    auto dying = Producer::open(*mine, {.topic = "t"});
+    line.say(dying ? 'y' : 'n');
+    line.hear();
+  });
+  ASSERT_EQ(child.line().hear(), 'y');
+  child.kill();
+  while (entry.data_seq.load() == before)
+    std::this_thread::yield();  // where nobody wakes it, ctest ends this
+}
+
+TEST_F(ConsumerTest, DoesNotSleepOnThoughWhoWasToWakeItStandsStill) {
+  create("t");
+  Producer p = producer("t");
+  Consumer c = consumer("t", {.wait = WaitStrategy::futex});
+  shm::Partition& entry = entry_of(*log_->core(), "t");
+  std::thread sending([&] {
+    while ((entry.hot.load() & shm::kDataWaiter) == 0) std::this_thread::yield();
+    std::this_thread::sleep_for(milliseconds(50));          // it sleeps now
+    entry.hot.fetch_and(~std::uint64_t{shm::kDataWaiter});  // taken by one who does not go on
+    send(p, 1);
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  auto polled = c.poll(std::chrono::minutes(10));
+  while (polled && polled->empty()) polled = c.poll(std::chrono::minutes(10));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::minutes(1));
+  sending.join();
+}
+
 TEST_F(ConsumerTest, InAForkedChildIsClosed) {
   create("t");
   Producer p = producer("t");

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -123,6 +124,51 @@ TEST_F(LogTest, WithoutAKeeperSaysSo) {
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().code, Code::no_keeper);
   EXPECT_THAT(opened.error().message, HasSubstr("KeeperMode::embedded"));
+}
+
+TEST_F(LogTest, ManyThatOpenAtOnceWithoutAKeeperAreAllToldSo) {
+  log_.reset();
+  std::vector<std::thread> opening;
+  for (int i = 0; i < 4; ++i)
+    opening.emplace_back([&] {
+      for (int k = 0; k < 50; ++k) {
+        const auto opened =
+            Log::open({.dir = options().dir, .keeper = KeeperMode::none, .shared_memory_dir = shm_.path()});
+        EXPECT_FALSE(opened) << "nobody keeps it";
+      }
+    });
+  for (std::thread& thread : opening) thread.join();
+}
+
+TEST_F(LogTest, APartitionForWhichDescriptorsAreShortIsOpenedOnceThereAreSome) {
+  constexpr std::uint32_t kPartitions = 16;
+  create("t", small(), kPartitions);
+  log_.reset();
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  bool met = false;
+  for (rlim_t files = 4; files < 200 && !met; ++files) {
+    const rlimit few{files, before.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+    auto opened = open_log();
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    if (!opened) continue;
+    const LogCore& core = *opened->core();
+    const auto topic = core.catalog().load_topic("t").value();
+    const auto failed = [&](std::uint32_t partition) {
+      return core.attachment().find_failure(topic, PartitionId(partition)).has_value();
+    };
+    for (std::uint32_t partition = 0; partition < kPartitions; ++partition) {
+      met = met || failed(partition);
+      while (failed(partition)) std::this_thread::yield();
+    }
+    auto producer = Producer::open(*opened, {.topic = "t"});
+    ASSERT_TRUE(producer) << to_string(producer.error());
+    for (std::uint32_t partition = 0; partition < kPartitions; ++partition)
+      EXPECT_TRUE(producer->send({.value = "v", .partition = PartitionId(partition)}));
+    EXPECT_TRUE(producer->flush());
+  }
+  EXPECT_TRUE(met) << "the log could be opened with all its partitions, or not at all";
 }
 
 TEST_F(LogTest, IsNotMadeWhereItMustExist) {

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/descriptor.h"
 #include "base/random.h"
 #include "catalog_test_support.h"
 
@@ -185,6 +187,23 @@ TEST_F(CatalogTest, DeleteRemovesTheTopicAndItsFiles) {
   const auto second = catalog.create_topic({.name = "orders", .configs = {}});
   ASSERT_TRUE(first && second);
   EXPECT_NE(first->topic_id, second->topic_id);
+}
+
+// Whoever has the lock may stand still.
+TEST_F(CatalogTest, WhatIsLeftBehindIsNotWaitedForWhileAnotherHasTheLock) {
+  const Catalog catalog = open();
+  const fs::path left = dir() / "topics/~new-1";
+  fs::create_directories(left);
+  {
+    const Descriptor file(::open((dir() / "catalog.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    struct flock lock{};
+    lock.l_type = F_WRLCK;
+    ASSERT_EQ(::fcntl(file.get(), F_OFD_SETLK, &lock), 0);
+    EXPECT_TRUE(catalog.purge_deleted());
+    EXPECT_TRUE(fs::exists(left));
+  }
+  EXPECT_TRUE(catalog.purge_deleted());
+  EXPECT_FALSE(fs::exists(left));
 }
 
 TEST_F(CatalogTest, ListStepsOverWhatIsNoTopic) {

@@ -65,6 +65,34 @@ TEST_F(DiskPartition, ADamagedRingFailsThePartitionWithTheCause) {
   EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::corrupt));
 }
 
+// What a failed sync has left in the page cache looks as if it were on disk.
+TEST_F(DiskPartition, BehindAFailedSyncWhatWasNotSyncedIsWrittenAnew) {
+  open_keeper();
+  auto producer = new_producer();
+  append(*producer, 10);
+  turn_until_durable(Offset(10));
+  std::uint64_t position = 0;
+  std::uint64_t offset = 0;
+  ASSERT_TRUE(shm::load_mark(entry(), position, offset));
+  append(*producer, 50);
+  turn_until_durable(Offset(60));
+  kill_keeper();
+  shm::store_mark(entry(), position, offset);
+  entry().failure_code.store(static_cast<std::uint32_t>(Code::storage_failed));
+  entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  for (const auto& file : std::filesystem::directory_iterator(ref_.disk_dir))
+    if (file.path().extension() == ".index") std::filesystem::remove(file);  // it was never told of that sync
+  open_keeper();
+  ASSERT_FALSE(failed());
+  EXPECT_EQ(entry().durable_offset.load(), 10u);
+  turn_until_durable(Offset(60));
+  auto reader = new_reader();
+  expect_rest(*reader, Offset(0));
+  kill_keeper();
+  open_keeper();
+  EXPECT_EQ(entry().durable_offset.load(), 60u);
+}
+
 // It has no ring to look at.
 TEST_F(DiskPartition, OneThatCannotBeOpenedKeepsNeitherWhoStandsStillNorTheDead) {
   open_keeper();

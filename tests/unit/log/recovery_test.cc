@@ -433,6 +433,20 @@ TEST_F(RecoveryTest, ADiskThatFailsIsAnError) {
   EXPECT_EQ(done.error().os_errno, EIO);
 }
 
+// Without its mark, what is torn and what is damaged would be told apart wrongly.
+TEST_F(RecoveryTest, AnIndexThatCannotBeReadIsNotOneThatIsMissing) {
+  for (const int error : {EMFILE, EIO}) {
+    backend_->fail(error == EIO ? testing::Op::read : testing::Op::open, index_file(last_).filename(), error);
+    const std::string before = get_file(index_file(last_));
+    const Status done = recover();
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().os_errno, error);
+    EXPECT_NE(done.error().message.find(".index"), std::string::npos) << done.error().message;
+    EXPECT_EQ(get_file(index_file(last_)), before);
+  }
+  EXPECT_TRUE(recover());
+}
+
 // --- read-only ---
 
 TEST_F(RecoveryTest, ReadOnlyReportsAndChangesNothing) {

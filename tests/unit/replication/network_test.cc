@@ -8,9 +8,9 @@
 #include "base/logger.h"
 #include "replication/asio.h"
 #include "support/etcd_process.h"
+#include "support/no_descriptors.h"
 #include "support/thread_shortage.h"
 #include "unit/base/scratch_dir.h"
-#include "unit/replication/no_descriptors.h"
 
 namespace ringtail::replication {
 namespace {
@@ -355,7 +355,7 @@ TEST_F(NetworkTest, WithoutDescriptorsItTriesToAcceptNowAndThen) {
   tcp::socket socket(context_);
   socket.connect({asio::ip::make_address("127.0.0.1"), one.network->port()});
   {
-    const NoDescriptors none;
+    const testing::NoDescriptors none;
     std::size_t handlers = 0;
     const auto end = std::chrono::steady_clock::now() + milliseconds(100);
     while (std::chrono::steady_clock::now() < end) handlers += context_.run_one_for(milliseconds(5));

@@ -169,7 +169,7 @@ TEST_F(ReplicaTest, WhatStopsTheShippingAndPassesCostsNoLeadership) {
     const std::uint64_t generation = host_.entry().ring_generation.load();
     host_.keeper().on_slot_stuck(producer->slot.index(), 0);
     host_.turn_until([&] { return host_.entry().ring_generation.load() != generation; });
-    const NoDescriptors none;
+    const testing::NoDescriptors none;
     replica_.pump();
   };
   append();

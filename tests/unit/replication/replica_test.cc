@@ -2,7 +2,7 @@
 #include <chrono>
 #include <thread>
 
-#include "unit/replication/no_descriptors.h"
+#include "support/no_descriptors.h"
 #include "unit/replication/replica_test_support.h"
 
 namespace ringtail::replication {
@@ -179,7 +179,7 @@ TEST_F(ReplicaTest, WhoAsksInVainCountsWithNothingThatHeHad) {
   const log::LogPoint end = append();
   acknowledge(kTwo, end);
   {
-    const NoDescriptors none;
+    const testing::NoDescriptors none;
     const auto epochs = encode_epochs(log::EpochList());
     replica_.on_follow(*network_.link(kTwo), {header(MessageType::follow), epochs});
   }

@@ -14,8 +14,8 @@
 
 #include "base/clock.h"
 #include "replication/replica.h"
+#include "support/no_descriptors.h"
 #include "unit/log/replica_test_support.h"
-#include "unit/replication/no_descriptors.h"
 #include "unit/replication/nodes.h"
 
 namespace ringtail::replication {
@@ -76,7 +76,7 @@ class ReplicaTest : public ::testing::Test, public ReplicaHost {
       return;
     }
     request.done = [this, done = std::move(request.done)](Result<log::RoleOutcome> outcome) {
-      std::optional<NoDescriptors> none;
+      std::optional<testing::NoDescriptors> none;
       if (cannot_open_) none.emplace();
       if (done) done(std::move(outcome));
       ++answers_;

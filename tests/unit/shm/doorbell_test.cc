@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <set>
+#include <thread>
 
+#include "support/no_descriptors.h"
 #include "unit/shm/shm_test_support.h"
 
 namespace ringtail::shm {
@@ -35,6 +37,21 @@ TEST(DoorbellTest, WhoHasMissedARingHasHeardAsManyAsTellHim) {
     const std::size_t heard = hear(*bell).size();
     EXPECT_GE(heard, std::min<std::size_t>(rings, Doorbell::kMostHeard)) << rings;
   }
+}
+
+TEST(DoorbellTest, WhoHadNoDescriptorRingsOnceThereIsOne) {
+  const TempDir dir;
+  const auto bell = Doorbell::open(dir.path());
+  ASSERT_TRUE(bell) << to_string(bell.error());
+  std::thread([&] {  // its first ring ever
+    {
+      const testing::NoDescriptors none;
+      ring_doorbell(dir.path(), 4);
+    }
+    ring_doorbell(dir.path(), 6);
+  })
+      .join();
+  EXPECT_EQ(hear(*bell), std::set<std::uint32_t>{6});
 }
 
 TEST(DoorbellTest, RingingWhereNobodyListensDoesNothing) {
