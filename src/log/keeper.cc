@@ -358,7 +358,11 @@ void Keeper::dispatch_roles() {
 
 void Keeper::watch_slots(std::int64_t now_ns) {
   watch_due_ns_ = now_ns + kWatchPeriodNs;
-  for (const std::uint32_t slot : slots_.find_deaths()) bury(slot);
+  const auto deaths = slots_.find_deaths();
+  for (const std::uint32_t slot : deaths) bury(slot);
+  // They may have died behind a commit, or with the flag of those who sleep in their hands: nobody else wakes those.
+  if (!deaths.empty())
+    for (auto& [index, entry] : partitions_) entry.keeper->wake_readers();
   const auto used = static_cast<std::uint32_t>(control_.slots().size());
   for (std::uint32_t i = 0; i < used; ++i) {
     SlotWatch& watch = watched_[i];
@@ -394,8 +398,6 @@ void Keeper::bury(std::uint32_t slot) {
                 entry.role.load(memory_order_relaxed) == 1 ? "a producer" : "a consumer",
                 shm::op_phase(op) == Phase::idle ? "" : " within an append; repairing");
   quiet_until_ns_ = 0;
-  // He may have died behind a commit, or with the flag of those who sleep in his hands: nobody else rings for it.
-  for (auto& [index, open] : partitions_) open.keeper->wake_readers();
   const auto partition = partitions_.find(shm::op_partition(op));
   if (shm::op_phase(op) == Phase::idle || partition == partitions_.end())
     slots_.release_dead(slot);
