@@ -358,10 +358,14 @@ void Keeper::dispatch_roles() {
 
 void Keeper::watch_slots(std::int64_t now_ns) {
   watch_due_ns_ = now_ns + kWatchPeriodNs;
-  const auto deaths = slots_.find_deaths();
-  for (const std::uint32_t slot : deaths) bury(slot);
-  // They may have died behind a commit, or with the flag of those who sleep in their hands: nobody else wakes those.
-  if (!deaths.empty())
+  bool sent = false;
+  for (const std::uint32_t slot : slots_.find_deaths()) {
+    sent = sent || control_.slot(slot).role.load(memory_order_relaxed) !=
+                       static_cast<std::uint32_t>(shm::SlotRole::consumer);
+    bury(slot);
+  }
+  // He may have died behind a commit, or with the flag of those who sleep in his hands: nobody else wakes those.
+  if (sent)
     for (auto& [index, entry] : partitions_) entry.keeper->wake_readers();
   const auto used = static_cast<std::uint32_t>(control_.slots().size());
   for (std::uint32_t i = 0; i < used; ++i) {
