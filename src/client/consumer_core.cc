@@ -331,9 +331,7 @@ void ConsumerCore::yield(std::int64_t now_ns) {
 void ConsumerCore::sleep(std::int64_t deadline_ns) {
   waiters_.clear();
   waiters_.push_back({&wake_, wake_seen_});
-  if (membership_) {
-    waiters_.push_back({&membership_->attention(), membership_->attention_seen()});
-  }
+  if (membership_) waiters_.push_back({&membership_->attention(), membership_->attention_seen()});
   deadline_ns = std::min(deadline_ns, monotonic_ns() + slice_ns());
   for (const log::PartitionReader* reader : readers_) {
     shm::Partition& entry = reader->partition().entry();

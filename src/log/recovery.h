@@ -25,6 +25,8 @@
 //               a frame of another release, while rebuilding        refuse (incompatible_layout)
 //   last        valid frames, then zeros or the end of the file     keep
 //               index missing or invalid                            rebuild from the checked frames
+//               index cannot be read (EIO, EMFILE)                  fail with that: it may hold the mark
+//               a sync had failed (only_synced), bytes behind it    leave, to be written anew from the ring
 //               a frame of another release                          refuse (incompatible_layout)
 //               fault, no valid frame behind it                     truncate (torn tail)
 //               fault at or behind the mark, valid frames follow    truncate (writes out of order)
