@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/logger.h"
+#include "log/attachment.h"
 #include "shm/futex.h"
 
 namespace ringtail::log {
@@ -382,7 +383,10 @@ void PartitionKeeper::fail_with(const Error& error, bool is_told) {
   for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
     entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',
                                  memory_order_relaxed);
-  entry_.failure_code.store(static_cast<std::uint32_t>(error.code), memory_order_relaxed);
+  // A failed sync stays one, whatever keeps the partition from being opened since (RecoveryOptions::only_synced).
+  const auto before = Attachment::failure_of(entry_);
+  const Code code = before && before->code == Code::storage_failed ? Code::storage_failed : error.code;
+  entry_.failure_code.store(static_cast<std::uint32_t>(code), memory_order_relaxed);
   entry_.failure_errno.store(error.os_errno, memory_order_relaxed);
   // SYNC: publishes the failure; pairs with the acquire loads of state.
   entry_.state.store(static_cast<std::uint32_t>(PartitionState::failed), memory_order_release);

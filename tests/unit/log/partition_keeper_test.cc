@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "support/no_descriptors.h"
 #include "unit/log/partition_test_support.h"
 
 namespace ringtail::log {
@@ -82,6 +83,12 @@ TEST_F(DiskPartition, BehindAFailedSyncWhatWasNotSyncedIsWrittenAnew) {
   entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
   for (const auto& file : std::filesystem::directory_iterator(ref_.disk_dir))
     if (file.path().extension() == ".index") std::filesystem::remove(file);  // it was never told of that sync
+  {
+    const testing::NoDescriptors none;  // is no reason to forget it
+    open_keeper();
+    ASSERT_TRUE(failed());
+    kill_keeper();
+  }
   open_keeper();
   ASSERT_FALSE(failed());
   EXPECT_EQ(entry().durable_offset.load(), 10u);
