@@ -61,16 +61,12 @@ Status ConsumerCore::assign(std::string_view topic) {
   return assign(partitions);
 }
 
-Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const log::PartitionRef& partition) const {
-  return PartitionReader::open(partition, slot_.index(), options_.read_ahead_bytes, options_.isolation_level);
-}
-
 Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const TopicPartition& partition) const {
   auto topic = log_->catalog().load_topic(partition.topic);
   if (!topic) return std::unexpected(topic.error());
   auto ref = log_->find_partition(*topic, partition.partition);
   if (!ref) return std::unexpected(ref.error());
-  return open_reader(*ref);
+  return PartitionReader::open(*ref, slot_.index(), options_.read_ahead_bytes, options_.isolation_level);
 }
 
 Status ConsumerCore::assign(std::span<const TopicPartition> partitions) {

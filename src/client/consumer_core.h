@@ -64,7 +64,6 @@ class ConsumerCore {
   };
 
   Result<std::unique_ptr<log::PartitionReader>> open_reader(const TopicPartition& partition) const;
-  Result<std::unique_ptr<log::PartitionReader>> open_reader(const log::PartitionRef& partition) const;
   Assigned* find_assigned(const TopicPartition& partition);
   void assignment_changed();
   template <class How>

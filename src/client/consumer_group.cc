@@ -192,13 +192,15 @@ Result<std::optional<log::TopicEntry>> ConsumerCore::topic_of(const groups::Tena
   return std::move(*topic);
 }
 
-// Null when its topic was deleted a moment ago: the coordinator will take it back.
+// One to be placed. Null when its topic was deleted a moment ago: the coordinator will take it back.
 Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const groups::Tenancy& tenancy) const {
   const auto topic = topic_of(tenancy);
   if (!topic) return std::unexpected(topic.error());
   if (!*topic) return nullptr;
   auto ref = log_->find_partition(**topic, tenancy.partition.partition);
-  auto reader = ref ? open_reader(*ref) : std::unexpected(ref.error());
+  auto reader =
+      ref ? PartitionReader::create(*ref, slot_.index(), options_.read_ahead_bytes, options_.isolation_level)
+          : std::unexpected(ref.error());
   if (reader) return reader;
   if (const auto still = topic_of(tenancy); still && !*still) return nullptr;
   // One that has failed may have no ring: why, it says itself.
@@ -214,6 +216,7 @@ Status ConsumerCore::open_granted() {
   Status status;
   for (groups::Tenancy& tenancy : membership_->held()) {
     if (find_assigned(tenancy.partition) != nullptr) continue;
+    membership_->beat();  // to open many takes long, and whoever is at it is not stuck
     auto reader = open_reader(tenancy);
     if (!reader) status = std::unexpected(reader.error());
     if (!reader || !*reader) continue;
@@ -250,7 +253,8 @@ Status ConsumerCore::place(Assigned& assigned) {
   }
   if (options_.auto_offset_reset != Reset::none) return go_to_reset(reader);
   assigned.unplaced = true;
-  return {};
+  auto started = reader.seek_to_start();
+  return started || started.error().code != Code::offset_out_of_range ? started : Status();
 }
 
 // --- Positions -----------------------------------------------------------------------------------

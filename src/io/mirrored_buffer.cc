@@ -23,8 +23,8 @@ Result<MirroredBuffer> MirroredBuffer::make(std::size_t bytes) {
   if (range == MAP_FAILED) return failed();
   MirroredBuffer buffer(static_cast<std::byte*>(range), bytes);
   for (std::byte* const half : {buffer.data(), buffer.data() + bytes}) {
-    const int flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE;
-    if (::mmap(half, bytes, PROT_READ | PROT_WRITE, flags, memory.fd(), 0) == MAP_FAILED) return failed();
+    if (::mmap(half, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory.fd(), 0) == MAP_FAILED)
+      return failed();
   }
   return buffer;
 }

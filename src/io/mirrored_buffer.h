@@ -12,7 +12,7 @@ namespace ringtail::io {
 
 class MirroredBuffer {
  public:
-  // `bytes`: a multiple of the page size. Errors: system.
+  // `bytes`: a multiple of the page size. No page is taken before it is used. Errors: system.
   static Result<MirroredBuffer> make(std::size_t bytes);
 
   MirroredBuffer() = default;

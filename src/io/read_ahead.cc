@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::uint64_t kBlockBytes = 4096;
 constexpr std::size_t kLeastBytes = 64 * 1024;
+constexpr std::size_t kFirstReadBytes = 64 * 1024;
 
 constexpr std::uint64_t block_down(std::uint64_t offset) { return offset & ~(kBlockBytes - 1); }
 constexpr std::uint64_t block_up(std::uint64_t offset) { return block_down(offset + kBlockBytes - 1); }
@@ -37,6 +38,7 @@ Status ReadAhead::start(const File& file, std::string path, std::uint64_t offset
   if (!file_.is_open()) return fail_errno(errno, fmt::format("cannot take over the open file '{}'", path));
   path_ = std::move(path);
   begin_ = ready_ = asked_ = offset;
+  next_read_bytes_ = kFirstReadBytes;
   if (backend_ == nullptr) {
     auto backend = make_backend(io_, kReadsPerBuffer);
     if (!backend) return std::unexpected(backend.error());
@@ -93,13 +95,18 @@ void ReadAhead::submit_ahead(std::uint64_t needed, std::uint64_t limit) {
   while (asked_ < limit && reads_.size() < kReadsPerBuffer && !stopped_by_) {
     const std::uint64_t from = block_down(asked_);
     if (from < asked_ && (asked_ >= needed || !reads_.empty())) return;
-    const std::uint64_t whole = std::min(from + read_bytes(), block_up(limit));
+    const std::uint64_t missing = needed > from ? block_up(needed) - from : 0;
+    const std::uint64_t bytes =
+        std::min<std::uint64_t>(std::max<std::uint64_t>(next_read_bytes_, missing), read_bytes());
+    const std::uint64_t whole = std::min(from + bytes, block_up(limit));
     if (whole > room_end && asked_ >= needed) return;
     const std::uint64_t to = std::min(whole, room_end);
     const std::span<std::byte> into(buffer_.data() + from % buffer_.size(), to - from);
     asked_ = std::min(to, limit);
+    next_read_bytes_ = std::min(2 * next_read_bytes_, read_bytes());
     backend_->submit_read(file_, into, from, first_token_ + reads_.size());
     reads_.push_back({from, asked_, std::nullopt});
+    if (bytes < read_bytes() && asked_ >= needed) return;  // not many at once before it is known to go on
   }
 }
 

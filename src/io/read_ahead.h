@@ -27,13 +27,15 @@ class ReadAhead {
  public:
   static constexpr std::size_t kDefaultBytes = 4 * 1024 * 1024;
 
-  // `bytes` of buffer, rounded up to a power of two of at least 64 KiB; a quarter of it is one read.
-  // Nothing is allocated before the first start.
+  // `bytes` of buffer, rounded up to a power of two of at least 64 KiB; a quarter of it is one read at most.
+  // Nothing is allocated before the first start, and no page of it taken before it is read into.
   explicit ReadAhead(std::size_t bytes = kDefaultBytes, IoBackend io = IoBackend::automatic);
 
   // From now on reads `file` from `offset` on, by a descriptor of its own, so that `file` may be closed
   // and its name deleted; `path` names it in errors. What was read before is dropped, the memory is
-  // kept. Blocks for reads in flight. Errors: system.
+  // kept. The first read is a small one, and each is twice as large as the one before, as in Linux' own
+  // readahead: whoever only looks at a place waits neither for a disk that reads on nor for what it brings.
+  // Blocks for reads in flight. Errors: system.
   Status start(const File& file, std::string path, std::uint64_t offset);
 
   // The bytes from offset() on that are there, contiguous: at least `at_least`, or fewer only when
@@ -74,6 +76,7 @@ class ReadAhead {
   std::unique_ptr<Backend> backend_;  // last, so that it goes first, and waits for its reads
   std::string path_;
 
+  std::size_t next_read_bytes_ = 0;
   // Offsets in the file: begin_ <= ready_ <= asked_.
   std::uint64_t begin_ = 0;
   std::uint64_t ready_ = 0;

@@ -30,6 +30,11 @@ class PartitionReader {
   static Result<std::unique_ptr<PartitionReader>> open(const PartitionRef& partition, std::uint32_t slot,
                                                        std::size_t read_ahead_bytes,
                                                        IsolationLevel isolation = {});
+  // One that stands nowhere yet, without a look at the log's start, which may be in files: seek comes next.
+  // Errors: as open.
+  static Result<std::unique_ptr<PartitionReader>> create(const PartitionRef& partition, std::uint32_t slot,
+                                                         std::size_t read_ahead_bytes,
+                                                         IsolationLevel isolation);
   // One that is to ship frames to other hosts: it goes beyond the high watermark. Starts at `from`, which must
   // be where a frame begins or the log ends; if not given, where the log begins. Errors: as open,
   // offset_out_of_range.
@@ -128,10 +133,6 @@ class PartitionReader {
 
   PartitionReader(const PartitionRef& partition, std::size_t read_ahead_bytes, IsolationLevel isolation);
 
-  // A reader that stands nowhere yet: seek or place comes next.
-  static Result<std::unique_ptr<PartitionReader>> create(const PartitionRef& partition, std::uint32_t slot,
-                                                         std::size_t read_ahead_bytes,
-                                                         IsolationLevel isolation);
   Status take_entry(std::uint32_t slot);
   void release_pin();
   bool is_memory() const;

@@ -30,7 +30,7 @@ std::optional<std::string> owned(std::string_view text) {
 class GoldenLog : public ::testing::Test {
  protected:
   GoldenLog() {
-    logger().set_level(std::getenv("RINGTAIL_TEST_LOG") ? spdlog::level::info : spdlog::level::off);
+    logger().set_level(spdlog::level::off);
     lay_out(dir(), committed(), "log/");
     fs::create_directories(dir() / "topics" / kTicks.name / "0");
     const fs::path folder = shm_.path() / ("ringtail-" + std::string(kLogIdText));

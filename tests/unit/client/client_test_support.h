@@ -22,7 +22,7 @@ using std::chrono::seconds;
 class ClientTest : public ::testing::Test {
  protected:
   ClientTest() {
-    logger().set_level(std::getenv("RINGTAIL_TEST_LOG") ? spdlog::level::info : spdlog::level::off);  // tests look at what happens, not at what is said
+    logger().set_level(spdlog::level::off);  // tests look at what happens, not at what is said
     log_.emplace(open_log().value());
   }
 

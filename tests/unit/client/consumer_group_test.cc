@@ -69,6 +69,31 @@ TEST_F(GroupTest, AMemberThatLeavesHandsItsPositionOver) {
   EXPECT_THAT(got[0], ElementsAre("3", "4"));
 }
 
+// It looks at no other place of the log: where that is in files, to join would take long, and need them.
+TEST_F(GroupTest, AMemberBeginsWhereItsGroupStandsThoughTheLogsStartCannotBeRead) {
+  create("orders", small());
+  {
+    auto opened = producer("orders");
+    for (int i = 0; i < 1'000; ++i) ASSERT_TRUE(opened.send(std::string(1'000, 'x')));
+  }
+  {
+    Consumer first = member("billing", "orders");
+    poll_until({&first}, [](const Got& g) { return count(g) == 1'000; });
+  }
+  const auto segment = dir_ / "log" / "topics" / "orders" / "0" / "00000000000000000000.log";
+  ASSERT_TRUE(std::filesystem::exists(segment));
+  std::fstream(segment, std::ios::in | std::ios::out | std::ios::binary).seekp(4'096).write("damage", 6);
+  auto from_start = Consumer::open(*log_, {});
+  ASSERT_TRUE(from_start);
+  auto refused = from_start->assign("orders");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::corrupt) << to_string(refused.error());
+  Consumer second = member("billing", "orders");
+  send("orders", "next");
+  const Got got = poll_until({&second}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(got[0], ElementsAre("next"));
+}
+
 TEST_F(GroupTest, AConsumerThatEndsCommitsAllThatItHasReadAndTellsNobody) {
   create("orders", small());
   send("orders", "a");

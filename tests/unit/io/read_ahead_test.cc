@@ -137,6 +137,27 @@ TEST_P(ReadAheadTest, WhatWasHandedOutStaysAsItIs) {
   EXPECT_FALSE(behind->empty());
 }
 
+// Whoever opens many files, or seeks, wants a little of each.
+TEST_P(ReadAheadTest, ALookAtAPlaceDoesNotReadFarAhead) {
+  constexpr std::size_t kFar = 512 * 1024;
+  AlignedBytes content = make_file("a", 4 * kMiB);
+  ReadAhead reader(4 * kMiB, GetParam());
+  ASSERT_TRUE(start(reader, "a"));
+  ASSERT_TRUE(equal(reader.peek(1, 4 * kMiB)->first(1), content.part(0, 1)));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // within which it would have been read
+  const std::vector<std::byte> others(3 * kMiB, std::byte{7});
+  const File file(::open((dir_ / "a").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::pwrite(file.fd(), others.data(), others.size(), kFar), static_cast<ssize_t>(others.size()));
+  while (reader.offset() < kFar) {
+    const auto bytes = reader.peek(1, kFar + others.size());
+    ASSERT_TRUE(bytes.has_value()) << bytes.error().message;
+    reader.consume(std::min(bytes->size(), kFar - reader.offset()));
+  }
+  const auto far = reader.peek(4'096, kFar + others.size());
+  ASSERT_TRUE(far.has_value()) << far.error().message;
+  EXPECT_TRUE(equal(far->first(4'096), std::span(others).first(4'096)));
+}
+
 TEST_P(ReadAheadTest, GrowsForARecordLargerThanItsBuffer) {
   AlignedBytes content = make_file("a", kMiB);
   ReadAhead reader(kLeastBuffer, GetParam());
