@@ -125,9 +125,14 @@ bool PartitionKeeper::sync_is_due(std::int64_t now_ns) const {
 
 void PartitionKeeper::publish_durable() {
   const Position durable = writer_->durable_position();
-  if (durable.value() == entry_.durable_position.load(memory_order_relaxed)) return;
+  const bool is_anew = written_anew_at_ && durable >= *written_anew_at_;
+  if (durable.value() == entry_.durable_position.load(memory_order_relaxed) && !is_anew) return;
   if (durable == writer_->end_position()) unsynced_since_ns_ = 0;
   shm::store_mark(entry_, durable.value(), writer_->durable_offset().value());
+  if (is_anew) {
+    entry_.failure_code.store(0, memory_order_relaxed);
+    written_anew_at_.reset();
+  }
   entry_.disk_bytes.store(writer_->disk_bytes(), memory_order_relaxed);
   // SYNC: pairs with the acquire loads of those who wait for durability and of segment readers.
   entry_.durable_position.store(durable.value(), memory_order_release);
@@ -383,10 +388,11 @@ void PartitionKeeper::fail_with(const Error& error, bool is_told) {
   for (std::size_t i = 0; i < entry_.failure_text.size(); ++i)
     entry_.failure_text[i].store(i < text.size() && i + 1 < entry_.failure_text.size() ? text[i] : '\0',
                                  memory_order_relaxed);
-  // A failed sync stays one, whatever keeps the partition from being opened since (RecoveryOptions::only_synced).
-  const auto before = Attachment::failure_of(entry_);
-  const Code code = before && before->code == Code::storage_failed ? Code::storage_failed : error.code;
-  entry_.failure_code.store(static_cast<std::uint32_t>(code), memory_order_relaxed);
+  // A failed sync stays one, whatever keeps the partition from being opened since, until what was not synced has been
+  // written anew (RecoveryOptions::only_synced).
+  const auto sync_failed = static_cast<std::uint32_t>(Code::storage_failed);
+  if (entry_.failure_code.load(memory_order_relaxed) != sync_failed)
+    entry_.failure_code.store(static_cast<std::uint32_t>(error.code), memory_order_relaxed);
   entry_.failure_errno.store(error.os_errno, memory_order_relaxed);
   // SYNC: publishes the failure; pairs with the acquire loads of state.
   entry_.state.store(static_cast<std::uint32_t>(PartitionState::failed), memory_order_release);

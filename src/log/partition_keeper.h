@@ -218,6 +218,8 @@ class PartitionKeeper {
   bool failed_ = false;
   std::optional<Error> failure_;
   std::optional<Error> passing_failure_;
+  // Behind a failed sync: what stands before this is to be on disk before the failure is forgotten.
+  std::optional<Position> written_anew_at_;
   bool preparing_segment_ = false;
   std::int64_t segment_retry_ns_ = 0;
   std::int64_t copy_retry_ns_ = 0;

@@ -32,6 +32,7 @@ std::unique_ptr<PartitionKeeper> PartitionKeeper::open(const KeeperContext& cont
     return keeper;
   }
   if (before) logger().info("{}: it could be opened now", keeper->name());
+  if (!keeper->written_anew_at_) keeper->entry_.failure_code.store(0, memory_order_relaxed);
   // SYNC: publishes all of the entry; pairs with the acquire loads of state.
   keeper->entry_.state.store(static_cast<std::uint32_t>(PartitionState::active), memory_order_release);
   keeper->bump_version();
@@ -147,10 +148,10 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   if (!rings.empty() && shm::load_mark(entry_, position, offset)) {
     options.known_durable = Position(position);
     options.only_synced =
-        entry_.state.load(memory_order_relaxed) == static_cast<std::uint32_t>(PartitionState::failed) &&
         entry_.failure_code.load(memory_order_relaxed) == static_cast<std::uint32_t>(Code::storage_failed) &&
         rings.front().header().head.load(memory_order_relaxed) <= position;
   }
+  if (options.only_synced) written_anew_at_ = rings.back().claimed_end().position;
   if (auto opened = open_files(options); !opened) return opened;
   const Position end = writer_->end_position();
   const Offset next_offset = writer_->end_offset();

@@ -155,7 +155,7 @@ struct alignas(kLine) Partition {
   Shared<std::uint32_t> partition;
   Shared<std::uint32_t> state;            // PartitionState
   Shared<std::uint64_t> ring_generation;  // of the ring file that is current
-  Shared<std::uint32_t> failure_code;     // Code, valid in state failed
+  Shared<std::uint32_t> failure_code;     // Code, in state failed; of a failed sync until all is written anew
   Shared<std::int32_t> failure_errno;
   Shared<std::uint32_t> transactional;  // kNoTransactions and so on; by the coordinator
   // Configuration in effect, for producers.
