@@ -126,20 +126,6 @@ TEST_F(LogTest, WithoutAKeeperSaysSo) {
   EXPECT_THAT(opened.error().message, HasSubstr("KeeperMode::embedded"));
 }
 
-TEST_F(LogTest, ManyThatOpenAtOnceWithoutAKeeperAreAllToldSo) {
-  log_.reset();
-  std::vector<std::thread> opening;
-  for (int i = 0; i < 4; ++i)
-    opening.emplace_back([&] {
-      for (int k = 0; k < 50; ++k) {
-        const auto opened =
-            Log::open({.dir = options().dir, .keeper = KeeperMode::none, .shared_memory_dir = shm_.path()});
-        EXPECT_FALSE(opened) << "nobody keeps it";
-      }
-    });
-  for (std::thread& thread : opening) thread.join();
-}
-
 TEST_F(LogTest, APartitionForWhichDescriptorsAreShortIsOpenedOnceThereAreSome) {
   constexpr std::uint32_t kPartitions = 16;
   create("t", small(), kPartitions);
