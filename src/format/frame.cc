@@ -201,19 +201,18 @@ FrameFault check_extent(std::uint64_t word, std::size_t room) {
   return align_frame(size) > room ? FrameFault::truncated : FrameFault::none;
 }
 
-}  // namespace
-
-FrameFault check_structure(std::span<const std::byte> bytes) {
-  if (bytes.size() < kStateWordBytes) return FrameFault::truncated;
-  const auto word = load<std::uint64_t>(bytes.data());
-  if (const FrameFault fault = check_extent(word, bytes.size()); fault != FrameFault::none) return fault;
-  return check_structure(load_header(bytes.data()), bytes);
-}
-
-FrameFault check_structure(const FrameHeader& header, std::span<const std::byte> bytes) {
-  std::uint64_t word = 0;
-  std::memcpy(&word, &header, sizeof word);
-  if (const FrameFault fault = check_extent(word, bytes.size()); fault != FrameFault::none) return fault;
+// What stands within an extent that is valid. `word`: the state word, which the header begins with.
+inline FrameFault check_content(const FrameHeader& header, std::uint64_t word,
+                                std::span<const std::byte> bytes) {
+  constexpr std::uint64_t kWithKey = committed_word(0, FrameType::data, kHasKey) >> 32;
+  constexpr std::uint64_t kPlain = committed_word(0, FrameType::data, 0) >> 32;
+  const std::uint64_t kind = word >> 32;
+  if (kind == kPlain) [[likely]]
+    return header.key_length == 0 ? FrameFault::none : FrameFault::bad_key_length;
+  if (kind == kWithKey) [[likely]] {
+    const std::uint32_t room = static_cast<std::uint32_t>(header.length) - kFrameHeaderBytes;
+    return header.key_length <= room ? FrameFault::none : FrameFault::bad_key_length;
+  }
   switch (header.type) {
     case FrameType::pad:
     case FrameType::aborted: return check_filler(header, word);
@@ -226,12 +225,30 @@ FrameFault check_structure(const FrameHeader& header, std::span<const std::byte>
   return check_body(header, bytes.first(static_cast<std::uint32_t>(header.length)));
 }
 
-std::uint32_t frame_crc(std::span<const std::byte> frame) {
-  const FrameHeader header = load_header(frame.data());
+// See frame_crc.
+inline std::uint32_t crc_of(const FrameHeader& header, std::span<const std::byte> frame) {
   const std::uint32_t crc = crc32c(0, frame.first(kCrcBegin));
   if (is_filler(header.type)) return crc;
   return crc32c(crc, frame.first(static_cast<std::uint32_t>(header.length)).subspan(kFrameHeaderBytes));
 }
+
+}  // namespace
+
+FrameFault check_structure(std::span<const std::byte> bytes) {
+  if (bytes.size() < kStateWordBytes) return FrameFault::truncated;
+  const auto word = load<std::uint64_t>(bytes.data());
+  if (const FrameFault fault = check_extent(word, bytes.size()); fault != FrameFault::none) return fault;
+  return check_content(load_header(bytes.data()), word, bytes);
+}
+
+FrameFault check_structure(const FrameHeader& header, std::span<const std::byte> bytes) {
+  std::uint64_t word = 0;
+  std::memcpy(&word, &header, sizeof word);
+  if (const FrameFault fault = check_extent(word, bytes.size()); fault != FrameFault::none) return fault;
+  return check_content(header, word, bytes);
+}
+
+std::uint32_t frame_crc(std::span<const std::byte> frame) { return crc_of(load_header(frame.data()), frame); }
 
 FrameFault check_frame(std::span<const std::byte> bytes, std::int64_t expected_offset) {
   const FrameFault fault = check_structure(bytes);
@@ -240,7 +257,7 @@ FrameFault check_frame(std::span<const std::byte> bytes, std::int64_t expected_o
     return load_header(bytes.data()).crc32c == frame_crc(bytes) ? FrameFault::foreign : fault;
   if (fault != FrameFault::none) return fault;
   const FrameHeader header = load_header(bytes.data());
-  if (header.crc32c != frame_crc(bytes)) return FrameFault::bad_crc;
+  if (header.crc32c != crc_of(header, bytes)) return FrameFault::bad_crc;
   if (expected_offset >= 0 && header.offset != static_cast<std::uint64_t>(expected_offset)) {
     return FrameFault::offset_gap;
   }
