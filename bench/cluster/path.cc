@@ -1,8 +1,14 @@
-// What the path between two hosts gives without Ringtail, to compare replication with: a plain TCP stream, and a
-// message to and fro. Blocking sockets with TCP_NODELAY and the kernel's own buffer sizes.
+// What the path between two hosts gives without Ringtail, to compare replication with: a plain TCP stream, a
+// message to and fro, and a relay. Blocking sockets with TCP_NODELAY and the kernel's own buffer sizes.
+//
+// A plain stream sends the same 256 KiB again and again, which its CPU's cache has. The relay does what whoever
+// replicates a log in shared memory cannot do without, and nothing else: a process copies records into a ring in shared
+// memory, another sends what stands there, and the other side receives it into a ring of the same size. No frames,
+// no checksums, nothing is cleared, nobody looks at a record.
 //
 //     ringtail_cluster_path serve HOST PORT   answers those below, one after another, until it is killed
 //     ringtail_cluster_path stream HOST PORT SECONDS [NAME=PID,...]   send and recv of 256 KiB
+//     ringtail_cluster_path relay HOST PORT SECONDS BYTES CPU [NAME=PID,...]   records of BYTES, copied on CPU
 //     ringtail_cluster_path ping HOST PORT SECONDS BYTES [spin]
 //     ringtail_cluster_path probe CPU CPU   the round trip of a cache line, as `ringtail perf` has it
 //
@@ -12,12 +18,19 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <csignal>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -36,8 +49,9 @@ namespace {
 
 constexpr std::size_t kPieceBytes = 256 << 10;
 constexpr std::size_t kMaxPingBytes = 64 << 10;
+constexpr std::size_t kRingBytes = 32 << 20;  // as a topic's, unless told otherwise
 
-enum class Service : std::uint8_t { stream = 's', ping = 'p', spinning_ping = 'q' };
+enum class Service : std::uint8_t { stream = 's', relay = 'r', ping = 'p', spinning_ping = 'q' };
 
 // The first bytes of a connection: what is wanted.
 struct Request {
@@ -101,12 +115,33 @@ class Socket {
   return to;
 }
 
+// Shared with children.
+template <class T>
+T* map_shared(std::size_t bytes) {
+  void* const data =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (data == MAP_FAILED) die_of("mmap");
+  return static_cast<T*>(data);
+}
+
 // --- The side that answers -----------------------------------------------------------------------
 
 void take_stream(const Socket& peer) {
   std::vector<std::byte> piece(kPieceBytes);
   std::uint64_t bytes = 0;
   while (const std::size_t got = peer.receive(piece)) bytes += got;
+  peer.send_all(std::as_bytes(std::span(&bytes, 1)));
+}
+
+void take_relay(const Socket& peer) {
+  static std::byte* const ring = map_shared<std::byte>(kRingBytes);
+  std::uint64_t bytes = 0;
+  for (;;) {
+    const std::size_t at = bytes % kRingBytes;
+    const std::size_t got = peer.receive({ring + at, std::min(kPieceBytes, kRingBytes - at)});
+    if (got == 0) break;
+    bytes += got;
+  }
   peer.send_all(std::as_bytes(std::span(&bytes, 1)));
 }
 
@@ -127,6 +162,8 @@ Json serve(const ::sockaddr_in& at) {
     if (!peer.receive_all(std::as_writable_bytes(std::span(&request, 1)))) continue;
     if (request.service == Service::stream)
       take_stream(peer);
+    else if (request.service == Service::relay)
+      take_relay(peer);
     else
       echo(peer, request.bytes, request.service == Service::spinning_ping);
   }
@@ -134,13 +171,10 @@ Json serve(const ::sockaddr_in& at) {
 
 // --- The side that asks --------------------------------------------------------------------------
 
-Json stream(const Socket& peer, double for_seconds, ThreadTimes times) {
-  const std::vector<std::byte> piece(kPieceBytes, std::byte{'x'});
-  const auto seconds_since = [](std::int64_t ns) { return static_cast<double>(monotonic_ns() - ns) / 1e9; };
-  times.begin();
-  const std::int64_t begin_ns = monotonic_ns();
-  std::uint64_t sent = 0;
-  for (; seconds_since(begin_ns) < for_seconds; sent += piece.size()) peer.send_all(piece);
+double seconds_since(std::int64_t ns) { return static_cast<double>(monotonic_ns() - ns) / 1e9; }
+
+// Once all has been sent: waits until it has arrived.
+Json end_stream(const Socket& peer, std::uint64_t sent, std::int64_t begin_ns, const ThreadTimes& times) {
   ::shutdown(peer.fd(), SHUT_WR);
   std::uint64_t taken = 0;
   if (!peer.receive_all(std::as_writable_bytes(std::span(&taken, 1))) || taken != sent)
@@ -150,6 +184,66 @@ Json stream(const Socket& peer, double for_seconds, ThreadTimes times) {
           {"seconds", seconds},
           {"bytes_per_second", static_cast<double>(sent) / seconds},
           {"threads", times.since_begin()}};
+}
+
+Json stream(const Socket& peer, double for_seconds, ThreadTimes times) {
+  const std::vector<std::byte> piece(kPieceBytes, std::byte{'x'});
+  times.begin();
+  const std::int64_t begin_ns = monotonic_ns();
+  std::uint64_t sent = 0;
+  for (; seconds_since(begin_ns) < for_seconds; sent += piece.size()) peer.send_all(piece);
+  return end_stream(peer, sent, begin_ns, times);
+}
+
+// What the relay's two processes share beside the ring.
+struct RelayState {
+  alignas(64) std::atomic<std::uint64_t> written{0};
+  alignas(64) std::atomic<std::uint64_t> sent{0};
+};
+
+[[noreturn]] void copy_records(RelayState& state, std::byte* ring, std::size_t record_bytes, int cpu) {
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  CPU_SET(static_cast<unsigned>(cpu), &cpus);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::sched_setaffinity(0, sizeof cpus, &cpus) != 0) ::_exit(1);
+  const std::vector<std::byte> record(record_bytes, std::byte{'x'});
+  for (std::uint64_t written = 0;; written += record_bytes) {
+    // SYNC: pairs with the sender's release store once it has read what stood there.
+    while (written + record_bytes - state.sent.load(std::memory_order_acquire) > kRingBytes) ::sched_yield();
+    std::memcpy(ring + written % kRingBytes, record.data(), record_bytes);
+    // SYNC: publishes the record; pairs with the sender's acquire load.
+    state.written.store(written + record_bytes, std::memory_order_release);
+  }
+}
+
+Json relay(const Socket& peer, double for_seconds, std::size_t record_bytes, int cpu, std::string processes) {
+  auto& state = *new (map_shared<RelayState>(sizeof(RelayState))) RelayState;
+  auto* const ring = map_shared<std::byte>(kRingBytes);
+  const pid_t producer = ::fork();
+  if (producer < 0) die_of("fork");
+  if (producer == 0) copy_records(state, ring, record_bytes, cpu);
+  processes += fmt::format("{}producer={}", processes.empty() ? "" : ",", producer);
+  ThreadTimes times(processes);
+  times.begin();
+  const std::int64_t begin_ns = monotonic_ns();
+  std::uint64_t sent = 0;
+  while (seconds_since(begin_ns) < for_seconds) {
+    const std::uint64_t there = state.written.load(std::memory_order_acquire) - sent;  // SYNC: as above
+    if (there < kPieceBytes / 4) {
+      ::sched_yield();
+      continue;
+    }
+    const std::size_t at = sent % kRingBytes;
+    const std::size_t piece = std::min<std::size_t>({there, kPieceBytes, kRingBytes - at});
+    peer.send_all({ring + at, piece});
+    sent += piece;
+    state.sent.store(sent, std::memory_order_release);  // SYNC: as above
+  }
+  Json result = end_stream(peer, sent, begin_ns, times);
+  ::kill(producer, SIGKILL);
+  ::waitpid(producer, nullptr, 0);
+  return result;
 }
 
 Json ping(const Socket& peer, std::int64_t for_ns, std::size_t bytes, bool spin) {
@@ -181,6 +275,14 @@ Json ask_for_stream(Words words) {
                 ThreadTimes(words.size() > 3 ? words[3] : ""));
 }
 
+Json ask_for_relay(Words words) {
+  const auto bytes = number<std::size_t>(words[3]);
+  if (bytes == 0 || kRingBytes % bytes != 0)
+    die(Error{Code::invalid_argument, 0, fmt::format("a record's bytes are a divisor of {}", kRingBytes)});
+  return relay(connect(words, {.service = Service::relay}), number<double>(words[2]), bytes,
+               number<int>(words[4]), words.size() > 5 ? words[5] : "");
+}
+
 Json ask_for_ping(Words words) {
   const bool spin = words.size() > 4;
   if (spin && words[4] != std::string_view("spin"))
@@ -202,6 +304,7 @@ Json probe(int first, int second) {
 constexpr Mode kModes[] = {
     {"serve", "HOST PORT", [](Words words) { return serve(address(words[0], words[1])); }},
     {"stream", "HOST PORT SECONDS [NAME=PID,...]", ask_for_stream},
+    {"relay", "HOST PORT SECONDS BYTES CPU [NAME=PID,...]", ask_for_relay},
     {"ping", "HOST PORT SECONDS BYTES [spin]", ask_for_ping},
     {"probe", "CPU CPU", [](Words words) { return probe(number<int>(words[0]), number<int>(words[1])); }},
 };

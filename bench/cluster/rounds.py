@@ -89,8 +89,11 @@ def figures(log_dirs):
     ttl = 1000 * hosts.LEASE_TTL_S
     return {
         "tcp": Figure("plain TCP stream, send and recv of 256 KiB", "MiB/s"),
+        "relay": Figure("1 KiB copied into a ring in shared memory, sent from there, received into another", "MiB/s"),
+        "relay_of_tcp": Figure("that over TCP", "%"),
         "throughput_memory": Figure("replicated, 1 KiB records, storage=memory", "MiB/s"),
         "throughput": Figure("replicated over TCP, storage=memory", "%", 70),
+        "throughput_of_relay": Figure("replicated over the relay, storage=memory", "%"),
         "throughput_disk": Figure("replicated, 1 KiB records, storage=disk, both copies on this disk"
                                   if log_dirs == "disk" else
                                   "replicated, 1 KiB records, storage=disk, both copies in a tmpfs", "MiB/s"),
@@ -185,6 +188,12 @@ class Bench(measure.Bench):
         return self.on_host(1, raw_name, self.path, "stream", self.hosts.address(2), PORT, self.args.seconds,
                             ",".join([f"receiver={self.server.pid}", *self.softirq]), cpu=self.leader_cpu)
 
+    def relay(self):
+        # Its processes have the CPUs that the producer and the daemons have in throughput().
+        return self.on_host(1, "relay", self.path, "relay", self.hosts.address(2), PORT, self.args.seconds, VALUE_BYTES,
+                            self.follower_cpu, ",".join([f"receiver={self.server.pid}", *self.softirq]),
+                            cpu=self.leader_cpu)
+
     def daemons(self):
         """The processes whose CPU time replication takes, as a program's last word."""
         return ",".join([f"leader={self.hosts.daemons[1].pid}", f"follower={self.hosts.daemons[2].pid}",
@@ -214,16 +223,19 @@ class Bench(measure.Bench):
             with self.topic(f"through-{storage}", storage=storage, **IN_MEMORY) as topic:
                 return self.run_load("saturate", topic, self.args.seconds, VALUE_BYTES, self.hosts.log_dir(2),
                                      self.daemons(), raw_name=f"saturate-{storage}", cpu=self.follower_cpu)
-        (tcp, memory), probe = self.probed(self.stream, lambda: replicated("memory"))
+        (tcp, relay, memory), probe = self.probed(self.stream, self.relay, lambda: replicated("memory"))
         self.figures["throughput_disk"].add(replicated("disk")["bytes_per_second"] / MIB)
         self.add_rates(tcp, memory, probe, ("tcp", "throughput_memory", "throughput"))
+        self.add_rates(tcp, relay, probe, (None, "relay", "relay_of_tcp"))
+        self.add_rates(relay, memory, probe, (None, None, "throughput_of_relay"))
         self.figures["throughput_cpu_producer"].add(cpu_of(memory, "self"), probe)
         self.add_cpu("throughput", tcp, memory, probe)
 
     def add_rates(self, stream, run, probe, names):
         rates = [one["bytes_per_second"] / MIB for one in (stream, run)]
         for name, value in zip(names, (*rates, 100 * rates[1] / rates[0])):
-            self.figures[name].add(value, probe)
+            if name is not None:
+                self.figures[name].add(value, probe)
 
     def add_cpu(self, kind, stream, run, probe):
         for name, one, process in (("sender", stream, "self"), ("receiver", stream, "receiver"),
