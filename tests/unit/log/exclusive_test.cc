@@ -129,7 +129,8 @@ TEST_P(ExclusiveTest, BatchesAndClaimsAndWhatIsGivenUpByTheOwnerHimself) {
 
 // The topic was altered, or another keeper has come, and the owner asks for something else before he commits.
 TEST_P(ExclusiveTest, AClaimIsCommittedThoughItsOwnerHasLookedAtTheTopicAnew) {
-  auto owner = new_owner(std::chrono::milliseconds(5));
+  auto owner = new_owner(std::chrono::seconds(1));  // each wait below takes so long, and so may the opening
+  ASSERT_TRUE(owner);
   for (const bool commits : {true, false}) {
     append(*owner, 3);
     const auto open = (*owner)->claim({}, 100);
