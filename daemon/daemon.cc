@@ -140,8 +140,10 @@ Status Daemon::close() {
   Status there;
   if (log_) {
     notify::status("flushing");
-    const std::vector<std::string> lacking = not_on_disk();
+    const bool was_keeper = log_->is_keeper();
     const auto failure = keeper_failure();
+    log_->core()->stop_keeping();
+    const std::vector<std::string> lacking = was_keeper ? not_on_disk() : std::vector<std::string>();
     log_.reset();
     there = check_directory();
     if (there && failure)
@@ -164,16 +166,15 @@ Status Daemon::close() {
   return there;
 }
 
-// Partitions whose last flush there will not be, for they have failed, as far as this process keeps them.
+// Behind the keeper's last flush: partitions that have failed, and which no other keeper is opening by now.
 std::vector<std::string> Daemon::not_on_disk() const {
   std::vector<std::string> lacking;
-  if (!log_->is_keeper()) return lacking;
   const Admin admin(*log_);
   for (const std::string& name : admin.list_topics().value_or(std::vector<std::string>())) {
     const auto topic = admin.describe_topic(name);
     if (!topic) continue;
     for (const PartitionDescription& p : topic->partitions)
-      if (p.failure && p.durable_position < p.log_end_position)
+      if (p.failure && p.failure->code != Code::would_block && p.durable_position < p.log_end_position)
         lacking.push_back(fmt::format("{}-{}", name, p.partition.value()));
   }
   return lacking;

@@ -56,7 +56,9 @@ Result<std::shared_ptr<LogCore>> LogCore::open(LogOptions options) {
   return core;
 }
 
-LogCore::~LogCore() {
+LogCore::~LogCore() { stop_keeping(); }
+
+void LogCore::stop_keeping() {
   if (candidate_) candidate_->stop();
 }
 

@@ -38,6 +38,9 @@ class LogCore {
   bool is_keeper() const { return candidate_ && candidate_->holds_role(); }
   // Whether this process's keeper has recovered the log, besides.
   bool keeps() const;
+  // Ends this process's keeper, which flushes before it goes; until the log is opened anew, it is none again. Idempotent.
+  // Blocks for that flush. From the thread that opened the log, or is to end it.
+  void stop_keeping();
   // Of this process's keeper; nothing is counted while another process is it.
   const log::KeeperFigures& keeper_figures() const { return keeper_figures_; }
 

@@ -126,7 +126,9 @@ bool PartitionKeeper::sync_is_due(std::int64_t now_ns) const {
 void PartitionKeeper::publish_durable() {
   const Position durable = writer_->durable_position();
   const bool is_anew = written_anew_at_ && durable >= *written_anew_at_;
-  if (durable.value() == entry_.durable_position.load(memory_order_relaxed) && !is_anew) return;
+  // A mark there is from the first time on: that nothing has been synced is to be known, too.
+  const bool is_marked = entry_.mark_turn.load(memory_order_relaxed) != 0;
+  if (durable.value() == entry_.durable_position.load(memory_order_relaxed) && is_marked && !is_anew) return;
   if (durable == writer_->end_position()) unsynced_since_ns_ = 0;
   shm::store_mark(entry_, durable.value(), writer_->durable_offset().value());
   if (is_anew) {
@@ -241,14 +243,15 @@ void PartitionKeeper::flush_blocking() {
     flush(now_ns);
     // What nobody will finish in an earlier ring stands in the way of all that comes behind it.
     if (!failed_ && rings_.size() > 1) repair(now_ns);
-    if (failed_ || writer_->failure()) return;
+    if (failed_) return;
+    if (writer_->failure()) break;
     if (writer_->end_position() != before || rings_.size() != rings) {
       progress_ns = now_ns;
       continue;
     }
     if (rings == 1) break;
-    if (auto flushed = writer_->flush_blocking(); !flushed) break;
-    if (now_ns - progress_ns > kPatienceNs) break;  // somebody alive is at work there
+    if (auto flushed = writer_->flush_blocking(); !flushed) break;  // and once more below, which tells
+    if (now_ns - progress_ns > kPatienceNs) break;                  // somebody alive is at work there
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
   if (auto flushed = writer_->flush_blocking(); !flushed)
@@ -256,6 +259,7 @@ void PartitionKeeper::flush_blocking() {
                   ring_path(partition_.shm_dir, partition_.topic, partition_.partition).string(),
                   to_string(flushed.error()));
   publish_durable();
+  if (writer_->failure()) fail_with(*writer_->failure());
 }
 
 // --- Space ---------------------------------------------------------------------------------------

@@ -151,7 +151,8 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
         entry_.failure_code.load(memory_order_relaxed) == static_cast<std::uint32_t>(Code::storage_failed) &&
         rings.front().header().head.load(memory_order_relaxed) <= position;
   }
-  if (options.only_synced) written_anew_at_ = rings.back().claimed_end().position;
+  // Of where claims end a dead producer may not have told; no frame stands behind the last term that is open.
+  if (options.only_synced) written_anew_at_ = rings.back().term_start(rings.back().last_open_term() + 1);
   if (auto opened = open_files(options); !opened) return opened;
   const Position end = writer_->end_position();
   const Offset next_offset = writer_->end_offset();

@@ -62,6 +62,7 @@ class Recovery {
   Status write_pad(const std::filesystem::path& path, Position base, Position end, Offset next_offset,
                    std::uint64_t extent);
 
+  Status sync_file(const io::File& file);
   void cut(const Segment& segment, Position end);
   void sync(const Segment& segment);
   void found(RecoveryCase what, const std::filesystem::path& path, Position position, std::uint64_t bytes,
@@ -373,6 +374,13 @@ Status Recovery::judge_tail(const Segment& segment, const SegmentWalk& walked, F
   return {};
 }
 
+// A sync that failed is not to be believed when it is asked for again (RecoveryOptions::only_synced).
+Status Recovery::sync_file(const io::File& file) {
+  auto synced = backend_.sync_file(file);
+  if (!synced) synced.error().code = Code::storage_failed;
+  return synced;
+}
+
 // Cuts the file off at `end`; space that is reserved again later reads as zeros.
 void Recovery::cut(const Segment& segment, Position end) {
   actions_.push_back(
@@ -380,7 +388,7 @@ void Recovery::cut(const Segment& segment, Position end) {
         auto file = backend_.open(path, io::OpenMode::write_direct);
         if (!file) return std::unexpected(file.error());
         if (auto done = backend_.truncate(*file, bytes); !done) return done;
-        return backend_.sync_file(*file);
+        return sync_file(*file);
       });
 }
 
@@ -388,7 +396,7 @@ void Recovery::sync(const Segment& segment) {
   actions_.push_back([this, path = segment.path]() -> Status {
     auto file = backend_.open(path, io::OpenMode::write_direct);
     if (!file) return std::unexpected(file.error());
-    if (auto done = backend_.sync_file(*file); !done) return done;
+    if (auto done = sync_file(*file); !done) return done;
     return backend_.sync_directory(dir_);
   });
 }

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include "support/faulty_backend.h"
 #include "support/no_descriptors.h"
 #include "unit/log/partition_test_support.h"
 
@@ -10,7 +11,16 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class DiskPartition : public PartitionScene {};
+class DiskPartition : public PartitionScene {
+ protected:
+  // As if the keeper had died with everything written behind the mark, and none of it synced.
+  void forget_sync(std::uint64_t position, std::uint64_t offset) {
+    shm::store_mark(entry(), position, offset);
+    for (const auto& file : std::filesystem::directory_iterator(ref_.disk_dir))
+      if (file.path().extension() == ".index")
+        std::filesystem::remove(file);  // it was never told of that sync
+  }
+};
 
 // --- Flushing ------------------------------------------------------------------------------------
 
@@ -78,11 +88,9 @@ TEST_F(DiskPartition, BehindAFailedSyncWhatWasNotSyncedIsWrittenAnew) {
   append(*producer, 50);
   turn_until_durable(Offset(60));
   kill_keeper();
-  shm::store_mark(entry(), position, offset);
+  forget_sync(position, offset);
   entry().failure_code.store(static_cast<std::uint32_t>(Code::storage_failed));
   entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
-  for (const auto& file : std::filesystem::directory_iterator(ref_.disk_dir))
-    if (file.path().extension() == ".index") std::filesystem::remove(file);  // it was never told of that sync
   {
     const testing::NoDescriptors none;  // is no reason to forget it
     open_keeper();
@@ -96,12 +104,66 @@ TEST_F(DiskPartition, BehindAFailedSyncWhatWasNotSyncedIsWrittenAnew) {
     if (i == 0) kill_keeper();  // nor is the end of one that has flushed nothing yet
   }
   turn_until_durable(Offset(60));
+  expect_rest(*new_reader(), Offset(0));
+  append_while_turning(*producer, 2'000);  // behind the term that was open then
+  turn_until_durable(Offset(2'060));
   EXPECT_EQ(entry().failure_code.load(), 0u);
-  auto reader = new_reader();
-  expect_rest(*reader, Offset(0));
   kill_keeper();
   open_keeper();
-  EXPECT_EQ(entry().durable_offset.load(), 60u);
+  EXPECT_EQ(entry().durable_offset.load(), 2'060u);
+}
+
+// Though it is the last that a keeper does, and though none has succeeded before.
+TEST_F(DiskPartition, AFailedSyncAtTheKeepersEndIsNotBelievedLater) {
+  auto faulty = std::make_unique<testing::FaultyBackend>(std::move(backend_));
+  testing::FaultyBackend& disk = *faulty;
+  backend_ = std::move(faulty);
+  config_.flush_interval_ms = 3'600'000;  // nothing is synced but what this asks for
+  open_keeper();
+  auto producer = new_producer();
+  for (const std::uint64_t synced : {0u, 100u}) {
+    SCOPED_TRACE(synced);
+    append(*producer, 50);
+    disk.fail(testing::Op::sync, ".log", EIO, 1, testing::FaultyBackend::kForever);
+    keeper_->flush_blocking();
+    EXPECT_TRUE(failed());
+    EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::storage_failed));
+    kill_keeper();
+    disk.clear_faults();
+    open_keeper();
+    ASSERT_FALSE(failed());
+    EXPECT_EQ(entry().durable_offset.load(), synced);
+    append(*producer, 50);
+    keeper_->flush_blocking();
+    EXPECT_EQ(entry().durable_offset.load(), synced + 100);
+  }
+  expect_rest(*new_reader(), Offset(0));
+}
+
+TEST_F(DiskPartition, AFailedSyncOfRecoveryIsNotBelievedLater) {
+  auto faulty = std::make_unique<testing::FaultyBackend>(std::move(backend_));
+  testing::FaultyBackend& disk = *faulty;
+  backend_ = std::move(faulty);
+  open_keeper();
+  auto producer = new_producer();
+  append(*producer, 10);
+  turn_until_durable(Offset(10));
+  std::uint64_t position = 0;
+  std::uint64_t offset = 0;
+  ASSERT_TRUE(shm::load_mark(entry(), position, offset));
+  append(*producer, 50);
+  turn_until_durable(Offset(60));
+  kill_keeper();
+  forget_sync(position, offset);
+  disk.fail(testing::Op::sync_file, ".log", EIO);
+  open_keeper();
+  ASSERT_TRUE(failed());
+  EXPECT_EQ(entry().failure_code.load(), static_cast<std::uint32_t>(Code::storage_failed));
+  kill_keeper();
+  open_keeper();
+  ASSERT_FALSE(failed());
+  EXPECT_EQ(entry().durable_offset.load(), 10u);
+  turn_until_durable(Offset(60));
 }
 
 // It has no ring to look at.
