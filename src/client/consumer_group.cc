@@ -252,9 +252,9 @@ Status ConsumerCore::place(Assigned& assigned) {
     logger().warn("group '{}': {}", options_.group_id, sought.error().message);
   }
   if (options_.auto_offset_reset != Reset::none) return go_to_reset(reader);
-  assigned.unplaced = true;
+  assigned.unplaced = true;  // it is not polled: that where the log starts cannot be read, is in nobody's way
   auto started = reader.seek_to_start();
-  return started || started.error().code != Code::offset_out_of_range ? started : Status();
+  return started || started.error().code != Code::closed ? Status() : started;
 }
 
 // --- Positions -----------------------------------------------------------------------------------

@@ -33,9 +33,10 @@ ReadAhead::ReadAhead(std::size_t bytes, IoBackend io)
     : bytes_(std::bit_ceil(std::max(bytes, kLeastBytes))), io_(io) {}
 
 Status ReadAhead::start(const File& file, std::string path, std::uint64_t offset) {
+  File own(::fcntl(file.fd(), F_DUPFD_CLOEXEC, 0));
+  if (!own.is_open()) return fail_errno(errno, fmt::format("cannot take over the open file '{}'", path));
   drop_reads();
-  file_ = File(::fcntl(file.fd(), F_DUPFD_CLOEXEC, 0));
-  if (!file_.is_open()) return fail_errno(errno, fmt::format("cannot take over the open file '{}'", path));
+  file_ = std::move(own);
   path_ = std::move(path);
   begin_ = ready_ = asked_ = offset;
   next_read_bytes_ = kFirstReadBytes;

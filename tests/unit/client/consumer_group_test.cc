@@ -92,6 +92,16 @@ TEST_F(GroupTest, AMemberBeginsWhereItsGroupStandsThoughTheLogsStartCannotBeRead
   send("orders", "next");
   const Got got = poll_until({&second}, [](const Got& g) { return count(g) == 1; });
   EXPECT_THAT(got[0], ElementsAre("next"));
+
+  // One that has no position yet, and is to be given one.
+  Consumer other = member("audit", "orders", {.auto_offset_reset = Options::Reset::none});
+  Result<std::span<const Record>> polled = std::span<const Record>();
+  while (polled && other.assignment().empty()) polled = other.poll(milliseconds(1));
+  ASSERT_FALSE(polled);
+  EXPECT_EQ(polled.error().code, Code::offset_out_of_range) << to_string(polled.error());
+  ASSERT_TRUE(other.seek({"orders", PartitionId(0)}, Offset(1'000)));
+  const Got rest = poll_until({&other}, [](const Got& g) { return count(g) == 1; });
+  EXPECT_THAT(rest[0], ElementsAre("next"));
 }
 
 TEST_F(GroupTest, AConsumerThatEndsCommitsAllThatItHasReadAndTellsNobody) {

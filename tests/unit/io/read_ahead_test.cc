@@ -5,6 +5,7 @@
 #include <limits>
 #include <thread>
 
+#include "support/no_descriptors.h"
 #include "unit/io/io_test_support.h"
 
 namespace ringtail::io {
@@ -223,6 +224,26 @@ TEST_P(ReadAheadTest, TurnsToAnotherFileAtAnyTime) {
     ASSERT_TRUE(bytes.has_value());
     ASSERT_TRUE(equal(*bytes, content.part(offset, bytes->size())));
   }
+}
+
+// A reader stays where it was, and tries again.
+TEST_P(ReadAheadTest, GoesOnInItsFileWhereItCannotTurnToAnother) {
+  AlignedBytes a = make_file("a", kMiB);
+  make_file("b", kMiB);
+  ReadAhead reader(kLeastBuffer, GetParam());
+  ASSERT_TRUE(start(reader, "a"));
+  const auto first = reader.peek(1000, kMiB);
+  ASSERT_TRUE(first.has_value());
+  reader.consume(1000);
+  const File b = open("b");
+  {
+    const testing::NoDescriptors none;
+    ASSERT_FALSE(reader.start(b, dir_ / "b", 0));
+  }
+  EXPECT_EQ(reader.offset(), 1000u);
+  const auto next = reader.peek(500'000, kMiB);
+  ASSERT_TRUE(next.has_value()) << next.error().message;
+  EXPECT_TRUE(equal(*next, a.part(1000, next->size())));
 }
 
 TEST_P(ReadAheadTest, ReadsADeletedFileToItsEnd) {
