@@ -226,16 +226,16 @@ class Bench(measure.Bench):
         (tcp, relay, memory), probe = self.probed(self.stream, self.relay, lambda: replicated("memory"))
         self.figures["throughput_disk"].add(replicated("disk")["bytes_per_second"] / MIB)
         self.add_rates(tcp, memory, probe, ("tcp", "throughput_memory", "throughput"))
-        self.add_rates(tcp, relay, probe, (None, "relay", "relay_of_tcp"))
-        self.add_rates(relay, memory, probe, (None, None, "throughput_of_relay"))
+        self.figures["relay"].add(relay["bytes_per_second"] / MIB, probe)
+        self.figures["relay_of_tcp"].add(100 * relay["bytes_per_second"] / tcp["bytes_per_second"], probe)
+        self.figures["throughput_of_relay"].add(100 * memory["bytes_per_second"] / relay["bytes_per_second"], probe)
         self.figures["throughput_cpu_producer"].add(cpu_of(memory, "self"), probe)
         self.add_cpu("throughput", tcp, memory, probe)
 
     def add_rates(self, stream, run, probe, names):
         rates = [one["bytes_per_second"] / MIB for one in (stream, run)]
         for name, value in zip(names, (*rates, 100 * rates[1] / rates[0])):
-            if name is not None:
-                self.figures[name].add(value, probe)
+            self.figures[name].add(value, probe)
 
     def add_cpu(self, kind, stream, run, probe):
         for name, one, process in (("sender", stream, "self"), ("receiver", stream, "receiver"),
@@ -292,7 +292,7 @@ class Bench(measure.Bench):
             self.hosts.stop_daemon(2)
             self.run_load("fill", topic, self.args.catch_up_bytes, VALUE_BYTES, raw_name="fill")
             before = self.probe()
-            disk = self.disk_both_ways()
+            disk = self.disk_both_ways(topic)
             tcp = self.stream("stream-catch_up")
             quiet, = self.open_loop([topic], CATCH_UP_RATE, "catch_up-before", "shared")
             self.hosts.start_daemon(2)
@@ -316,21 +316,23 @@ class Bench(measure.Bench):
             self.figures["catch_up_disk"].add(disk, probe)
             self.figures["catch_up_of_disk"].add(100 * run["bytes_per_second"] / MIB / disk, probe)
 
-    def disk_both_ways(self):
+    def disk_both_ways(self, topic):
         """MiB/s that are read from the leader's files while as much is written to another, both past the page cache;
         None where the logs lie on no disk."""
         if self.args.log_dirs != "disk":
             return None
-        source = max((self.hosts.log_dir(1) / "topics").rglob("*.log"), key=lambda path: path.stat().st_blocks)
+        # A finished segment: the last one is reserved ahead of what is written, and what is not is read without a disk.
+        source = min((self.hosts.log_dir(1) / "topics" / topic).rglob("*.log"), key=lambda path: path.name)
         written = self.work / "disk-probe"
         blocks = min(source.stat().st_blocks * 512, GIB) // MIB
         begin = time.monotonic()
         both = [self.hosts.start(None, "dd", "bs=1M", f"count={blocks}", *words, stderr=subprocess.DEVNULL)
                 for words in ((f"if={source}", "of=/dev/null", "iflag=direct"),
                               ("if=/dev/zero", f"of={written}", "oflag=direct"))]
-        for process in both:
-            process.wait()
+        failed = [process.args for process in both if process.wait() != 0]
         took = time.monotonic() - begin
+        if failed:
+            raise measure.Failed(f"dd failed: {failed}")
         written.unlink()
         return blocks / took
 
