@@ -36,13 +36,20 @@ class TransactionTest : public GroupTest {
     expect(writer.abort());
   }
   // What is on disk at this moment, for crash_host to come back to. The copy takes a while, during which the log
-  // goes on: what must not be newer than the rest is copied first.
+  // goes on: what must not be newer than the rest is copied first. Anew, where the keeper renamed a file meanwhile.
   void take_image() {
     namespace fs = std::filesystem;
     const fs::path state = fs::path("topics") / "__transaction_state";
-    fs::create_directories(dir_ / "image" / "topics");
-    fs::copy(dir_ / "log" / state, dir_ / "image" / state, fs::copy_options::recursive);
-    fs::copy(dir_ / "log", dir_ / "image", fs::copy_options::recursive | fs::copy_options::skip_existing);
+    std::error_code error;
+    do {
+      fs::remove_all(dir_ / "image");
+      fs::create_directories(dir_ / "image" / "topics");
+      fs::copy(dir_ / "log" / state, dir_ / "image" / state, fs::copy_options::recursive, error);
+      if (!error)
+        fs::copy(dir_ / "log", dir_ / "image", fs::copy_options::recursive | fs::copy_options::skip_existing,
+                 error);
+    } while (error == std::errc::no_such_file_or_directory);
+    ASSERT_FALSE(error) << error.message();
   }
   void crash_host() {
     const std::string id = log_->id();
