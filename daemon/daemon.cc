@@ -172,6 +172,7 @@ std::vector<std::string> Daemon::not_on_disk() const {
   const Admin admin(*log_);
   for (const std::string& name : admin.list_topics().value_or(std::vector<std::string>())) {
     const auto topic = admin.describe_topic(name);
+    if (!topic && topic.error().code != Code::not_found) lacking.push_back(name);  // nobody could open it
     if (!topic) continue;
     for (const PartitionDescription& p : topic->partitions)
       if (p.failure && p.failure->code != Code::would_block && p.durable_position < p.log_end_position)

@@ -163,20 +163,24 @@ class Admin {
   // shared_memory_full, limit_exceeded, no_keeper, permission_denied, read_only.
   Status create_topic(const TopicSpec& spec);
 
-  // Names in alphabetical order.
+  // Names in alphabetical order, also of topics whose description cannot be read: describe_topic says why.
+  // Errors: closed, permission_denied, system.
   Result<std::vector<std::string>> list_topics() const;
 
-  // Does not wait for a partition that the keeper is opening: `failure` tells of it (would_block). Errors: not_found.
+  // Does not wait for a partition that the keeper is opening: `failure` tells of it (would_block). Errors: not_found,
+  // corrupt, incompatible_layout, permission_denied, system (of the topic's description on disk).
   Result<TopicDescription> describe_topic(std::string_view name) const;
 
   // The keeper, if there is one, then producers and consumers by pid, role and time of opening. A moment's
-  // look at what changes: what comes or goes meanwhile may be missing.
+  // look at what changes: what comes or goes meanwhile may be missing, and what is read of a topic that cannot be loaded.
   // Errors: closed, and those of list_topics.
   Result<std::vector<ProcessDescription>> list_processes() const;
 
   // Sets the given configurations and leaves the others; an empty value restores the default.
-  // Durable on return. Takes effect at the next operation of every attached process.
-  // Errors: not_found, invalid_argument (also for a configuration that cannot be altered).
+  // Durable on return. Takes effect at the next operation of every attached process. Blocks until the keeper knows, for
+  // 60 s at most.
+  // Errors: not_found, invalid_argument (also for a configuration that cannot be altered), no_keeper (it is altered, and
+  // takes effect once somebody keeps the log).
   Status alter_topic(std::string_view name, const TopicConfigs& changes);
 
   // Gives the topic so many partitions, while it is in use; as many as it has is no change. Producers that

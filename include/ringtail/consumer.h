@@ -140,11 +140,13 @@ class Consumer {
   const std::vector<TopicPartition>& assignment() const;
 
   // Sets the offset of the next record. Whoever seeks beyond a claim that is still open is not held up by it, and does
-  // not get its record. Errors: not_found (not assigned), offset_out_of_range (only with Reset::none), closed (the
-  // topic was deleted), no_keeper, corrupt, storage_failed.
+  // not get its record. A seek that fails leaves the position as it was; so do those below.
+  // Errors: not_found (not assigned), offset_out_of_range (only with Reset::none), offset_not_available (on a cluster's
+  // host: beyond the high watermark as far as it is known there; it may rise, so seek again), closed (the topic was
+  // deleted), no_keeper, corrupt, storage_failed.
   Status seek(const TopicPartition& partition, Offset offset);
   // To where the log starts or ends, whatever auto_offset_reset says, and though that moves on meanwhile. Errors: as
-  // seek, but offset_out_of_range only on a follower's host whose high watermark is still before its log's start.
+  // seek, but offset_not_available only on a follower's host whose high watermark is still before its log's start.
   Status seek_to_beginning(const TopicPartition& partition);
   Status seek_to_end(const TopicPartition& partition);
   // To the first record with a timestamp of at least `timestamp_ns`, or the end when there is none. Errors: as
@@ -155,18 +157,24 @@ class Consumer {
 
   // Returns the next records, all of one partition, in order; an empty span when `timeout` passed or
   // wake() was called. The records are valid until the next call of any non-const member but commits.
-  // A member of a group must call it within every max_poll_interval; rebalancing happens here.
+  // A member of a group must call it within every max_poll_interval; rebalancing happens here. What keeps a member
+  // waiting but may pass (a partition that is being opened or whose high watermark is not known yet, a keeper that does
+  // not answer) is tried again every 100 ms, while the other partitions are read, and told once it has lasted 30 s. One
+  // that was expelled may block for a second beyond the timeout.
   // Errors: corrupt, storage_failed, offset_out_of_range (only with Reset::none), closed, invalid_argument (within a
   // callback of its listener), and of a member whose partitions cannot be opened or that cannot join again,
   // limit_exceeded (also at the first record of a transaction, with read_committed: reader table), no_keeper,
-  // timed_out. Throws what a callback throws.
+  // would_block, offset_not_available, timed_out. Throws what a callback throws.
   Result<std::span<const Record>> poll(std::chrono::nanoseconds timeout);
 
   // Makes a poll that waits, or the next one, return at once. From any thread or signal handler.
   void wake();
 
+  // How far this consumer is behind the partition's end (see end_offset). Blocks and errors: as end_offset.
   Result<Lag> lag(const TopicPartition& partition) const;
-  // Log end offset of the partition: the offset the next record will get.
+  // Where the partition ends for consumers: the offset the next record will get or, of a replicated one, the high
+  // watermark. Lock-free but where a producer is just opening a term, or has died there: then it blocks, for a second at
+  // most. Errors: not_found (not assigned), no_keeper (nobody repairs what that producer left), closed.
   Result<Offset> end_offset(const TopicPartition& partition) const;
   // Where poll stops with read_committed as things stand: the first record from here on of a transaction
   // that is still open, or the log end offset. Blocks: reads the partition from here to its end.

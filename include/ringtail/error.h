@@ -38,6 +38,7 @@ enum class Code {
   closed,                 // the handle was closed, the topic deleted, or the process forked
   unsupported,            // not available for this topic, build or kernel
   system,                 // any other failure of a system call
+  offset_not_available,   // beyond the high watermark as far as this host knows it: it may rise, so ask again
 };
 
 // The code's name as it is written above, for example "not_found".

@@ -65,8 +65,8 @@ struct ProducerOptions {
 // Why an operation on the hot path did not happen. Producer::error() has the sentence.
 enum class SendError : std::uint8_t {
   would_block,          // the ring is full and on.full=fail: nothing was appended
-  timed_out,            // no space within max_block, or no keeper to note the first transaction in the
-                        // partition: nothing was appended;
+  timed_out,            // no space within max_block, no keeper to note the first transaction in the
+                        // partition, or a new partition that is not open by then: nothing was appended;
                         // or not durable or replicated in time: it was appended, and may still be replicated;
                         // or claim.timeout.ms had passed at the commit, and no keeper came to say whether the
                         // record was kept
@@ -108,7 +108,8 @@ class ProducerCore;  // internal
 class Claim {
  public:
   Claim() = default;
-  Claim(Claim&& other) noexcept : producer_(other.producer_), value_(other.value_) {
+  Claim(Claim&& other) noexcept
+      : producer_(other.producer_), value_(other.value_), bytes_(other.bytes_), number_(other.number_) {
     other.producer_ = nullptr;
   }
   Claim& operator=(Claim&& other) noexcept;
@@ -116,10 +117,11 @@ class Claim {
 
   // Where the value goes; exactly as long as was claimed. Not zeroed before first use of the ring
   // only: assume nothing about its content.
-  std::span<std::byte> value() const { return value_; }
+  std::span<std::byte> value() const { return {value_, bytes_}; }
 
   // Makes the record visible. Lock-free, but for a claim that is being given up: then it waits for the keeper.
-  // Errors: claim_expired (nothing was appended), timed_out (no keeper says whether it was, within max_block).
+  // Errors: claim_expired (nothing was appended), timed_out (no keeper says whether it was, within max_block), closed
+  // (the claim has ended: by commit or abort, or by Producer::abort).
   // With `durable` or Acks::all it waits as send does, with its errors. Where records are numbered, one whose outcome
   // is unknown is repeated by a send with its number; see try_claim.
   SendResult<RecordMetadata> commit();
@@ -129,10 +131,13 @@ class Claim {
 
  private:
   friend class ProducerCore;
-  Claim(ProducerCore* producer, std::span<std::byte> value) : producer_(producer), value_(value) {}
+  Claim(ProducerCore* producer, std::uint32_t number, std::byte* value, std::uint32_t bytes)
+      : producer_(producer), value_(value), bytes_(bytes), number_(number) {}
 
   ProducerCore* producer_ = nullptr;
-  std::span<std::byte> value_;
+  std::byte* value_ = nullptr;
+  std::uint32_t bytes_ = 0;
+  std::uint32_t number_ = 0;  // its producer's claims, counted: one that has ended ends no other
 };
 
 // Appends records to one topic.

@@ -39,6 +39,7 @@ std::string_view to_string(Code code) {
     case Code::closed: return "closed";
     case Code::unsupported: return "unsupported";
     case Code::system: return "system";
+    case Code::offset_not_available: return "offset_not_available";
   }
   return "unknown";
 }

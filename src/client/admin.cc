@@ -126,7 +126,9 @@ Status Admin::create_topic(const TopicSpec& spec) {
   if (!topic) return std::unexpected(topic.error());
   Status opened = open_partitions(core, *topic);
   if (opened || opened.error().code == Code::no_keeper) return opened;
-  // It cannot be used: better no topic than half a one.
+  // It cannot be used: better no topic than half a one. Unless somebody has deleted it, and made another since.
+  if (const auto now = core.catalog().load_topic(spec.name); !now || now->topic_id != topic->topic_id)
+    return opened;
   if (auto deleted = core.catalog().delete_topic(spec.name); deleted) {
     if (auto applied = core.apply_catalog(); !applied)
       opened.error().message += "; " + applied.error().message;
@@ -137,11 +139,7 @@ Status Admin::create_topic(const TopicSpec& spec) {
 Result<std::vector<std::string>> Admin::list_topics() const {
   LogCore& core = *log_.core();
   if (auto mine = core.check_mine(); !mine) return std::unexpected(mine.error());
-  auto topics = core.catalog().list_topics();
-  if (!topics) return std::unexpected(topics.error());
-  std::vector<std::string> names;
-  for (log::TopicEntry& topic : *topics) names.push_back(std::move(topic.name));
-  return names;
+  return core.catalog().list_names();
 }
 
 Result<TopicDescription> Admin::describe_topic(std::string_view name) const {
@@ -250,10 +248,11 @@ std::string_view to_string(ProcessRole role) {
 Result<std::vector<ProcessDescription>> Admin::list_processes() const {
   LogCore& core = *log_.core();
   if (auto mine = core.check_mine(); !mine) return std::unexpected(mine.error());
-  auto topics = core.catalog().list_topics();
+  const auto topics = core.catalog().list_names();
   if (!topics) return std::unexpected(topics.error());
   TopicNames names;
-  for (const log::TopicEntry& topic : *topics) names.emplace(topic.topic_id, topic.name);
+  for (const std::string& name : *topics)
+    if (const auto topic = core.catalog().load_topic(name)) names.emplace(topic->topic_id, name);
   std::vector<ProcessDescription> processes;
   const auto used = static_cast<std::uint32_t>(core.control().slots().size());
   for (std::uint32_t index = 0; index < used; ++index) {

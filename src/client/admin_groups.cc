@@ -238,6 +238,12 @@ Result<std::vector<OffsetChange>> Admin::reset_group_offsets(std::string_view id
   if (!consumer) return std::unexpected(consumer.error());
 
   const auto entries = entries_of(core.control(), *index);
+  // All targets first: where one cannot be found, no position moves.
+  struct Seen {
+    shm::GroupPartition* shared;
+    groups::Standing standing{};
+  };
+  std::vector<Seen> seen;
   std::vector<OffsetChange> changes;
   for (const PartitionDescription& ends : description->partitions) {
     if (partition && ends.partition != *partition) continue;
@@ -245,19 +251,22 @@ Result<std::vector<OffsetChange>> Admin::reset_group_offsets(std::string_view id
     if (at == entries.end())
       return fail(Code::closed, fmt::format("group '{}' or topic '{}' was deleted", id, topic));
     shm::GroupPartition& shared = core.control().groups().partitions[at->second];
-    groups::Standing seen = groups::load_standing(shared);
+    const groups::Standing standing = groups::load_standing(shared);
     OffsetChange change{{entry->name, ends.partition}, {}, Offset(0)};
-    if (seen.committed != shm::kNoOffset) change.from = Offset(seen.committed);
+    if (standing.committed != shm::kNoOffset) change.from = Offset(standing.committed);
     auto to = target_of(*consumer, change.partition, ends, change.from, reset);
     if (!to) return std::unexpected(to.error());
     change.to = *to;
-    // A member that came meanwhile has taken the partition with a new tenure: then it is too late.
-    if (!dry_run &&
-        (seen.owner() != 0 || !groups::exchange_standing(shared, seen, {change.to.value(), seen.tenure})))
-      return refuse_live(id, group.members.load(memory_order_relaxed));
+    seen.push_back({&shared, standing});
     changes.push_back(std::move(change));
   }
   if (dry_run) return changes;
+  // A member that came meanwhile has taken a partition with a new tenure: then it is too late.
+  for (std::size_t i = 0; i < changes.size(); ++i)
+    if (seen[i].standing.owner() != 0 ||
+        !groups::exchange_standing(*seen[i].shared, seen[i].standing,
+                                   {changes[i].to.value(), seen[i].standing.tenure}))
+      return refuse_live(id, group.members.load(memory_order_relaxed));
   if (auto durable = groups::persist_commits(core.attachment(), *index, kPersistPatience); !durable)
     return std::unexpected(durable.error());
   return changes;

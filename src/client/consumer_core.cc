@@ -168,7 +168,7 @@ Status ConsumerCore::seek(const TopicPartition& partition, Offset offset) {
     auto sought = reader.seek(offset);
     if (!sought && sought.error().code == Code::offset_out_of_range &&
         options_.auto_offset_reset != ConsumerOptions::Reset::none)
-      sought = reset(reader);
+      sought = go_to_reset(reader);
     return sought;
   });
 }
@@ -269,7 +269,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
     return std::unexpected(log_->check_mine().error());
   if (membership_) {
     membership_->beat();
-    if (membership_->has_news() || must_open()) [[unlikely]]
+    if (must_handle()) [[unlikely]]
       if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
   }
   std::int64_t deadline_ns = 0;
@@ -302,7 +302,7 @@ Result<std::span<const Record>> ConsumerCore::poll(std::chrono::nanoseconds time
     if (sleeps && !linger_.goes_on(now)) sleep(deadline_ns);
     if (membership_) {
       membership_->beat();
-      if (membership_->has_news() || must_open())
+      if (must_handle())
         if (auto handled = handle_news(); !handled) return std::unexpected(handled.error());
     }
   }
@@ -327,8 +327,14 @@ void ConsumerCore::yield(std::int64_t now_ns) {
 void ConsumerCore::sleep(std::int64_t deadline_ns) {
   waiters_.clear();
   waiters_.push_back({&wake_, wake_seen_});
-  if (membership_) waiters_.push_back({&membership_->attention(), membership_->attention_seen()});
   deadline_ns = std::min(deadline_ns, monotonic_ns() + slice_ns());
+  if (membership_) {
+    if (look_again_ns_ == 0)
+      waiters_.push_back({&membership_->attention(), membership_->attention_seen()});
+    else
+      deadline_ns = std::min(deadline_ns, look_again_ns_);
+    if (unopened_) deadline_ns = std::min(deadline_ns, open_again_ns_);
+  }
   for (const log::PartitionReader* reader : readers_) {
     shm::Partition& entry = reader->partition().entry();
     waiters_.push_back(

@@ -88,13 +88,19 @@ class ConsumerCore {
   Status rebalance();
   Status open_granted();
   void tell(const RebalanceListener::Callback& callback, const std::vector<TopicPartition>& partitions);
+  std::vector<TopicPartition> untell(const std::vector<TopicPartition>& partitions);
   void rethrow(const Status& beside);
-  // Whether this poll is to see to what is granted and not open, or to joining again; or is to be refused.
-  bool must_open() const {
-    return unopened_ && (in_callback_ || open_again_ns_ == 0 || monotonic_ns() >= open_again_ns_);
+  // Whether a member's poll is to look at its group, to see to what is granted and not open, or to joining again; or is
+  // to be refused.
+  bool must_handle() const {
+    return (membership_->has_news() && is_due(look_again_ns_)) ||
+           (unopened_ && (in_callback_ || is_due(open_again_ns_)));
   }
+  static bool is_due(std::int64_t when_ns) { return when_ns == 0 || monotonic_ns() >= when_ns; }
+  Status bear(Status handled);
   Result<std::optional<log::TopicEntry>> topic_of(const groups::Tenancy& tenancy) const;
-  Result<std::unique_ptr<log::PartitionReader>> open_reader(const groups::Tenancy& tenancy) const;
+  Result<std::unique_ptr<log::PartitionReader>> open_reader(const groups::Tenancy& tenancy,
+                                                            std::chrono::nanoseconds patience) const;
   Status place(Assigned& assigned);
   void drop(const std::vector<TopicPartition>& partitions);
   void note_moved(std::size_t reader);
@@ -134,8 +140,11 @@ class ConsumerCore {
   bool unopened_ = false;  // something is granted whose reader could not be opened or has no position, or
                            // this member is yet to join again; and while a callback runs
   bool in_callback_ = false;
-  std::int64_t open_again_ns_ = 0;  // not before; 0: at every poll
-  std::exception_ptr thrown_;       // by a callback, to be thrown again once the rebalance is complete
+  std::int64_t open_again_ns_ = 0;    // not before; 0: at every poll
+  std::int64_t look_again_ns_ = 0;    // what is news could not be looked at: as above
+  std::int64_t borne_since_ns_ = 0;   // since when what was to come by itself has not: see bear
+  std::vector<TopicPartition> told_;  // as assigned, and not as revoked or lost since
+  std::exception_ptr thrown_;         // by a callback, to be thrown again once the rebalance is complete
 };
 
 }  // namespace ringtail

@@ -21,7 +21,19 @@ namespace {
 
 constexpr std::int64_t kLongestSliceNs = 1'000'000'000;
 constexpr std::int64_t kOpenAgainNs = 100'000'000;
+// A poll sees to its timeout and to wake() in between.
+constexpr std::chrono::milliseconds kJoinPatience{1'000};
+// Of all that a poll opens; for what takes longer the records of other partitions do not wait.
+constexpr std::int64_t kOpenPatienceNs = 50'000'000;
+// For how long what comes by itself is waited for without a word.
+constexpr std::int64_t kBearNs = std::chrono::nanoseconds(groups::kCoordinatorPatience).count();
 constexpr std::size_t kMostMoved = 8;
+
+// Whether it may be over by itself before long.
+bool is_awaited(const Error& error) {
+  return error.code == Code::timed_out || error.code == Code::no_keeper || error.code == Code::would_block ||
+         error.code == Code::offset_not_available;
+}
 
 std::string what_of(const std::exception_ptr& thrown) {
   try {
@@ -95,11 +107,12 @@ Status ConsumerCore::unsubscribe() {
   if (!membership_) return {};
   if (options_.enable_auto_commit && !unwinds()) std::ignore = commit();
   const std::vector<TopicPartition> revoked = assignment_;
-  tell(listener_.revoked, revoked);
+  tell(listener_.revoked, std::exchange(told_, {}));
   drop(revoked);
   auto left = membership_->leave();
   membership_.reset();
   subscribed_ = unopened_ = false;
+  look_again_ns_ = borne_since_ns_ = 0;
   rethrow(left);
   return left;
 }
@@ -151,32 +164,58 @@ void ConsumerCore::rethrow(const Status& beside) {
 
 Status ConsumerCore::handle_news() {
   if (auto outside = check_no_callback("poll"); !outside) return outside;
-  Status handled = rebalance();
+  Status handled = bear(rebalance());
   rethrow(handled);
   return handled;
 }
 
+// A keeper that is busy, a partition that is being opened or has no role yet: that passes, and polls go on meanwhile.
+// What has not passed for long is told, at each attempt.
+Status ConsumerCore::bear(Status handled) {
+  if (handled || !is_awaited(handled.error())) {
+    borne_since_ns_ = 0;
+    return handled;
+  }
+  const std::int64_t now_ns = monotonic_ns();
+  if (borne_since_ns_ == 0) {
+    borne_since_ns_ = now_ns;
+    logger().info("group '{}': {}; this member tries again", options_.group_id, handled.error().message);
+  }
+  return now_ns - borne_since_ns_ < kBearNs ? Status{} : handled;
+}
+
+// Of these, those that the listener knows of; from now on it does not.
+std::vector<TopicPartition> ConsumerCore::untell(const std::vector<TopicPartition>& partitions) {
+  std::vector<TopicPartition> known;
+  for (const TopicPartition& partition : partitions)
+    if (std::erase(told_, partition) > 0) known.push_back(partition);
+  return known;
+}
+
 Status ConsumerCore::rebalance() {
   auto looked = membership_->look();
+  look_again_ns_ = looked ? 0 : monotonic_ns() + kOpenAgainNs;
   if (!looked) return std::unexpected(looked.error());
   if (!looked->lost.empty()) {
     drop(looked->lost);
-    tell(listener_.lost, looked->lost);
+    tell(listener_.lost, untell(looked->lost));
   }
   if (looked->expelled)
     logger().warn("group '{}': this member was expelled, for it had not polled for {} ms; it joins again",
                   options_.group_id, options_.max_poll_interval.count());
   if (!membership_->is_joined()) {
     unopened_ = true;  // until it has joined, each poll tries
-    open_again_ns_ = 0;
-    if (auto joined = membership_->join(subscription_); !joined) return joined;
+    if (auto joined = membership_->join(subscription_, kJoinPatience); !joined) {
+      open_again_ns_ = monotonic_ns() + kOpenAgainNs;
+      return joined;
+    }
   }
   if (looked->commit_due || (options_.enable_auto_commit && !looked->to_give_up.empty()))
     std::ignore = commit();  // what is refused is lost, and that will be told
   if (!looked->to_give_up.empty()) {
     std::vector<TopicPartition> revoked;
     for (const groups::Tenancy* tenancy : looked->to_give_up) revoked.push_back(tenancy->partition);
-    tell(listener_.revoked, revoked);
+    tell(listener_.revoked, untell(revoked));
     drop(revoked);
     for (groups::Tenancy* tenancy : looked->to_give_up) membership_->release(tenancy);
   }
@@ -193,11 +232,18 @@ Result<std::optional<log::TopicEntry>> ConsumerCore::topic_of(const groups::Tena
 }
 
 // One to be placed. Null when its topic was deleted a moment ago: the coordinator will take it back.
-Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const groups::Tenancy& tenancy) const {
+// Errors: would_block: it is not open after `patience`; and as PartitionReader::create.
+Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const groups::Tenancy& tenancy,
+                                                                   std::chrono::nanoseconds patience) const {
   const auto topic = topic_of(tenancy);
   if (!topic) return std::unexpected(topic.error());
   if (!*topic) return nullptr;
-  auto ref = log_->find_partition(**topic, tenancy.partition.partition);
+  auto ref = log_->find_partition(**topic, tenancy.partition.partition, patience);
+  // SYNC: pairs with the keeper's release store once it is open.
+  if (ref && ref->entry().state.load(std::memory_order_acquire) ==
+                 static_cast<std::uint32_t>(shm::PartitionState::opening))
+    return fail(Code::would_block,
+                fmt::format("topic '{}' partition {} is being opened", ref->topic, ref->partition.value()));
   auto reader =
       ref ? PartitionReader::create(*ref, slot_.index(), options_.read_ahead_bytes, options_.isolation_level)
           : std::unexpected(ref.error());
@@ -214,24 +260,31 @@ Result<std::unique_ptr<PartitionReader>> ConsumerCore::open_reader(const groups:
 Status ConsumerCore::open_granted() {
   std::vector<TopicPartition> opened;
   Status status;
+  const auto note = [&status](const Error& error) {
+    if (status || is_awaited(status.error()))
+      status = std::unexpected(error);  // what is not to pass is told first
+  };
+  const std::int64_t deadline_ns = monotonic_ns() + kOpenPatienceNs;
   for (groups::Tenancy& tenancy : membership_->held()) {
     if (find_assigned(tenancy.partition) != nullptr) continue;
     membership_->beat();  // to open many takes long, and whoever is at it is not stuck
-    auto reader = open_reader(tenancy);
-    if (!reader) status = std::unexpected(reader.error());
+    auto reader = open_reader(
+        tenancy, std::chrono::nanoseconds(std::max<std::int64_t>(0, deadline_ns - monotonic_ns())));
+    if (!reader) note(reader.error());
     if (!reader || !*reader) continue;
     Assigned assigned{.reader = std::move(*reader), .tenancy = &tenancy};
     if (auto placed = place(assigned); !placed) {
-      status = std::unexpected(placed.error());
+      note(placed.error());
       continue;
     }
     opened.push_back(tenancy.partition);
     assigned_.push_back(std::move(assigned));
   }
   assignment_changed();
+  told_.insert(told_.end(), opened.begin(), opened.end());
   tell(listener_.assigned, opened);
   const auto unplaced = std::ranges::find_if(assigned_, &Assigned::unplaced);
-  if (status && unplaced != assigned_.end())
+  if ((status || is_awaited(status.error())) && unplaced != assigned_.end())
     status = fail(Code::offset_out_of_range,
                   fmt::format("group '{}' has no valid position in topic '{}' partition {}, and "
                               "auto_offset_reset is none; set one with seek",
@@ -251,7 +304,13 @@ Status ConsumerCore::place(Assigned& assigned) {
     if (sought || sought.error().code != Code::offset_out_of_range) return sought;
     logger().warn("group '{}': {}", options_.group_id, sought.error().message);
   }
-  if (options_.auto_offset_reset != Reset::none) return go_to_reset(reader);
+  if (options_.auto_offset_reset != Reset::none) {
+    auto gone = go_to_reset(reader);
+    const Offset was(assigned.tenancy->committed);
+    if (gone && was.value() != shm::kNoOffset && reader.offset() > was)
+      reader.count_missed(reader.offset() - was);
+    return gone;
+  }
   assigned.unplaced = true;  // it is not polled: that where the log starts cannot be read, is in nobody's way
   auto started = reader.seek_to_start();
   return started || started.error().code != Code::closed ? Status() : started;

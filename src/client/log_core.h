@@ -57,9 +57,10 @@ class LogCore {
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
   Status check_mine() const;
 
+  // See Attachment::find_partition, with one patience for both.
   Result<log::PartitionRef> find_partition(const log::TopicEntry& topic, PartitionId partition,
                                            std::chrono::nanoseconds patience = log::kKeeperPatience) const {
-    return attachment_.find_partition(topic, partition, patience);
+    return attachment_.find_partition(topic, partition, patience, patience);
   }
   Status apply_catalog() const { return attachment_.apply_catalog(); }
 

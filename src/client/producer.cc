@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/bounded_time.h"
 #include "base/logger.h"
 #include "base/random.h"
 #include "client/producer_core.h"
@@ -114,8 +115,9 @@ Status ProducerCore::open_appenders(const log::TopicEntry& topic) {
   return {};
 }
 
-Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId partition) {
-  auto ref = log_->find_partition(topic, partition);
+Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId partition,
+                                  std::chrono::nanoseconds patience) {
+  auto ref = log_->find_partition(topic, partition, patience);
   if (!ref) return std::unexpected(ref.error());
   auto appender =
       log::Appender::open(*ref, share_->slot(), share_->clock(), options_.max_block, options_.exclusive);
@@ -138,23 +140,32 @@ Status ProducerCore::add_appender(const log::TopicEntry& topic, PartitionId part
 }
 
 // Appenders of partitions that the topic has got since. One that cannot be opened is left until something
-// changes again; until then, keys go where they went. With a claim open, its appender stays where it is.
+// changes again, or a record is for it; until then, keys go where they went. With a claim open, its appender stays
+// where it is. Where the catalog cannot be read, the next send looks again.
 void ProducerCore::take_up_new_partitions() {
   if (open_appender_ != nullptr || !is_mine()) return;
-  changed_ = false;
   const auto topic = log_->catalog().load_topic(options_.topic);
+  changed_ = !topic && topic.error().code != Code::not_found;
+  unopened_.reset();
+  if (changed_) unopened_ = topic.error();
   if (topic && topic->topic_id == appenders_.front().partition().topic_id) {
     const auto last = last_appender_ == nullptr ? 0 : last_appender_ - appenders_.data();
     for (auto p = partitions(); p < topic->partitions; ++p) {
-      auto added = add_appender(*topic, PartitionId(p));
+      auto added = add_appender(*topic, PartitionId(p), bounded_time(options_.max_block));
       if (added) continue;
       logger().warn("topic '{}': a producer cannot use the new partition {}: {}", options_.topic, p,
                     added.error().message);
+      unopened_ = added.error();
       break;
     }
     if (last_appender_ != nullptr) last_appender_ = appenders_.data() + last;
   }
   choose_path();
+}
+
+// A record is for a partition that there is no appender for.
+std::unexpected<SendError> ProducerCore::refuse_partition() {
+  return refuse(unopened_ ? SendError::timed_out : SendError::invalid_record);
 }
 
 void ProducerCore::choose_path() {
@@ -186,10 +197,17 @@ std::unexpected<SendError> ProducerCore::refuse(SendError error, const log::Appe
   return std::unexpected(error);
 }
 
-std::optional<SendError> ProducerCore::before_append(log::Appender& appender) {
+// What it refuses is noted.
+SendResult<void> ProducerCore::before_append(log::Appender& appender) {
+  if (is_mine() && !share_->is_claim_open() && std::exchange(refused_, false))
+    return refuse(last_error_, last_appender_);  // of whatever partition that was
+  if (auto error = find_obstacle(appender)) return refuse(*error, &appender);
+  return {};
+}
+
+std::optional<SendError> ProducerCore::find_obstacle(log::Appender& appender) {
   if (!is_mine()) return SendError::closed;
   if (share_->is_claim_open()) return SendError::claim_open;
-  if (std::exchange(refused_, false)) return last_error_;
   if (share_->has_id())
     if (auto error = enlist(appender)) return error;
   if (options_.acks == Acks::all)
@@ -254,9 +272,9 @@ SendResult<RecordMetadata> ProducerCore::send_slowly(const ProducerRecord& recor
                                                          : partition_for(record.key);
   log::Appender* const to = appender(partition);
   if (to == nullptr) [[unlikely]]
-    return refuse(SendError::invalid_record);
-  if (auto error = before_append(*to)) [[unlikely]]
-    return refuse(*error, to);
+    return refuse_partition();
+  if (auto ready = before_append(*to); !ready) [[unlikely]]
+    return std::unexpected(ready.error());
   if (numbers_) return send_numbered(*to, record);
   return after_append(*to, to->append(record));
 }
@@ -266,8 +284,8 @@ SendResult<RecordMetadata> ProducerCore::send_batch(PartitionId partition,
   if (changed_) [[unlikely]]
     take_up_new_partitions();
   log::Appender* const to = appender(partition);
-  if (to == nullptr) return refuse(SendError::invalid_record);
-  if (auto error = before_append(*to)) return refuse(*error, to);
+  if (to == nullptr) return refuse_partition();
+  if (auto ready = before_append(*to); !ready) return std::unexpected(ready.error());
   if (numbers_) return send_batch_numbered(*to, records);
   return after_append(*to, to->append_batch(records));
 }
@@ -282,8 +300,8 @@ SendResult<Claim> ProducerCore::try_claim(std::size_t value_bytes, std::string_v
 SendResult<Claim> ProducerCore::claim_slowly(std::size_t value_bytes, std::string_view key,
                                              std::optional<PartitionId> partition) {
   log::Appender* const to = appender(partition ? *partition : partition_for(key));
-  if (to == nullptr) return refuse(SendError::invalid_record);
-  if (auto error = before_append(*to)) return refuse(*error, to);
+  if (to == nullptr) return refuse_partition();
+  if (auto ready = before_append(*to); !ready) return std::unexpected(ready.error());
   return claim_from(*to, value_bytes, key);
 }
 
@@ -300,11 +318,12 @@ inline SendResult<Claim> ProducerCore::claim_from(log::Appender& to, std::size_t
   open_appender_ = &to;
   direct_ = nullptr;
   share_->set_claimer(this);
-  return Claim(this, {open_.value, value_bytes});
+  return Claim(this, ++claims_, open_.value, static_cast<std::uint32_t>(value_bytes));
 }
 
-SendResult<RecordMetadata> ProducerCore::commit_claim() {
-  if (open_appender_ == nullptr || !is_mine()) return refuse(SendError::closed, open_appender_);
+SendResult<RecordMetadata> ProducerCore::commit_claim(std::uint32_t number) {
+  if (open_appender_ == nullptr || number != claims_ || !is_mine())
+    return refuse(SendError::closed, open_appender_);
   log::Appender& to = *std::exchange(open_appender_, nullptr);
   share_->set_claimer(nullptr);
   choose_path();
@@ -361,6 +380,10 @@ Error ProducerCore::error() const {
   if (!has_error_) return {Code::invalid_argument, 0, "no operation of this producer has failed"};
   if (!is_mine()) return log_->check_mine().error();
   if (last_appender_ != nullptr) return last_appender_->describe(last_error_);
+  if (last_error_ == SendError::timed_out && unopened_)
+    return {Code::timed_out, unopened_->os_errno,
+            fmt::format("topic '{}': the partition asked for is new, and cannot be used yet: {}",
+                        options_.topic, unopened_->message)};
   return {Code::invalid_argument, 0,
           fmt::format("topic '{}' has partitions 0 to {}; the partition asked for is not one of them",
                       options_.topic, partitions() - 1)};
@@ -417,16 +440,18 @@ Claim& Claim::operator=(Claim&& other) noexcept {
   abort();
   producer_ = std::exchange(other.producer_, nullptr);
   value_ = other.value_;
+  bytes_ = other.bytes_;
+  number_ = other.number_;
   return *this;
 }
 
 SendResult<RecordMetadata> Claim::commit() {
   if (producer_ == nullptr) return std::unexpected(SendError::closed);
-  return std::exchange(producer_, nullptr)->commit_claim();
+  return std::exchange(producer_, nullptr)->commit_claim(number_);
 }
 
 void Claim::abort() {
-  if (producer_ != nullptr) std::exchange(producer_, nullptr)->abort_claim();
+  if (producer_ != nullptr) std::exchange(producer_, nullptr)->abort_claim(number_);
 }
 
 }  // namespace ringtail

@@ -30,7 +30,11 @@ class ProducerCore {
   SendResult<RecordMetadata> send_batch(PartitionId partition, std::span<const ProducerRecord> records);
   SendResult<Claim> try_claim(std::size_t value_bytes, std::string_view key,
                               std::optional<PartitionId> partition);
-  SendResult<RecordMetadata> commit_claim();
+  // Of the claim with that number. Errors: closed: it is not the one that is open.
+  SendResult<RecordMetadata> commit_claim(std::uint32_t number);
+  void abort_claim(std::uint32_t number) {
+    if (number == claims_) abort_claim();
+  }
   void abort_claim();
   SendResult<void> wait_durable(const RecordMetadata& record);
   SendResult<void> flush();
@@ -63,8 +67,10 @@ class ProducerCore {
   Status check_producer_id() const;
   Status open_appenders(const log::TopicEntry& topic);
   bool is_mine() const { return shm::fork_generation() == fork_generation_; }
-  Status add_appender(const log::TopicEntry& topic, PartitionId partition);
+  Status add_appender(const log::TopicEntry& topic, PartitionId partition,
+                      std::chrono::nanoseconds patience = log::kKeeperPatience);
   void take_up_new_partitions();
+  std::unexpected<SendError> refuse_partition();
   SendResult<RecordMetadata> send_slowly(const ProducerRecord& record);
   SendResult<Claim> claim_slowly(std::size_t value_bytes, std::string_view key,
                                  std::optional<PartitionId> partition);
@@ -75,7 +81,8 @@ class ProducerCore {
       take_up_new_partitions();
     return partition.value() < appenders_.size() ? &appenders_[partition.value()] : nullptr;
   }
-  std::optional<SendError> before_append(log::Appender& appender);
+  SendResult<void> before_append(log::Appender& appender);
+  std::optional<SendError> find_obstacle(log::Appender& appender);
   SendResult<RecordMetadata> send_numbered(log::Appender& appender, const ProducerRecord& record);
   SendResult<RecordMetadata> send_batch_numbered(log::Appender& appender,
                                                  std::span<const ProducerRecord> records);
@@ -112,6 +119,7 @@ class ProducerCore {
   std::vector<log::Appender> appenders_;  // one per partition
   std::uint32_t next_partition_ = 0;      // for records without a key
   bool changed_ = false;                  // something of the topic has: perhaps it has more partitions
+  std::optional<Error> unopened_;         // why the topic's next partition, if any, has no appender
   bool refused_ = false;                  // acks=0: a failure to be told by the next call
 
   // Of producers that number their records. With a transactional id the appenders use the stamp of all that
@@ -139,6 +147,7 @@ class ProducerCore {
   // By partition: the last transaction that has records there, by ProducerShare::transaction.
   std::vector<std::uint64_t> enlisted_;
 
+  std::uint32_t claims_ = 0;  // the number of the last one
   log::Appender* open_appender_ = nullptr;
   log::Appender::Open open_;
 

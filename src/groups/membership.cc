@@ -203,7 +203,7 @@ Membership::~Membership() {
   while (!held_.empty()) release(&held_.front());
 }
 
-Status Membership::join(const Subscription& subscription) {
+Status Membership::join(const Subscription& subscription, std::chrono::nanoseconds patience) {
   const std::string names = fmt::format("{}", fmt::join(subscription.topics, "\n"));
   const bool by_pattern = !subscription.pattern.empty();
   const std::string& text = by_pattern ? subscription.pattern : names;
@@ -221,7 +221,8 @@ Status Membership::join(const Subscription& subscription) {
   member_->auto_commit_interval_ms.store(milliseconds_of(options_.auto_commit_interval),
                                          memory_order_relaxed);
   beat();
-  auto joined = ask_coordinator(attachment_, *slot_, shm::GroupRequest::join, options_.group_id, text);
+  auto joined =
+      ask_coordinator(attachment_, *slot_, shm::GroupRequest::join, options_.group_id, text, patience);
   if (joined) joined_ = true;
   return joined;
 }

@@ -20,6 +20,9 @@
 
 namespace ringtail::groups {
 
+// How long the coordinator may take to answer, where nothing else is said.
+inline constexpr std::chrono::seconds kCoordinatorPatience{30};
+
 // A topic as subscribed to: names, or one extended regular expression that whole names must match.
 struct Subscription {
   std::vector<std::string> topics;
@@ -73,8 +76,8 @@ class Membership {
 
   // Joins, or changes the subscription; blocks until the coordinator has answered. Partitions come later,
   // as changes. Errors: limit_exceeded (groups, length of the subscription), inconsistent_assignor,
-  // invalid_argument (expression), no_keeper, timed_out.
-  Status join(const Subscription& subscription);
+  // invalid_argument (expression), no_keeper, timed_out (after `patience`; the coordinator may take it as a member yet).
+  Status join(const Subscription& subscription, std::chrono::nanoseconds patience = kCoordinatorPatience);
   // Gives everything back and leaves. Blocks until the coordinator knows. Errors: no_keeper, timed_out.
   Status leave();
 
@@ -145,9 +148,6 @@ class Membership {
   bool topics_listed_ = false;  // in this look
   bool is_name_held_ = false;   // the last look has left one that is owned, for another of its name is held
 };
-
-// How long the coordinator may take to answer, where nothing else is said.
-inline constexpr std::chrono::seconds kCoordinatorPatience{30};
 
 // Posts a request in the member entry of `slot` and waits for the coordinator's answer: for `patience`, or until this
 // process's own keeper has failed, unless it is to wait for `whoever_keeps` the log by then. What is not answered in

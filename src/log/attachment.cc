@@ -13,7 +13,6 @@ using std::memory_order_relaxed;
 namespace {
 
 constexpr std::int64_t kSliceNs = 50'000'000;
-constexpr std::int64_t kKeeperPatienceNs = std::chrono::nanoseconds(kKeeperPatience).count();
 
 }  // namespace
 
@@ -37,19 +36,19 @@ std::optional<Error> Attachment::keeper_failure() const {
   return keeper_failure_;
 }
 
-Status Attachment::apply_catalog() const {
+Status Attachment::apply_catalog(std::chrono::nanoseconds patience) const {
   shm::ControlHeader& header = control_.header();
   // SYNC: behind the change on disk; pairs with the keeper's acquire load.
   const std::uint32_t wanted = header.catalog_wanted.fetch_add(1, std::memory_order_acq_rel) + 1;
-  const std::int64_t deadline_ns = monotonic_ns() + kKeeperPatienceNs;
+  const std::int64_t deadline_ns = monotonic_ns() + patience.count();
   for (;;) {
     const std::uint32_t done =
         header.catalog_done.load(memory_order_acquire);  // SYNC: pairs with sync_catalog
     if (static_cast<std::int32_t>(done - wanted) >= 0) return {};
     if (auto failure = keeper_failure()) return std::unexpected(*failure);
     const std::int64_t now = monotonic_ns();
-    if (now > deadline_ns) return std::unexpected(nobody_keeps(dir()));
     control_.wake_keeper();
+    if (now >= deadline_ns) return std::unexpected(nobody_keeps(dir()));
     shm::futex_wait(header.catalog_done, done, now + kSliceNs);
   }
 }
@@ -67,7 +66,8 @@ std::optional<std::uint32_t> Attachment::find_entry(std::uint64_t topic_id, Part
 }
 
 Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, PartitionId partition,
-                                                std::chrono::nanoseconds patience) const {
+                                                std::chrono::nanoseconds patience,
+                                                std::chrono::nanoseconds keeper_patience) const {
   if (partition.value() >= topic.partitions)
     return fail(Code::not_found, fmt::format("topic '{}' has no partition {}; it has {}", topic.name,
                                              partition.value(), topic.partitions));
@@ -94,7 +94,14 @@ Result<PartitionRef> Attachment::find_partition(const TopicEntry& topic, Partiti
                           .disk_dir = catalog_.partition_dir(topic.name, partition)};
     }
     // Created on disk by a process that died before it told the keeper.
-    if (auto applied = apply_catalog(); !applied) return std::unexpected(applied.error());
+    auto applied = apply_catalog(keeper_patience);
+    if (!applied && applied.error().code == Code::no_keeper && keeper_patience < kKeeperPatience &&
+        control_.header().keeper_pid.load(memory_order_relaxed) != 0)
+      return fail(
+          Code::would_block,
+          fmt::format("topic '{}' partition {} is new, and the log's keeper has not opened it yet; ask again",
+                      topic.name, partition.value()));
+    if (!applied) return std::unexpected(applied.error());
   }
   return fail(
       Code::limit_exceeded,

@@ -35,14 +35,17 @@ class Attachment {
   const std::filesystem::path& dir() const { return catalog_.dir(); }
 
   // The partition's place in shared memory, once a keeper has opened it. Blocks until then; of one that is being
-  // opened still after `patience`, it is the place as it is.
-  // Errors: not_found, no_keeper, and why the keeper could not open it.
+  // opened still after `patience`, it is the place as it is. `keeper_patience`: for how long a keeper that does not
+  // know the partition yet may take to begin.
+  // Errors: not_found, no_keeper, would_block (it has not begun within a shorter patience), and why the keeper could
+  // not open it.
   Result<PartitionRef> find_partition(const TopicEntry& topic, PartitionId partition,
-                                      std::chrono::nanoseconds patience = kKeeperPatience) const;
+                                      std::chrono::nanoseconds patience = kKeeperPatience,
+                                      std::chrono::nanoseconds keeper_patience = kKeeperPatience) const;
 
   // Tells the keeper that the catalog on disk has changed, and waits until it has acted on it.
   // Errors: no_keeper when none does in time.
-  Status apply_catalog() const;
+  Status apply_catalog(std::chrono::nanoseconds patience = kKeeperPatience) const;
 
   // The failure that a partition's entry tells of, if any.
   static std::optional<Error> failure_of(const shm::Partition& entry);

@@ -357,7 +357,7 @@ Result<TopicEntry> Catalog::load_topic(std::string_view name) const {
                                          topic_dir(name).native(), kTopicFile));
 }
 
-Result<std::vector<TopicEntry>> Catalog::list_topics() const {
+Result<std::vector<std::string>> Catalog::list_names() const {
   // One that cannot be looked at is not one that was deleted: the keeper would take its ring away.
   std::optional<Error> trouble;
   auto names = directory_names(dir_ / kTopicsDir, [&](const std::string& name) {
@@ -369,6 +369,12 @@ Result<std::vector<TopicEntry>> Catalog::list_topics() const {
   if (!names) return std::unexpected(names.error());
   if (trouble) return std::unexpected(*trouble);
   std::ranges::sort(*names);
+  return names;
+}
+
+Result<std::vector<TopicEntry>> Catalog::list_topics() const {
+  const auto names = list_names();
+  if (!names) return std::unexpected(names.error());
   std::vector<TopicEntry> topics;
   for (const std::string& name : *names) {
     auto topic = load_topic(name);

@@ -74,6 +74,8 @@ class Catalog {
   // Errors: invalid_argument (name), not_found, permission_denied, corrupt, incompatible_layout, system.
   // Blocks on the disk.
   Result<TopicEntry> load_topic(std::string_view name) const;
+  // Their names in alphabetical order, also of those that cannot be loaded. Errors: permission_denied, system.
+  Result<std::vector<std::string>> list_names() const;
   // All topics in alphabetical order. Errors: those of load_topic for any of them but not_found.
   Result<std::vector<TopicEntry>> list_topics() const;
 

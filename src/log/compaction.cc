@@ -121,6 +121,8 @@ Status Round::remove_merged() {
       return info.base_offset < base && base < info.next_offset;
     });
     if (!is_merged) continue;
+    // That the other stands in its place was perhaps not synced then.
+    if (auto done = backend_.sync_directory(job_.dir); !done) return done;
     if (auto done = remove_segment(backend_, segment_path(job_.dir, FileKind::log, base)); !done) return done;
   }
   return {};

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <set>
 #include <utility>
@@ -155,6 +156,7 @@ Status Keeper::sync_catalog() {
   Status listed;
   if (topics) {
     drop_vanished(*topics);
+    if (!std::exchange(strays_removed_, true)) remove_stray_rings(*topics);
     std::set<std::uint32_t> opened_before;
     for (const auto& [index, entry] : partitions_) opened_before.insert(index);
     for (const TopicEntry& topic : *topics) {
@@ -236,6 +238,27 @@ void Keeper::drop_vanished(const std::vector<TopicEntry>& topics) {
     entry.hot.fetch_add(shm::kHotVersion, memory_order_release);  // SYNC: pairs with Appender::reload_entry
     // SYNC: pairs with the acquire loads of state: who had it open finds another topic id or state.
     entry.state.store(static_cast<std::uint32_t>(PartitionState::free), memory_order_release);
+  }
+}
+
+// Rings of topics that were deleted while nobody kept the log. Of all others, whoever opens their partition takes care.
+void Keeper::remove_stray_rings(const std::vector<TopicEntry>& topics) const {
+  std::set<std::uint64_t> ids;
+  std::set<std::filesystem::path> known;
+  for (const TopicEntry& topic : topics) {
+    ids.insert(topic.topic_id);
+    for (std::uint32_t p = 0; p < topic.partitions; ++p)
+      known.insert(ring_path(place_.shm_dir, topic.name, PartitionId(p)));
+  }
+  std::error_code error;
+  std::filesystem::directory_iterator file(place_.shm_dir, error);
+  for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
+    const std::filesystem::path& path = file->path();
+    if (path.native().find(".ring") == std::string::npos || known.contains(path)) continue;
+    const auto ring = Ring::open_header(path);  // anything else is not ours to judge
+    if (!ring || ring->header().log_id != place_.log_id || ids.contains(ring->header().topic_id)) continue;
+    logger().info("'{}' is of a topic that was deleted: removed", path.native());
+    if (auto removed = shm::unlink_path(path); !removed) logger().warn("{}", to_string(removed.error()));
   }
 }
 

@@ -76,6 +76,7 @@ class Keeper {
   void announce_growth(const std::vector<TopicEntry>& topics);
   void tell_of_missing_room(const std::set<std::uint32_t>& opened_before) const;
   void drop_vanished(const std::vector<TopicEntry>& topics);
+  void remove_stray_rings(const std::vector<TopicEntry>& topics) const;
   void open_partition(const TopicEntry& topic, PartitionId partition, const TopicConfig& config);
   std::optional<std::uint32_t> find_open(std::uint64_t topic_id, PartitionId partition) const;
   std::optional<std::uint32_t> find_entry(std::uint64_t topic_id, PartitionId partition) const;
@@ -112,6 +113,7 @@ class Keeper {
   std::int64_t catalog_retry_ns_ =
       0;  // when the catalog is read again: something could not be opened; 0: all could
   std::string catalog_trouble_;  // as it was told
+  bool strays_removed_ = false;  // since this keeper began
   std::int64_t idle_since_ns_ = 0;
   std::uint32_t wake_seen_ = 0;
   std::int64_t quiet_until_ns_ = 0;  // while nobody rings

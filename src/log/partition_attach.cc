@@ -94,7 +94,9 @@ Result<bool> PartitionReader::attach_to(Ring& ring) {
 
 // A ring that was retired a moment ago holds what is not in segment files yet.
 Result<bool> PartitionReader::attach_to_retired() {
-  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
+  auto retired = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
+  if (!retired) return std::unexpected(retired.error());
+  for (const auto& path : *retired) {
     auto ring = Ring::open(path, true);
     if (!ring && ring.error().code == Code::not_found) continue;
     if (!ring) return std::unexpected(ring.error());

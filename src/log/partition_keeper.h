@@ -103,6 +103,7 @@ class PartitionKeeper {
   format::SegmentIdentity identity() const {
     return {partition_.log_id, partition_.topic_id, partition_.partition};
   }
+  Result<std::optional<LogPoint>> find_unwritten_start(const std::vector<Ring>& rings) const;
   Status open_files(const RecoveryOptions& options, std::optional<LogPoint> restart = {});
   Status make_first_ring(Position base, Offset offset);
   void adopt(Ring ring, Position frontier, Offset offset);

@@ -29,7 +29,7 @@ Result<std::unique_ptr<PartitionReader>> PartitionReader::open(const PartitionRe
   if (!reader) return reader;
   // A follower's log may begin behind its high watermark: there is nothing to stand at yet.
   if (auto started = (*reader)->seek_to_start();
-      !started && started.error().code != Code::offset_out_of_range)
+      !started && started.error().code != Code::offset_not_available)
     return std::unexpected(started.error());
   return reader;
 }

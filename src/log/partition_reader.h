@@ -91,9 +91,12 @@ class PartitionReader {
   // Whether poll would find something to look at. Lock-free.
   bool has_data() const;
 
-  // Sets the next offset. Errors: offset_out_of_range, and those of poll.
+  // Sets the next offset. One that fails leaves the reader where it was; so do those below.
+  // Errors: offset_out_of_range, offset_not_available (beyond the high watermark that is known here, but not beyond what
+  // it may become: it is not known before this host has a role, and a follower's comes behind the leader's), and those
+  // of poll.
   Status seek(Offset offset);
-  // To where the log starts or ends, though that moves on meanwhile. Errors: those of poll, and offset_out_of_range
+  // To where the log starts or ends, though that moves on meanwhile. Errors: those of poll, and offset_not_available
   // where a follower's high watermark is still before its log's start.
   Status seek_to_start();
   Status seek_to_end();
@@ -207,11 +210,19 @@ class PartitionReader {
 
   // Where in `ring` the frame stands that holds `offset`, or the last frame before it that is known.
   std::optional<ReadPlace> find_in(Ring& ring, Offset offset);
-  Status seek_to_head();
+  template <class How>
+  Status or_stay(const How& how);
+  bool may_come(Offset offset, Offset claimed) const;
+  Status go_to(Offset offset);
+  Status go_to_start();
+  Status go_to_end();
+  Status go_to_time(std::int64_t timestamp_ns);
+  Status go_to_head();
   Status seek_in_files(Offset offset);
   void start_at(Ring& ring, const ReadPlace& place, Offset wanted);
   Status fix_offset();
   Result<Offset> start_in_files();
+  Result<Ring::End> exact_end();
   Status find_time(std::int64_t timestamp_ns);
   Status find_time_in_ring(std::int64_t timestamp_ns, Offset from, Offset end);
 

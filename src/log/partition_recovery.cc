@@ -103,7 +103,9 @@ Result<std::vector<Ring>> PartitionKeeper::find_rings() const {
   };
   if (auto taken = take(ring_path(partition_.shm_dir, partition_.topic, partition_.partition)); !taken)
     return std::unexpected(taken.error());
-  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition))
+  auto retired = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
+  if (!retired) return std::unexpected(retired.error());
+  for (const auto& path : *retired)
     if (auto taken = take(path); !taken) return std::unexpected(taken.error());
   std::sort(rings.begin(), rings.end(),
             [](const Ring& a, const Ring& b) { return a.generation() < b.generation(); });
@@ -153,7 +155,9 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   }
   // Of where claims end a dead producer may not have told; no frame stands behind the last term that is open.
   if (options.only_synced) written_anew_at_ = rings.back().term_start(rings.back().last_open_term() + 1);
-  if (auto opened = open_files(options); !opened) return opened;
+  auto begins = find_unwritten_start(rings);
+  if (!begins) return std::unexpected(begins.error());
+  if (auto opened = open_files(options, *begins); !opened) return opened;
   const Position end = writer_->end_position();
   const Offset next_offset = writer_->end_offset();
 
@@ -189,6 +193,21 @@ Status PartitionKeeper::recover_disk(std::vector<Ring> rings) {
   publish_durable();
   enforce_retention();
   return {};
+}
+
+// A follower that began anew in the midst of its leader's log has no file before something is flushed, and its ring alone
+// tells where it began. Nothing, unless that ring holds all from there on.
+Result<std::optional<LogPoint>> PartitionKeeper::find_unwritten_start(const std::vector<Ring>& rings) const {
+  if (!replicated_ || rings.empty()) return std::nullopt;
+  const Ring& oldest = rings.front();
+  const Position first = oldest.first_position();
+  if (first == Position(0) || oldest.header().head.load(memory_order_relaxed) > first.value())
+    return std::nullopt;
+  auto listing = list_segments(partition_.disk_dir);
+  if (!listing) return std::unexpected(listing.error());
+  const auto offset = oldest.offset_at(first);
+  if (!listing->logs.empty() || !offset) return std::nullopt;
+  return LogPoint{first, *offset};
 }
 
 // Recovers the files and begins to write behind them; or behind nothing, at `restart`.
@@ -259,7 +278,9 @@ Status PartitionKeeper::adopt_remaining(std::vector<Ring>& rings, std::size_t fr
 }
 
 void PartitionKeeper::remove_ring_files() const {
-  auto paths = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
+  auto retired = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
+  if (!retired) logger().warn("{}: its earlier rings stay: {}", name(), to_string(retired.error()));
+  std::vector<std::filesystem::path> paths = retired.value_or(std::vector<std::filesystem::path>());
   paths.push_back(ring_path(partition_.shm_dir, partition_.topic, partition_.partition));
   paths.push_back(shm::replacing_path(paths.back()));
   for (const auto& path : paths)

@@ -305,6 +305,8 @@ Status PartitionKeeper::cut_log(const LogPoint& cut, bool restart) {
     logger().warn("{}: an unclean election has taken back records below the high watermark", name());
     shm::set_high_watermark(entry_, cut.position.value(), cut.offset.value());
   }
+  // Nor is anything kept where the leader's log ends before this one begins.
+  restart = restart || (is_disk() && cut.position < writer_->log_start_position());
   const Ring& ring = current().ring();
   const bool in_ring = !restart && cut.position.value() >= ring.header().head.load(memory_order_relaxed) &&
                        cut.position >= ring.first_position();

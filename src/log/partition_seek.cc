@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <thread>
+#include <tuple>
 
 #include "base/clock.h"
 #include "log/partition_reader.h"
@@ -24,14 +25,24 @@ constexpr int kMostMoves = 1000;
 // The same of a ring's head.
 constexpr int kMostLooks = 1000;
 
-bool is_outside(const Status& sought) { return !sought && sought.error().code == Code::offset_out_of_range; }
+bool is_outside(const Status& sought) {
+  return !sought && (sought.error().code == Code::offset_out_of_range ||
+                     sought.error().code == Code::offset_not_available);
+}
 
 }  // namespace
 
 Result<Ring::End> PartitionReader::log_end() {
+  auto end = exact_end();
+  if (end) *end = limited(*end);
+  return end;
+}
+
+// Where claims end, whatever the high watermark.
+Result<Ring::End> PartitionReader::exact_end() {
   if (auto mapped = map_current(); !mapped) return std::unexpected(mapped.error());
   for (int attempt = 0; attempt < kEndAttempts; ++attempt) {
-    if (auto end = current_.exact_end()) return limited(*end);
+    if (auto end = current_.exact_end()) return *end;
     std::this_thread::sleep_for(std::chrono::microseconds(500));
   }
   return fail(Code::no_keeper,
@@ -46,14 +57,61 @@ Ring::End PartitionReader::limited(Ring::End end) const {
   return {most, Offset(partition_.entry().high_watermark_offset.load(memory_order_relaxed))};
 }
 
+// Leaves the reader where it was when `how` fails: what has been read on the way is nobody's.
+template <class How>
+Status PartitionReader::or_stay(const How& how) {
+  const ReadPlace was = here();
+  const Offset skip_below = skip_below_;
+  const Mode mode = mode_;
+  const std::uint64_t missed = missed_;
+  Status gone = how();
+  if (gone || (mode_ == mode && here() == was)) return gone;
+  missed_ = missed;
+  // As far as it can: what keeps it from that, the next poll tells.
+  if (place(was, skip_below) && mode != Mode::detached && !compacted_) std::ignore = attach();
+  return gone;
+}
+
+// Whether the high watermark may rise to an offset beyond it: without a role nobody has told it yet, and a follower's
+// log may end before the leader's.
+bool PartitionReader::may_come(Offset offset, Offset claimed) const {
+  const shm::Partition& entry = partition_.entry();
+  if (ships_ || entry.high_watermark.load(memory_order_relaxed) == shm::kNoWatermark) return false;
+  const auto role = static_cast<shm::ReplicaRole>(entry.role.load(memory_order_relaxed));
+  return role != shm::ReplicaRole::leader || offset <= claimed;
+}
+
 Status PartitionReader::seek(Offset offset) {
-  auto end = log_end();
-  if (!end) return std::unexpected(end.error());
-  if (offset < log_start() || offset > end->offset)
+  return or_stay([&] { return go_to(offset); });
+}
+
+Status PartitionReader::seek_to_start() {
+  return or_stay([&] { return go_to_start(); });
+}
+
+Status PartitionReader::seek_to_end() {
+  return or_stay([&] { return go_to_end(); });
+}
+
+Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
+  return or_stay([&] { return go_to_time(timestamp_ns); });
+}
+
+Status PartitionReader::go_to(Offset offset) {
+  auto claimed = exact_end();
+  if (!claimed) return std::unexpected(claimed.error());
+  const Ring::End end = limited(*claimed);
+  if (offset > end.offset && offset >= log_start() && may_come(offset, claimed->offset))
+    return fail(
+        Code::offset_not_available,
+        fmt::format("topic '{}' partition {}: offset {} is beyond {}, the high watermark as far as this host "
+                    "knows it; seek again once it has risen",
+                    source_.topic, source_.partition.value(), offset.value(), end.offset.value()));
+  if (offset < log_start() || offset > end.offset)
     return fail(Code::offset_out_of_range,
                 fmt::format("topic '{}' partition {}: offset {} is outside the log, which has {} to {}",
                             source_.topic, source_.partition.value(), offset.value(), log_start().value(),
-                            end->offset.value()));
+                            end.offset.value()));
   mode_ = Mode::detached;
   unread_ = {};
   undecided_ = false;
@@ -66,7 +124,9 @@ Status PartitionReader::seek(Offset offset) {
     start_at(current_, *place, offset);
     return {};
   }
-  for (const auto& path : retired_rings(partition_.shm_dir, partition_.topic, partition_.partition)) {
+  auto retired = retired_rings(partition_.shm_dir, partition_.topic, partition_.partition);
+  if (!retired) return std::unexpected(retired.error());
+  for (const auto& path : *retired) {
     auto ring = Ring::open(path, true);
     if (!ring && ring.error().code != Code::not_found) return std::unexpected(ring.error());
     if (!ring || offset.value() >= ring->header().sealed_offset.load(memory_order_relaxed)) continue;
@@ -82,16 +142,16 @@ Status PartitionReader::seek(Offset offset) {
 
 // What is told of the start comes a little behind it: the keeper deletes files, and moves a ring's head, before it says
 // so. Where the start that is told is gone, this goes by what is there.
-Status PartitionReader::seek_to_start() {
+Status PartitionReader::go_to_start() {
   Offset start = log_start();
-  auto sought = seek(start);
+  auto sought = go_to(start);
   for (int moves = 0; moves < kMostMoves && is_outside(sought); ++moves) {
-    if (is_memory()) return seek_to_head();
+    if (is_memory()) return go_to_head();
     auto moved = start_in_files();
     if (!moved) return std::unexpected(moved.error());
     if (*moved == start) break;  // it is where it was: the log ends before it
     start = *moved;
-    sought = seek(start);
+    sought = go_to(start);
   }
   return sought;
 }
@@ -103,7 +163,7 @@ Result<Offset> PartitionReader::start_in_files() {
 }
 
 // To the oldest record in the newest ring of a memory topic.
-Status PartitionReader::seek_to_head() {
+Status PartitionReader::go_to_head() {
   if (auto entered = enter_at_head(); !entered) return entered;
   unread_ = {};
   undecided_ = false;
@@ -113,11 +173,11 @@ Status PartitionReader::seek_to_head() {
 }
 
 // A memory topic may be overwritten up to the end that was told, before this stands there.
-Status PartitionReader::seek_to_end() {
+Status PartitionReader::go_to_end() {
   for (int moves = 0;; ++moves) {
     auto end = log_end();
     if (!end) return std::unexpected(end.error());
-    auto sought = seek(end->offset);
+    auto sought = go_to(end->offset);
     if (!is_outside(sought) || moves == kMostMoves) return sought;
   }
 }
@@ -213,7 +273,7 @@ void PartitionReader::start_at(Ring& ring, const ReadPlace& place, Offset wanted
 }
 
 // The start may pass what is looked at, or what was found.
-Status PartitionReader::seek_to_time(std::int64_t timestamp_ns) {
+Status PartitionReader::go_to_time(std::int64_t timestamp_ns) {
   // Of a memory topic, the ring's head tells, too: what is told of the start comes behind it.
   const auto start_now = [this]() -> Result<LogPoint> {
     if (is_memory())
@@ -248,7 +308,7 @@ Status PartitionReader::find_time(std::int64_t timestamp_ns) {
     const Offset durable_offset(partition_.entry().durable_offset.load(memory_order_acquire));
     auto found = segments_->locate_time(timestamp_ns, limit_in_files());
     if (!found) return unreadable(std::move(found.error()));
-    if (*found) return seek(**found);
+    if (*found) return go_to(**found);
     from = std::max(from, std::min(durable_offset, end->offset));
   }
   // What is only in the ring is looked through, as it stands there: an open transaction must not stop this.
@@ -259,14 +319,14 @@ Status PartitionReader::find_time(std::int64_t timestamp_ns) {
 }
 
 Status PartitionReader::find_time_in_ring(std::int64_t timestamp_ns, Offset from, Offset end) {
-  if (auto sought = from == log_start() ? seek_to_start() : seek(from); !sought) return sought;
+  if (auto sought = from == log_start() ? go_to_start() : go_to(from); !sought) return sought;
   std::array<Record, 256> records;
   while (offset() < end) {
     const Offset before = offset();
     auto polled = poll(records);
     if (!polled) return std::unexpected(polled.error());
     for (const Record& record : std::span(records).first(*polled))
-      if (record.timestamp_ns >= timestamp_ns) return seek(record.offset);
+      if (record.timestamp_ns >= timestamp_ns) return go_to(record.offset);
     if (*polled == 0 && offset() == before) break;  // the rest is not committed yet
   }
   return {};

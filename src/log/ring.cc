@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/crc32c.h"
+#include "base/result.h"
 #include "log/wide_cas.h"
 
 namespace ringtail::log {
@@ -416,20 +417,23 @@ std::filesystem::path retired_ring_path(const std::filesystem::path& shm_dir, st
   return shm_dir / fmt::format("{}-{}.{}.ring.retired", topic, p.value(), generation);
 }
 
-std::vector<std::filesystem::path> retired_rings(const std::filesystem::path& shm_dir, std::string_view topic,
-                                                 PartitionId p) {
+Result<std::vector<std::filesystem::path>> retired_rings(const std::filesystem::path& shm_dir,
+                                                         std::string_view topic, PartitionId p) {
   const std::string prefix = fmt::format("{}-{}.", topic, p.value());
   constexpr std::string_view suffix = ".ring.retired";
   std::vector<std::filesystem::path> found;
   std::error_code error;
-  for (const auto& file : std::filesystem::directory_iterator(shm_dir, error)) {
-    const std::string name = file.path().filename().string();
+  std::filesystem::directory_iterator file(shm_dir, error);
+  for (; !error && file != std::filesystem::directory_iterator(); file.increment(error)) {
+    const std::string name = file->path().filename().string();
     if (!name.starts_with(prefix) || !name.ends_with(suffix) || name.size() <= prefix.size() + suffix.size())
       continue;
     const auto generation =
         std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - suffix.size());
-    if (generation.find_first_not_of("0123456789") == std::string_view::npos) found.push_back(file.path());
+    if (generation.find_first_not_of("0123456789") == std::string_view::npos) found.push_back(file->path());
   }
+  if (error && error.value() != ENOENT)
+    return fail_errno(error.value(), fmt::format("cannot list '{}'", shm_dir.native()));
   return found;
 }
 

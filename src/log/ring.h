@@ -333,8 +333,9 @@ bool publish_filler(std::byte* frame, std::uint64_t expected, format::FrameType 
 std::filesystem::path ring_path(const std::filesystem::path& shm_dir, std::string_view topic, PartitionId p);
 std::filesystem::path retired_ring_path(const std::filesystem::path& shm_dir, std::string_view topic,
                                         PartitionId p, std::uint64_t generation);
-// The files of this partition's retired rings, in no order.
-std::vector<std::filesystem::path> retired_rings(const std::filesystem::path& shm_dir, std::string_view topic,
-                                                 PartitionId p);
+// The files of this partition's retired rings, in no order. Errors: as system_error, where the folder cannot be listed:
+// who took them for none would take their records for lost.
+Result<std::vector<std::filesystem::path>> retired_rings(const std::filesystem::path& shm_dir,
+                                                         std::string_view topic, PartitionId p);
 
 }  // namespace ringtail::log

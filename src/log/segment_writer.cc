@@ -145,11 +145,13 @@ void SegmentWriter::WriteOperation::complete(std::int64_t result) {
   state = State::free;
   const std::uint64_t bytes = (bounced ? format::block_up(end) : end) - begin;
   if (result != static_cast<std::int64_t>(bytes)) {
-    if (syncs) writer->sync_state_ = SyncState::idle;
     writer->fail_with(result < 0 ? static_cast<int>(-result) : EIO,
                       fmt::format("cannot write {} bytes of position {}", bytes, begin.value()));
   }
-  if (writer->failure_) return;
+  if (writer->failure_) {
+    if (syncs) writer->sync_state_ = SyncState::idle;  // whatever came of it: nothing is believed any more
+    return;
+  }
   if (writer->figures_ != nullptr)
     (syncs ? writer->figures_->syncs : writer->figures_->writes).record(monotonic_ns() - submitted_ns);
   writer->update_written();

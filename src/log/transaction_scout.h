@@ -26,6 +26,8 @@ struct ReadPlace {
   Position position{0};
   Offset offset{0};
   bool compacted = false;
+
+  friend bool operator==(const ReadPlace&, const ReadPlace&) = default;
 };
 
 // Thread safety: one thread, that of its reader. Process safety: as any reader.

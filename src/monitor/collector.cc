@@ -138,6 +138,7 @@ Result<Snapshot> Collector::collect() {
   if (!names) return std::unexpected(names.error());
   for (const std::string& name : *names) {
     auto described = admin.describe_topic(name);
+    if (!described && described.error().code != Code::not_found) ++snapshot.unreadable_topics;
     if (!described) continue;
     TopicSnapshot topic = snapshot_of(core, std::move(*described));
     if (topic.topic_id != 0) snapshot.topics.push_back(std::move(topic));

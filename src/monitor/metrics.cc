@@ -88,9 +88,8 @@ double number(Number value) {
 }
 
 constexpr PartitionFigure kPartitionFigures[] = {
-    {"ringtail_partition_records_total",
-     "Offsets given out: the log end offset when the daemon first saw it, and every rise since.", kCounter,
-     false, [](const PartitionSnapshot& p) { return number(p.records_total); }},
+    {"ringtail_partition_records_total", "Offsets given out since the daemon began to look.", kCounter, false,
+     [](const PartitionSnapshot& p) { return number(p.records_total); }},
     {"ringtail_partition_bytes_total",
      "Bytes given out: the log end position when the daemon first saw it, and every rise since.", kCounter,
      false, [](const PartitionSnapshot& p) { return number(p.bytes_total); }},
@@ -119,8 +118,11 @@ constexpr PartitionFigure kPartitionFigures[] = {
      kCounter, false, [](const PartitionSnapshot& p) { return number(p.repaired_records); }},
     {"ringtail_partition_retired_rings_total", "Rings that were replaced.", kCounter, false,
      [](const PartitionSnapshot& p) { return number(p.retired_rings); }},
-    {"ringtail_partition_failed", "1: the partition refuses records.", kGauge, false,
-     [](const PartitionSnapshot& p) { return p.is.failure ? 1.0 : 0.0; }},
+    {"ringtail_partition_failed", "1: the partition refuses records, and not for being opened just now.",
+     kGauge, false,
+     [](const PartitionSnapshot& p) {
+       return p.is.failure && p.is.failure->code != Code::would_block ? 1.0 : 0.0;
+     }},
     {"ringtail_partition_leader_epoch", "Rises with each new leader.", kGauge, false,
      [](const PartitionSnapshot& p) { return number(p.is.leader_epoch.value()); }},
 };
@@ -173,6 +175,9 @@ void add_host(Families& families, const Snapshot& snapshot, const ProcessFigures
   families.add({}, snapshot.keeper.here ? 1 : 0);
   families.gauge("ringtail_keeper_pid", "The process that keeps the log; 0: none.");
   families.add({}, number(snapshot.keeper.pid.value_or(0)));
+  families.gauge("ringtail_unreadable_topics",
+                 "Topics whose description on disk is damaged or cannot be read.");
+  families.add({}, number(snapshot.unreadable_topics));
   families.gauge("ringtail_slots_in_use", "Producers, consumers and others that are attached, by role.");
   for (const auto role :
        {ProcessRole::producer, ProcessRole::consumer, ProcessRole::coordinator, ProcessRole::admin}) {

@@ -62,6 +62,7 @@ struct Snapshot {
   std::vector<TopicSnapshot> topics;
   std::vector<GroupDescription> groups;
   std::vector<ProcessDescription> processes;  // the keeper's entry, then one for each slot in use
+  std::uint64_t unreadable_topics = 0;        // whose description on disk is damaged, or not to be read
   std::size_t slots_in_use = 0;
   std::size_t slots = 0;
   KeeperSnapshot keeper;

@@ -3,7 +3,7 @@
 namespace ringtail::monitor {
 
 void Totals::Sum::add(std::uint64_t now) {
-  if (now > seen) total += now - seen;
+  if (seen && now > *seen) total += now - *seen;
   seen = now;
 }
 
@@ -14,9 +14,13 @@ void Totals::add(Snapshot& snapshot) {
       const std::pair key(topic.topic_id, p.is.partition);
       const auto known = sums_.find(key);
       Sums& sum = sums[key];
-      if (known != sums_.end()) sum = known->second;
+      if (known != sums_.end())
+        sum = known->second;
+      else if (began_)  // it is new, and all that it holds has come since
+        sum = {.records = {.seen = p.is.log_start_offset.value()},
+               .bytes = {.seen = p.is.log_start_position.value()}};
       // While a ring cannot be opened, nobody knows how far the log goes, only how far it is durable.
-      if (known == sums_.end() || p.is.ring_bytes != 0) {
+      if (p.is.ring_bytes != 0) {
         sum.records.add(p.is.log_end_offset.value());
         sum.bytes.add(p.is.log_end_position.value());
       }
@@ -25,6 +29,7 @@ void Totals::add(Snapshot& snapshot) {
     }
   }
   sums_ = std::move(sums);
+  began_ = true;
 }
 
 }  // namespace ringtail::monitor

@@ -1,10 +1,12 @@
-// What has come to each partition: the ends of its log, as counters that do not fall. An end itself falls when
-// a follower cuts off what its leader does not have: as a counter, it would have begun anew at zero, and all of
-// it have come at once.
+// What has come to each partition since somebody began to look: the rises of its log's ends, as counters that do not
+// fall. An end itself falls when a follower cuts off what its leader does not have: as a counter, it would have begun
+// anew at zero, and all of it have come at once. Nor do they begin with the ends: whoever starts anew behind a cut would
+// begin lower than his predecessor, with the same outcome.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "monitor/snapshot.h"
@@ -14,15 +16,15 @@ namespace ringtail::monitor {
 // Thread safety: none.
 class Totals {
  public:
-  // Fills in what is counted: of a partition that was not in the snapshot before, the ends of its log; then
-  // every rise of them. A topic of the same name that was made anew begins anew. Snapshots must come in the
-  // order in which they were taken.
+  // Fills in what is counted: of a partition that was not in the snapshot before, what its log holds, but nothing where
+  // there was no snapshot before; then every rise of its ends. A topic of the same name that was made anew begins anew.
+  // Snapshots must come in the order in which they were taken.
   void add(Snapshot& snapshot);
 
  private:
-  // Adds rises up. What has fallen rises from where it is.
+  // Adds rises up. What has fallen rises from where it is; what was not seen before does not rise.
   struct Sum {
-    std::uint64_t seen = 0;
+    std::optional<std::uint64_t> seen;
     std::uint64_t total = 0;
 
     void add(std::uint64_t now);
@@ -33,6 +35,7 @@ class Totals {
   };
 
   std::map<std::pair<std::uint64_t, PartitionId>, Sums> sums_;  // by topic id and partition
+  bool began_ = false;
 };
 
 }  // namespace ringtail::monitor

@@ -37,6 +37,7 @@ class Campaign:
         self.workloads, self.present = chosen, present
         self.samples = {}    # (workload, system): [sample]
         self.left_out = {}   # (workload, system): why
+        self.failures = {}   # (workload, system): [why], one a run that gave nothing
         self.idle = []
         self.again = 0
         self.pace = {}       # the shortest time that each CPU ever took for the same arithmetic, ns
@@ -171,6 +172,7 @@ class Campaign:
     def failed(self, workload, system, failure):
         self.tell(f"    {system.label}: {failure}")
         key = (workload.name, system.key)
+        self.failures.setdefault(key, []).append(str(failure))
         if isinstance(failure, runs.Unavailable) or key not in self.samples:
             self.left_out[key] = f"failed: {failure}"
 
@@ -318,4 +320,5 @@ def to_json(campaign, about):
         } for workload in campaign.workloads},
         "idle": campaign.idle,
         "left_out": {f"{workload}/{system}": why for (workload, system), why in campaign.left_out.items()},
+        "failures": {f"{workload}/{system}": why for (workload, system), why in campaign.failures.items()},
     }, separators=(",", ":")) + "\n"

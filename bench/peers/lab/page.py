@@ -92,6 +92,8 @@ def section(campaign, workload):
         parts.append('<p class="faint">* did not keep the rate up: what arrived is counted, what did not is not.</p>')
     for why, labels in report.left_out(campaign, workload).items():
         parts.append(f'<p class="faint">Not measured: {html.escape(", ".join(labels))} ({html.escape(why)}).</p>')
+    for sentence in report.failed_runs(campaign, workload):
+        parts.append(f'<p class="faint">{html.escape(sentence)}.</p>')
     return "".join(parts)
 
 

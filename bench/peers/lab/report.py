@@ -91,6 +91,18 @@ def left_out(campaign, workload):
     return found
 
 
+def failed_runs(campaign, workload):
+    """[sentence] of systems that have a row, without the runs that failed."""
+    found = []
+    for system in systems.SYSTEMS:
+        samples = campaign.samples.get((workload.name, system.key))
+        failures = campaign.failures.get((workload.name, system.key))
+        if samples and failures:
+            found.append(f"{system.label}: {len(failures)} of {len(samples) + len(failures)} runs failed; "
+                         f"the last one: {failures[-1]}")
+    return found
+
+
 def about_text(about):
     changed = ", with changes" if about["changed"] else ""
     virtual = " (virtual)" if about["virtual"] else ""
@@ -150,6 +162,8 @@ def markdown(campaign, about, missing, problems, versions):
             lines += ["", "\\* did not keep the rate up: what arrived is counted, what did not is not."]
         for why, labels in left_out(campaign, workload).items():
             lines += ["", f"Not measured: {', '.join(labels)} ({why})."]
+        for sentence in failed_runs(campaign, workload):
+            lines += ["", f"{sentence}."]
     lines += idle_lines(campaign)
     lines += ["", "## Systems", "", "| system | version |", "|---|---|"]
     lines += [f"| {family} | {version} |" for family, version in versions.items()]

@@ -1,5 +1,6 @@
 // Consumers as members of groups: who gets what, and what becomes of it.
 #include <fstream>
+#include <tuple>
 
 #include "base/files.h"
 #include "client/log_core.h"
@@ -282,6 +283,8 @@ TEST_F(GroupTest, APartitionThatWasGrantedWhileTheCatalogCouldNotBeReadIsReadAft
     polled = reader.poll(milliseconds(1));
   } while (polled);
   EXPECT_EQ(polled.error().code, Code::corrupt);
+  // It is looked at again a little later. Meanwhile other partitions would be read.
+  while (!reader.poll(milliseconds(1))) ASSERT_LT(std::chrono::steady_clock::now(), give_up);
   ASSERT_TRUE(write_file_atomically(path, healthy));
   wait_assigned({&reader}, {1});
 }
@@ -395,6 +398,89 @@ TEST_F(GroupTest, AutoCommitMovesThePositionWhileReading) {
   });
 }
 
+// As on a cluster's host that has just started: what its group has read lies behind a watermark that nobody has told yet.
+TEST_F(GroupTest, APositionBeyondAWatermarkThatIsNotKnownYetIsWaitedForAndKept) {
+  create("orders", small());
+  for (int i = 0; i < 5; ++i) send("orders", "v");
+  {
+    Consumer reader = member("billing", "orders");
+    poll_until({&reader}, [](const Got& g) { return count(g) == 5; });
+    ASSERT_TRUE(reader.commit_sync());
+  }
+  const LogCore& core = *log_->core();
+  shm::Partition& entry =
+      core.find_partition(core.catalog().load_topic("orders").value(), PartitionId(0)).value().entry();
+  shm::set_high_watermark(entry, 0, 0);
+  Consumer reader = member("billing", "orders", {.auto_commit_interval = milliseconds(1)});
+  const auto until = std::chrono::steady_clock::now() + milliseconds(500);
+  while (std::chrono::steady_clock::now() < until) {
+    const auto polled = reader.poll(milliseconds(1));
+    ASSERT_TRUE(polled) << to_string(polled.error());
+    ASSERT_TRUE(polled->empty());
+  }
+  EXPECT_TRUE(reader.assignment().empty());
+  EXPECT_EQ(reader.committed({"orders", PartitionId(0)}).value()->offset, Offset(5));
+  entry.high_watermark.store(shm::kNoWatermark);
+  send("orders", "next");
+  const auto got = poll_until({&reader}, [](const Got& g) { return count(g) > 0; });
+  EXPECT_THAT(got[0], ElementsAre("next"));
+  EXPECT_EQ(reader.missed(), 0u);
+}
+
+TEST_F(GroupTest, WhatRetentionTookBeforeAMemberCameItHasMissed) {
+  create("orders", small({{"storage", "memory"}, {"on.full", "overwrite"}}));
+  send("orders", "v");
+  {
+    Consumer reader = member("billing", "orders");
+    poll_until({&reader}, [](const Got& g) { return count(g) == 1; });
+    ASSERT_TRUE(reader.commit_sync());
+  }
+  {
+    Producer p = producer("orders");
+    const std::string value(1'000, 'v');
+    for (int i = 0; i < 2'000; ++i) ASSERT_TRUE(p.send(value));
+  }
+  Consumer reader = member("billing", "orders", {.max_poll_records = 1});
+  Result<std::span<const Record>> polled;
+  do {
+    polled = reader.poll(seconds(1));
+    ASSERT_TRUE(polled) << to_string(polled.error());
+  } while (polled->empty());
+  EXPECT_EQ(reader.missed(), polled->front().offset.value() - 1);
+}
+
+// A listener is told of what it loses, not of what it never had.
+TEST_F(GroupTest, APartitionThatCouldNotBeOpenedIsNotToldAsLost) {
+  create("orders", small());
+  const LogCore& core = *log_->core();
+  const log::PartitionRef bad =
+      core.find_partition(core.catalog().load_topic("orders").value(), PartitionId(0)).value();
+  const auto ring = log::ring_path(bad.shm_dir, bad.topic, bad.partition), aside = shm_.path() / "aside";
+  bad.entry().failure_code.store(static_cast<std::uint32_t>(Code::corrupt));
+  bad.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::failed));
+  std::filesystem::rename(ring, aside);
+  int told = 0;
+  const auto count_told = [&](std::span<const TopicPartition>) { ++told; };
+  Consumer reader = member("billing", "orders", {.max_poll_interval = milliseconds(200)},
+                           {.assigned = count_told, .revoked = count_told, .lost = count_told});
+  const auto give_up = std::chrono::steady_clock::now() + seconds(60);
+  while (reader.poll(milliseconds(1))) ASSERT_LT(std::chrono::steady_clock::now(), give_up);
+  const auto is_member = [&] {  // without members and positions there is no group
+    const auto group = admin().describe_group("billing");
+    return group && !group->members.empty();
+  };
+  while (is_member()) {
+    ASSERT_LT(std::chrono::steady_clock::now(), give_up);
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  std::ignore = reader.poll(milliseconds(1));
+  EXPECT_EQ(told, 0);
+  std::filesystem::rename(aside, ring);
+  bad.entry().state.store(static_cast<std::uint32_t>(shm::PartitionState::active));
+  wait_assigned({&reader}, {1});
+  EXPECT_EQ(told, 1);
+}
+
 // --- Resets --------------------------------------------------------------------------------------
 
 class ResetTest : public GroupTest {
@@ -447,6 +533,24 @@ TEST_F(ResetTest, WhatIsNotOnAllReplicasIsNotSkipped) {
   entry.role.store(static_cast<std::uint32_t>(shm::ReplicaRole::alone));
   ASSERT_TRUE(changed) << to_string(changed.error());
   EXPECT_EQ(changed->front().to, Offset(2));
+}
+
+TEST_F(ResetTest, WhereOnePartitionsTargetCannotBeFoundNoneIsReset) {
+  ASSERT_NO_FATAL_FAILURE(read_all(2));
+  const log::PartitionRef bad = ref(1);
+  Producer p = producer("orders", {.durable = true});
+  for (std::uint32_t i = 0; i < 2; ++i) ASSERT_TRUE(p.send({.value = "v", .partition = PartitionId(i)}));
+  for (const auto& file : std::filesystem::directory_iterator(bad.disk_dir)) {
+    std::fstream segment(file.path(), std::ios::in | std::ios::out | std::ios::binary);
+    segment.write("damaged!", 8);
+  }
+  const auto refused =
+      admin().reset_group_offsets("billing", "orders", {}, {.to = OffsetReset::To::time, .value = 0}, false);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::corrupt) << to_string(refused.error());
+  const auto good = reset(OffsetReset::To::earliest, PartitionId(0));
+  ASSERT_TRUE(good) << to_string(good.error());
+  EXPECT_EQ(good->front().from, Offset(1));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "client/log_core.h"
+#include "support/no_descriptors.h"
 #include "unit/client/client_test_support.h"
 
 namespace ringtail {
@@ -109,6 +110,34 @@ TEST_F(ConsumerSeekTest, ToTheEndSucceedsWhileATopicIsOverwritten) {
     }
     sending.join();
   }
+}
+
+TEST_F(ConsumerSeekTest, OneThatFailsLeavesThePositionAsItWas) {
+  create("disk", small());
+  Producer p = producer("disk", {.durable = true});
+  for (int i = 0; i < 1'000; ++i) ASSERT_TRUE(p.send(value_));
+  const TopicPartition disk{"disk", PartitionId(0)};
+  Consumer c = consumer("disk");
+  ASSERT_TRUE(c.seek_to_end(disk));
+  {
+    const testing::NoDescriptors none;
+    EXPECT_FALSE(c.seek(disk, Offset(0)));
+    EXPECT_FALSE(c.seek_to_beginning(disk));
+    EXPECT_FALSE(c.seek_to_time(disk, 0));
+  }
+  EXPECT_EQ(c.position(disk).value(), Offset(1'000));
+  ASSERT_TRUE(p.send("next"));
+  EXPECT_THAT(take(c, 1), ::testing::ElementsAre("next"));
+  EXPECT_EQ(c.missed(), 0u);
+}
+
+TEST_F(ConsumerSeekTest, BeyondTheEndIsNothingMissed) {
+  Consumer c = consumer("t", {.auto_offset_reset = Reset::latest});
+  Producer p = producer("t");
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(p.send("v"));
+  ASSERT_TRUE(c.seek(part(), Offset(1'000)));
+  EXPECT_EQ(c.position(part()).value(), Offset(10));
+  EXPECT_EQ(c.missed(), 0u);
 }
 
 }  // namespace

@@ -266,5 +266,17 @@ TEST_F(LogTest, EverythingButTheSharedMemoryOfTheDeadEndsWithTheLastHandle) {
   EXPECT_TRUE(p->flush());
 }
 
+TEST_F(LogTest, ARingWhoseTopicWasDeletedWhileNobodyKeptTheLogIsRemoved) {
+  create("kept", small());
+  create("gone", small());
+  const auto folder = shm_.path() / ("ringtail-" + log_->id());
+  log_.reset();
+  ASSERT_TRUE(std::filesystem::exists(folder / "gone-0.ring"));
+  std::filesystem::remove_all(dir_ / "log" / "topics" / "gone");
+  log_.emplace(open_log().value());
+  EXPECT_FALSE(std::filesystem::exists(folder / "gone-0.ring"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "kept-0.ring"));
+}
+
 }  // namespace
 }  // namespace ringtail

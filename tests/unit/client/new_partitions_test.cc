@@ -1,10 +1,13 @@
 // Topics that get more partitions while they are in use.
 #include <array>
 #include <atomic>
+#include <fstream>
 #include <map>
 #include <set>
 #include <thread>
 
+#include "base/files.h"
+#include "client/log_core.h"
 #include "unit/client/group_test_support.h"
 
 namespace ringtail {
@@ -182,6 +185,28 @@ TEST_F(NewPartitionsTest, AreRefusedWhereTheyMakeNoSense) {
   EXPECT_EQ(admin().create_partitions("orders", 4096).error().code, Code::limit_exceeded);
   EXPECT_EQ(admin().create_partitions("nowhere", 2).error().code, Code::not_found);
   EXPECT_EQ(admin().describe_topic("orders")->partitions.size(), 3u);
+}
+
+// A keeper that cannot read the catalog opens none.
+TEST_F(NewPartitionsTest, ThatAreNotOpenYetAreToldAsSuchAndUsedOnceTheyAre) {
+  create("orders", small());
+  create("other", small());
+  Producer p = producer("orders", {.max_block = milliseconds(50)});
+  ASSERT_TRUE(p.send("before"));
+  const auto path = options().dir / "topics" / "other" / "topic.toml";
+  std::string healthy;
+  std::getline(std::ifstream(path), healthy, '\0');
+  ASSERT_TRUE(write_file_atomically(path, "nonsense"));
+  ASSERT_TRUE(log_->core()->catalog().add_partitions("orders", 2));
+  const ProducerRecord record{.value = "v", .partition = PartitionId(1)};
+  const auto early = p.send(record);
+  ASSERT_FALSE(early);
+  EXPECT_EQ(early.error(), SendError::timed_out);
+  EXPECT_THAT(p.error().message, HasSubstr("is new, and cannot be used yet"));
+  ASSERT_TRUE(write_file_atomically(path, healthy));
+  const auto give_up = std::chrono::steady_clock::now() + seconds(60);
+  while (!p.send(record)) ASSERT_LT(std::chrono::steady_clock::now(), give_up);
+  EXPECT_EQ(p.send({.value = "v", .partition = PartitionId(7)}).error(), SendError::invalid_record);
 }
 
 }  // namespace

@@ -375,5 +375,16 @@ TEST(SendErrorNames, AreTheirEnumerators) {
   EXPECT_EQ(to_string(SendError::not_enough_replicas), "not_enough_replicas");
 }
 
+TEST_F(ProducerTest, ARecordThatWasRefusedWithoutAWordIsToldOfItsOwnPartition) {
+  create("t", small(), 2);
+  Producer p = producer("t", {.acks = Acks::none});
+  const std::string large(1 << 20, 'v');
+  ASSERT_TRUE(p.send({.value = large, .partition = PartitionId(1)}));
+  const auto next = p.send({.value = "v", .partition = PartitionId(0)});
+  ASSERT_FALSE(next);
+  EXPECT_EQ(next.error(), SendError::record_too_large);
+  EXPECT_THAT(p.error().message, HasSubstr("partition 1"));
+}
+
 }  // namespace
 }  // namespace ringtail

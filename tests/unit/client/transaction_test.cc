@@ -1,7 +1,9 @@
 // Transactions: all of it or nothing, for readers of committed records and for the positions of groups.
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <set>
+#include <span>
 
 #include "unit/client/transaction_test_support.h"
 
@@ -523,6 +525,42 @@ TEST_F(TransactionTest, TheNumbersOfAnAbortedTransactionComeOnceMore) {
   Consumer reader = committed_reader("out");
   EXPECT_THAT(take(reader, 3), ElementsAre("a", "b", "c"));
   EXPECT_THAT(drain(reader), IsEmpty());
+}
+
+// A claim that an abort has ended has nothing to do with the next one.
+TEST_F(TransactionTest, AClaimThatAnAbortHasEndedEndsNoOther) {
+  create("orders", small());
+  Producer writer = transactional("gateway", "orders");
+  expect(writer.begin());
+  auto stale = writer.try_claim(5);
+  ASSERT_TRUE(stale);
+  expect(writer.abort());
+  expect(writer.begin());
+  auto claim = writer.try_claim(5);
+  ASSERT_TRUE(claim);
+  const auto committed = stale->commit();
+  ASSERT_FALSE(committed);
+  EXPECT_EQ(committed.error(), SendError::closed);
+  std::ranges::copy(std::as_bytes(std::span("value", 5)), claim->value().begin());
+  const auto sent = claim->commit();
+  ASSERT_TRUE(sent) << to_string(writer.error());
+  expect(writer.commit());
+  Consumer reader = committed_reader("orders");
+  EXPECT_THAT(take(reader, 1), ::testing::ElementsAre("value"));
+}
+
+TEST_F(TransactionTest, AClaimThatAnAbortHasEndedMayGoOutOfScopeBesideAnother) {
+  create("orders", small());
+  Producer writer = transactional("gateway", "orders");
+  expect(writer.begin());
+  std::optional<Claim> stale = std::move(*writer.try_claim(5));
+  expect(writer.abort());
+  expect(writer.begin());
+  auto claim = writer.try_claim(5);
+  ASSERT_TRUE(claim);
+  stale.reset();
+  EXPECT_TRUE(claim->commit());
+  expect(writer.abort());
 }
 
 }  // namespace

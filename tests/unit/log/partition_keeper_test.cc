@@ -360,7 +360,7 @@ TEST_F(DiskPartition, ManyRetirementsInARowLoseNothing) {
   append(*producer, 30);
   expect_rest(*reader, Offset(0));
   turn_until_durable(Offset(270));
-  turn_until([&] { return retired_rings(dir_.path(), "topic", PartitionId(0)).empty(); });
+  turn_until([&] { return retired_rings(dir_.path(), "topic", PartitionId(0)).value().empty(); });
 }
 
 // --- A keeper's death ----------------------------------------------------------------------------

@@ -149,11 +149,11 @@ TEST_F(MemoryPartition, ARetiredRingStaysUntilItsLastReaderHasLeftIt) {
   keeper_->on_slot_stuck(producer->slot.index(), 0);
   turn_until([&] { return generation() == 2; });
   append(*producer, 20);
-  EXPECT_EQ(retired_rings(dir_.path(), "topic", PartitionId(0)).size(), 1u);
+  EXPECT_EQ(retired_rings(dir_.path(), "topic", PartitionId(0)).value().size(), 1u);
   for (int i = 0; i < 10; ++i) turn();
   expect_rest(*reader, Offset(5));
   EXPECT_EQ(reader->missed(), 0u);
-  turn_until([&] { return retired_rings(dir_.path(), "topic", PartitionId(0)).empty(); });
+  turn_until([&] { return retired_rings(dir_.path(), "topic", PartitionId(0)).value().empty(); });
 }
 
 // The owner of an open claim in a retired ring dies after the ring was looked through. It is repaired still.

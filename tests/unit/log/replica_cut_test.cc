@@ -147,5 +147,77 @@ INSTANTIATE_TEST_SUITE_P(All, InterruptedCut,
                                            Cut{Storage::memory, 3'000, "memory_beyond_the_ring"}),
                          [](const auto& tested) { return std::string(tested.param.name); });
 
+class BeginningAnew : public ::testing::Test {
+ protected:
+  // `b` begins where `a` ends, as one does that is given a copy when the leader's start has passed its own end.
+  void begin_behind(std::uint64_t records) {
+    a_.lead(1);
+    auto producer = a_.new_producer();
+    a_.append(*producer, "v", records);
+    b_.fence();
+    b_.take({.role = ReplicaRole::follower,
+             .epoch = LeaderEpoch(1),
+             .leader_node = 1,
+             .epochs = a_.outcome().epochs,
+             .cut = a_.end(),
+             .restart = true});
+  }
+  ReplicaHost a_;
+  ReplicaHost b_;
+};
+
+// There is no file yet that would tell.
+TEST_F(BeginningAnew, IsKnownFromTheRingAloneWhereNothingIsWrittenYet) {
+  begin_behind(100);
+  const LogPoint begin = a_.end();
+  for (int keepers = 0; keepers < 2; ++keepers) {
+    b_.restart_keeper();
+    ASSERT_FALSE(b_.failed());
+    EXPECT_EQ(b_.end(), begin);
+  }
+  b_.follow(a_, 1);
+  auto producer = a_.new_producer();
+  a_.append(*producer, "more", 20);
+  b_.fetch_from(a_);
+  b_.turn_until_durable();
+  b_.restart_keeper();
+  ASSERT_FALSE(b_.failed());
+  b_.set_watermark(b_.end());
+  EXPECT_EQ(b_.records().size(), 20u);
+  EXPECT_EQ(b_.records().front().first, begin.offset.value());
+}
+
+// An unclean election may do that: then nothing of it is the leader's.
+TEST_F(BeginningAnew, IsWhatAFollowerDoesWhoseWholeLogIsCutOff) {
+  begin_behind(100);
+  auto producer = a_.new_producer();
+  a_.append(*producer, "more", 20);
+  b_.fetch_from(a_);
+  b_.turn_until_durable();
+  ReplicaHost c;
+  c.lead(2);
+  auto other = c.new_producer();
+  c.append(*other, "theirs ", 30);
+  const LogPoint cut = c.end();
+  ASSERT_LT(cut.position.value(), b_.entry().log_start_position.load());
+  b_.fence();
+  b_.take({.role = ReplicaRole::follower,
+           .epoch = LeaderEpoch(2),
+           .leader_node = 1,
+           .epochs = c.outcome().epochs,
+           .cut = cut});
+  ASSERT_FALSE(b_.failed());
+  EXPECT_EQ(b_.end(), cut);
+  c.append(*other, "more ", 10);
+  b_.fetch_from(c);
+  b_.turn_until_durable();
+  b_.restart_keeper();
+  ASSERT_FALSE(b_.failed());
+  b_.set_watermark(b_.end());
+  const auto records = b_.records();
+  ASSERT_EQ(records.size(), 10u);
+  EXPECT_EQ(records.front().first, cut.offset.value());
+}
+
 }  // namespace
 }  // namespace ringtail::log

@@ -364,5 +364,20 @@ TEST_P(ReplicatedLeader, AProducerThatDiesInTheMiddleOfAClaimDoesNotHoldUpTheFen
   follow_and_expect_same(b_, a_, 2);
 }
 
+// What it may become: of a leader, all that is claimed; of another, nobody here knows.
+TEST_P(ReplicatedLeader, AnOffsetBeyondTheWatermarkMayComeUnlessItIsBeyondTheLeadersEnd) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  a_.append(*producer, "v", 10);
+  auto reader = a_.new_reader();
+  EXPECT_EQ(reader->seek(Offset(10)).error().code, Code::offset_not_available);
+  EXPECT_EQ(reader->seek(Offset(11)).error().code, Code::offset_out_of_range);
+  a_.set_watermark(a_.end());
+  EXPECT_TRUE(reader->seek(Offset(10)));
+  a_.fence();
+  EXPECT_EQ(reader->seek(Offset(11)).error().code, Code::offset_not_available);
+  EXPECT_EQ(reader->offset(), Offset(10));
+}
+
 }  // namespace
 }  // namespace ringtail::log

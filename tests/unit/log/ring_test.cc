@@ -1,10 +1,12 @@
 #include "log/ring.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <thread>
 
 #include <gmock/gmock.h>
 
+#include "support/no_descriptors.h"
 #include "unit/log/ring_test_support.h"
 
 namespace ringtail::log {
@@ -136,14 +138,27 @@ TEST_F(RingFile, BeginsInTheMidstOfABlockThatHasNothingBefore) {
 
 TEST_F(RingFile, MissingIsNotFound) { EXPECT_EQ(Ring::open(path(), true).error().code, Code::not_found); }
 
+// Who took them for none would take their records for lost.
+TEST_F(RingFile, RetiredRingsThatCannotBeListedAreAnError) {
+  std::fclose(std::fopen((dir_ / "topic-0.3.ring.retired").c_str(), "w"));
+  const testing::NoDescriptors none;
+  const auto listed = retired_rings(dir_.path(), "topic", PartitionId(0));
+  ASSERT_FALSE(listed);
+  EXPECT_EQ(listed.error().os_errno, EMFILE);
+}
+
+TEST_F(RingFile, WhereThereIsNoFolderThereAreNoRetiredRings) {
+  EXPECT_TRUE(retired_rings(dir_ / "nowhere", "topic", PartitionId(0)).value().empty());
+}
+
 TEST_F(RingFile, RetiredRingsAreThoseOfThisPartitionOnly) {
   for (const char* name : {"topic-0.3.ring.retired", "topic-0.12.ring.retired", "topic-01.3.ring.retired",
                            "topic-0.3.ring", "topic-0.x3.ring.retired", "topic-0..ring.retired",
                            "other-topic-0.3.ring.retired", "topic-0.3.ring.retired.old"})
     std::fclose(std::fopen((dir_ / name).c_str(), "w"));
   std::vector<std::string> found;
-  for (const auto& file : retired_rings(dir_.path(), "topic", PartitionId(0)))
-    found.push_back(file.filename());
+  const auto retired = retired_rings(dir_.path(), "topic", PartitionId(0)).value();
+  for (const auto& file : retired) found.push_back(file.filename());
   EXPECT_THAT(found, ::testing::UnorderedElementsAre("topic-0.3.ring.retired", "topic-0.12.ring.retired"));
 }
 

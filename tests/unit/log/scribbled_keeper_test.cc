@@ -52,7 +52,7 @@ class ScribbledKeeper : public PartitionScene {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
-  bool is_drained() { return retired_rings(dir_.path(), ref_.topic, ref_.partition).empty(); }
+  bool is_drained() { return retired_rings(dir_.path(), ref_.topic, ref_.partition).value().empty(); }
 
   std::unique_ptr<Producer> producer_;
 };

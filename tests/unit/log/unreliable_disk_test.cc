@@ -64,8 +64,8 @@ class UnreliableDisk : public PartitionScene {
   void cut_power() {
     reap_and_dispatch(*backend_, false);
     std::filesystem::remove(ring_path(dir_.path(), ref_.topic, ref_.partition));
-    for (const auto& path : retired_rings(dir_.path(), ref_.topic, ref_.partition))
-      std::filesystem::remove(path);
+    const auto retired = retired_rings(dir_.path(), ref_.topic, ref_.partition).value();
+    for (const auto& path : retired) std::filesystem::remove(path);
     disk_->lose_unsynced();
   }
   // What a log that was recovered from the files has is what counts.

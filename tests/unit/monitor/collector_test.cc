@@ -1,6 +1,9 @@
 // Snapshots of a real log.
 #include "monitor/collector.h"
 
+#include <fstream>
+
+#include "base/files.h"
 #include "client/log_core.h"
 #include "unit/client/client_test_support.h"
 
@@ -63,6 +66,7 @@ TEST_F(CollectorTest, CountsWhatHasComeAndBeginsAnewWithATopicMadeAnew) {
     Producer orders = producer("orders");
     for (int i = 0; i < count; ++i) EXPECT_TRUE(orders.send("x"));
   };
+  ASSERT_TRUE(collector.collect());  // what comes from here on counts
   create("orders", small());
   send(5);
   EXPECT_EQ(total(), 5u);
@@ -166,6 +170,22 @@ TEST(LatenciesTest, ABucketHoldsWhatItsBoundSays) {
   EXPECT_EQ(counts.count(log::LatencyCounts::kBuckets - 1), 1u);
   EXPECT_EQ(log::LatencyCounts::kBounds.front(), 10'000);
   EXPECT_EQ(log::LatencyCounts::kBounds.back(), 10'000'000'000);
+}
+
+// Of the others it shows what there is.
+TEST_F(CollectorTest, ATopicWhoseDescriptionIsDamagedIsCounted) {
+  create("orders", small());
+  create("other", small());
+  EXPECT_EQ(collect().unreadable_topics, 0u);
+  const auto path = options().dir / "topics" / "other" / "topic.toml";
+  std::string healthy;
+  std::getline(std::ifstream(path), healthy, '\0');
+  ASSERT_TRUE(write_file_atomically(path, "nonsense"));
+  const Snapshot snapshot = collect();
+  EXPECT_EQ(snapshot.unreadable_topics, 1u);
+  EXPECT_EQ(snapshot.topics.size(), 1u);
+  EXPECT_EQ(topic(snapshot, "orders").partitions.size(), 1u);
+  ASSERT_TRUE(write_file_atomically(path, healthy));
 }
 
 }  // namespace
