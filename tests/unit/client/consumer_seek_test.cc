@@ -1,5 +1,6 @@
 // Going to a log's start and end while they move.
 #include <atomic>
+#include <fstream>
 #include <thread>
 
 #include "client/log_core.h"
@@ -125,6 +126,15 @@ TEST_F(ConsumerSeekTest, OneThatFailsLeavesThePositionAsItWas) {
     EXPECT_FALSE(c.seek_to_beginning(disk));
     EXPECT_FALSE(c.seek_to_time(disk, 0));
   }
+  EXPECT_EQ(c.position(disk).value(), Offset(1'000));
+  {
+    const auto first = options().dir / "topics" / "disk" / "0" / "00000000000000000000.log";
+    std::fstream segment(first, std::ios::in | std::ios::out | std::ios::binary);
+    ASSERT_TRUE(segment.seekp(4'096 + 100).write("damaged!", 8).flush());
+  }
+  const Status damaged = c.seek(disk, Offset(0));
+  ASSERT_FALSE(damaged);
+  EXPECT_EQ(damaged.error().code, Code::corrupt);
   EXPECT_EQ(c.position(disk).value(), Offset(1'000));
   ASSERT_TRUE(p.send("next"));
   EXPECT_THAT(take(c, 1), ::testing::ElementsAre("next"));
