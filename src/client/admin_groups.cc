@@ -151,10 +151,13 @@ Result<GroupDescription> Admin::describe_group(std::string_view id) const {
     member_of_owner[slot + 1] = d.members.size();
     d.members.push_back(describe_member(control, slot));
   }
-  auto topics = core.catalog().list_topics();
-  if (!topics) return std::unexpected(topics.error());
+  const auto names = core.catalog().list_names();
+  if (!names) return std::unexpected(names.error());
   const auto entries = entries_of(control, *index);
-  for (const log::TopicEntry& topic : *topics) {
+  for (const std::string& name : *names) {
+    const auto loaded = core.catalog().load_topic(name);
+    if (!loaded) continue;  // deleted meanwhile, or not to be read: of the others it shows what there is
+    const log::TopicEntry& topic = *loaded;
     if (std::ranges::none_of(entries, [&](const auto& e) { return e.first.first == topic.topic_id; }))
       continue;
     auto description = describe_topic(topic.name);

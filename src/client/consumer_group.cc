@@ -195,7 +195,12 @@ std::vector<TopicPartition> ConsumerCore::untell(const std::vector<TopicPartitio
 Status ConsumerCore::rebalance() {
   auto looked = membership_->look();
   look_again_ns_ = looked ? 0 : monotonic_ns() + kOpenAgainNs;
-  if (!looked) return std::unexpected(looked.error());
+  if (!looked) {
+    // What it has been granted before does not wait for that.
+    if (unopened_ && membership_->is_joined() && is_due(open_again_ns_)) std::ignore = open_granted();
+    if (unopened_ && open_again_ns_ != 0) open_again_ns_ = std::max(open_again_ns_, look_again_ns_);
+    return std::unexpected(looked.error());
+  }
   if (!looked->lost.empty()) {
     drop(looked->lost);
     tell(listener_.lost, untell(looked->lost));

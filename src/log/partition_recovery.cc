@@ -201,7 +201,9 @@ Result<std::optional<LogPoint>> PartitionKeeper::find_unwritten_start(const std:
   if (!replicated_ || rings.empty()) return std::nullopt;
   const Ring& oldest = rings.front();
   const Position first = oldest.first_position();
-  if (first == Position(0) || oldest.header().head.load(memory_order_relaxed) > first.value())
+  // Its entry tells so, too. Otherwise files have vanished: then the log began before this ring.
+  if (first == Position(0) || oldest.header().head.load(memory_order_relaxed) > first.value() ||
+      entry_.log_start_position.load(memory_order_relaxed) != first.value())
     return std::nullopt;
   auto listing = list_segments(partition_.disk_dir);
   if (!listing) return std::unexpected(listing.error());

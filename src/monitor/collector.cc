@@ -30,9 +30,10 @@ Latencies read(const log::LatencyCounts& counts) {
 }
 
 // What Admin does not tell of a topic's partitions: by their entries in the control segment.
-void read_entries(const LogCore& core, TopicSnapshot& topic) {
+// Errors: not_found (deleted meanwhile), and those of the catalog.
+Status read_entries(const LogCore& core, TopicSnapshot& topic) {
   const auto entry = core.catalog().load_topic(topic.name);
-  if (!entry) return;  // deleted meanwhile
+  if (!entry) return std::unexpected(entry.error());
   topic.topic_id = entry->topic_id;
   for (PartitionSnapshot& p : topic.partitions) {
     const auto ref = core.find_partition(*entry, p.is.partition, kNoPatience);
@@ -40,9 +41,10 @@ void read_entries(const LogCore& core, TopicSnapshot& topic) {
     p.repaired_records = ref->entry().repaired_records.load(memory_order_relaxed);
     p.retired_rings = ref->entry().retired_rings.load(memory_order_relaxed);
   }
+  return {};
 }
 
-TopicSnapshot snapshot_of(const LogCore& core, TopicDescription description) {
+Result<TopicSnapshot> snapshot_of(const LogCore& core, TopicDescription description) {
   TopicSnapshot topic;
   topic.name = description.name;
   if (const auto storage = description.configs.find("storage"); storage != description.configs.end())
@@ -50,7 +52,7 @@ TopicSnapshot snapshot_of(const LogCore& core, TopicDescription description) {
   if (const auto least = description.configs.find("min.insync.replicas"); least != description.configs.end())
     topic.min_insync_replicas = static_cast<std::uint32_t>(parse_integer(least->second).value_or(1));
   for (PartitionDescription& p : description.partitions) topic.partitions.push_back({.is = std::move(p)});
-  read_entries(core, topic);
+  if (auto read = read_entries(core, topic); !read) return std::unexpected(read.error());
   return topic;
 }
 
@@ -138,10 +140,11 @@ Result<Snapshot> Collector::collect() {
   if (!names) return std::unexpected(names.error());
   for (const std::string& name : *names) {
     auto described = admin.describe_topic(name);
-    if (!described && described.error().code != Code::not_found) ++snapshot.unreadable_topics;
-    if (!described) continue;
-    TopicSnapshot topic = snapshot_of(core, std::move(*described));
-    if (topic.topic_id != 0) snapshot.topics.push_back(std::move(topic));
+    auto topic = described ? snapshot_of(core, std::move(*described)) : std::unexpected(described.error());
+    if (topic)
+      snapshot.topics.push_back(std::move(*topic));
+    else if (topic.error().code != Code::not_found)
+      ++snapshot.unreadable_topics;
   }
   totals_.add(snapshot);
   auto processes = admin.list_processes();

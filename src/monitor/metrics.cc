@@ -90,9 +90,8 @@ double number(Number value) {
 constexpr PartitionFigure kPartitionFigures[] = {
     {"ringtail_partition_records_total", "Offsets given out since the daemon began to look.", kCounter, false,
      [](const PartitionSnapshot& p) { return number(p.records_total); }},
-    {"ringtail_partition_bytes_total",
-     "Bytes given out: the log end position when the daemon first saw it, and every rise since.", kCounter,
-     false, [](const PartitionSnapshot& p) { return number(p.bytes_total); }},
+    {"ringtail_partition_bytes_total", "Bytes given out since the daemon began to look.", kCounter, false,
+     [](const PartitionSnapshot& p) { return number(p.bytes_total); }},
     {"ringtail_partition_log_end_offset", "The next offset to be given out; falls when the log is cut.",
      kGauge, false, [](const PartitionSnapshot& p) { return number(p.is.log_end_offset.value()); }},
     {"ringtail_partition_log_start_offset", "The first offset that is still kept.", kGauge, false,

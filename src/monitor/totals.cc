@@ -9,14 +9,16 @@ void Totals::Sum::add(std::uint64_t now) {
 
 void Totals::add(Snapshot& snapshot) {
   decltype(sums_) sums;
+  if (snapshot.unreadable_topics > 0) sums = sums_;  // of what is not shown now
   for (TopicSnapshot& topic : snapshot.topics) {
     for (PartitionSnapshot& p : topic.partitions) {
       const std::pair key(topic.topic_id, p.is.partition);
       const auto known = sums_.find(key);
       Sums& sum = sums[key];
+      sum = {};
       if (known != sums_.end())
         sum = known->second;
-      else if (began_)  // it is new, and all that it holds has come since
+      else if (complete_)  // it is new, and all that it holds has come since
         sum = {.records = {.seen = p.is.log_start_offset.value()},
                .bytes = {.seen = p.is.log_start_position.value()}};
       // While a ring cannot be opened, nobody knows how far the log goes, only how far it is durable.
@@ -29,7 +31,7 @@ void Totals::add(Snapshot& snapshot) {
     }
   }
   sums_ = std::move(sums);
-  began_ = true;
+  complete_ = snapshot.unreadable_topics == 0;
 }
 
 }  // namespace ringtail::monitor

@@ -17,7 +17,7 @@ namespace ringtail::monitor {
 class Totals {
  public:
   // Fills in what is counted: of a partition that was not in the snapshot before, what its log holds, but nothing where
-  // there was no snapshot before; then every rise of its ends. A topic of the same name that was made anew begins anew.
+  // there was no snapshot before, or one that lacked topics for they could not be read; then every rise of its ends. A topic of the same name that was made anew begins anew.
   // Snapshots must come in the order in which they were taken.
   void add(Snapshot& snapshot);
 
@@ -35,7 +35,7 @@ class Totals {
   };
 
   std::map<std::pair<std::uint64_t, PartitionId>, Sums> sums_;  // by topic id and partition
-  bool began_ = false;
+  bool complete_ = false;  // the last snapshot had every topic that there was
 };
 
 }  // namespace ringtail::monitor

@@ -187,6 +187,21 @@ TEST_F(BeginningAnew, IsKnownFromTheRingAloneWhereNothingIsWrittenYet) {
   EXPECT_EQ(b_.records().front().first, begin.offset.value());
 }
 
+// Whose files have vanished has not begun anew.
+TEST_F(BeginningAnew, IsNotWhatAHostDoesWhoseFilesHaveVanished) {
+  a_.lead(1);
+  auto producer = a_.new_producer();
+  a_.append(*producer, "v", 100);
+  a_.turn_until_durable();
+  a_.reboot();  // its ring begins where its files end
+  for (const auto& file : std::filesystem::directory_iterator(a_.ref().disk_dir))
+    if (file.path().extension() == ".log") std::filesystem::remove(file.path());
+  a_.restart_keeper();
+  const auto failure = Attachment::failure_of(a_.entry());
+  ASSERT_TRUE(failure);
+  EXPECT_EQ(failure->code, Code::corrupt);
+}
+
 // An unclean election may do that: then nothing of it is the leader's.
 TEST_F(BeginningAnew, IsWhatAFollowerDoesWhoseWholeLogIsCutOff) {
   begin_behind(100);

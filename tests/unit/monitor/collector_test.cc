@@ -176,6 +176,9 @@ TEST(LatenciesTest, ABucketHoldsWhatItsBoundSays) {
 TEST_F(CollectorTest, ATopicWhoseDescriptionIsDamagedIsCounted) {
   create("orders", small());
   create("other", small());
+  auto reader = Consumer::open(*log_, {.group_id = "billing"});
+  ASSERT_TRUE(reader && reader->subscribe("orders"));
+  while (reader->assignment().empty()) ASSERT_TRUE(reader->poll(milliseconds(10)));
   EXPECT_EQ(collect().unreadable_topics, 0u);
   const auto path = options().dir / "topics" / "other" / "topic.toml";
   std::string healthy;
@@ -185,6 +188,8 @@ TEST_F(CollectorTest, ATopicWhoseDescriptionIsDamagedIsCounted) {
   EXPECT_EQ(snapshot.unreadable_topics, 1u);
   EXPECT_EQ(snapshot.topics.size(), 1u);
   EXPECT_EQ(topic(snapshot, "orders").partitions.size(), 1u);
+  ASSERT_EQ(snapshot.groups.size(), 1u);
+  EXPECT_EQ(snapshot.groups.front().partitions.size(), 1u);
   ASSERT_TRUE(write_file_atomically(path, healthy));
 }
 

@@ -78,6 +78,23 @@ TEST_F(TotalsTest, ARingThatCannotBeOpenedForAMomentCountsNothingTwice) {
   EXPECT_EQ(look(1010).records_total, 10u);
 }
 
+TEST_F(TotalsTest, ATopicThatCouldNotBeReadForAMomentHasNotComeSince) {
+  look(1000);
+  look(1005);
+  Snapshot without;
+  without.unreadable_topics = 1;
+  totals_.add(without);
+  EXPECT_EQ(look(1010).records_total, 10u);
+}
+
+TEST_F(TotalsTest, ATopicThatCouldNotBeReadAtFirstHasNotComeSince) {
+  Snapshot without;
+  without.unreadable_topics = 1;
+  totals_.add(without);
+  EXPECT_EQ(look(1000).records_total, 0u);
+  EXPECT_EQ(look(1010).records_total, 10u);
+}
+
 TEST_F(TotalsTest, WhatIsOnlyInARingThatIsOpenedLaterHasNotComeSince) {
   EXPECT_EQ(look(800, 7, 0).records_total, 0u);
   EXPECT_EQ(look(1000).records_total, 0u);
